@@ -1,0 +1,87 @@
+"""Parse the command line, run the command, turn mistakes into messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from leandit.errors import LeanDiTError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return 0, 2 for a mistake that a person can mend, 130 or 143 after a signal."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except LeanDiTError as error:
+        print(f"leandit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("leandit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away, as in `leandit models | head`.
+        sys.stderr.close()
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; it imports neither torch nor the rest of the package."""
+    parser = argparse.ArgumentParser(
+        prog="leandit",
+        description="Lean diffusion transformers: experts race for tokens, layers share weights.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_sample(commands)
+    _add_models(commands)
+    return parser
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    train = commands.add_parser("train", help="train a preset, with overrides", description="Train a run.")
+    train.add_argument("preset", help="a preset such as quickstart, or a .json or .toml file")
+    train.add_argument("overrides", nargs="*", metavar="a.b.c=value", help="change the config, as in train.steps=100")
+    train.add_argument("--out", help="the run's folder; default: the first free one of runs/NAME, runs/NAME-2, ...")
+    train.add_argument("--resume", action="store_true", help="go on from the newest intact checkpoint")
+    train.add_argument("--dry-run", action="store_true", help="show the config and what it costs, and stop")
+    train.set_defaults(run=_train)
+
+
+def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sample = commands.add_parser("sample", help="draw pictures from a run", description="Draw pictures from a run.")
+    sample.add_argument("folder", metavar="RUN", help="a run's folder, or one of its checkpoints")
+    sample.add_argument("--labels", help="classes by number or name, as in 3,7 or heart,cat; default: all")
+    sample.add_argument("--seeds", default="0-15", help="as in 0-63 or 1,5,9 (default: %(default)s)")
+    sample.add_argument("--steps", type=int, help="steps of the sampler; default: the run's")
+    sample.add_argument("--guidance", type=float, help="scale of the guidance, 1 is none; default: the run's")
+    sample.add_argument("--out", help="folder for the pictures; default: RUN/samples")
+    sample.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
+    sample.add_argument("--weights", default="ema", help="ema or model (default: %(default)s)")
+    sample.add_argument("--npz", action="store_true", help="also write samples.npz with all pictures and labels")
+    sample.set_defaults(run=_sample)
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    models = commands.add_parser("models", help="list named models", description="List named models and their cost.")
+    models.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    models.set_defaults(run=_models)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from leandit.cli.train import run
+
+    return run(options)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from leandit.cli.sample import run
+
+    return run(options)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from leandit.cli.models import run
+
+    return run(options)

@@ -1,0 +1,110 @@
+"""Progress bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from leandit.train import Callback, StepReport
+
+if TYPE_CHECKING:
+    from leandit.train import Trainer
+
+_PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+_SMOOTHING = 0.95
+
+
+def _bar(console: Console, *columns: TextColumn) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *columns,
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+class TrainingProgress(Callback):
+    """Steps, smoothed loss, images per second and ETA."""
+
+    def __init__(self) -> None:
+        self.console = Console()
+        self._bar = _bar(self.console, TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.0f} images/s"))
+        self._loss: float | None = None
+        self._speed: float | None = None
+        self._printed = time.monotonic()
+        self._first = 0
+
+    def on_start(self, trainer: Trainer) -> None:
+        self._first = trainer.step
+        self._started = time.monotonic()
+        if self.console.is_terminal:
+            self._task = self._bar.add_task(
+                "training",
+                total=trainer.config.train.steps,
+                completed=trainer.step,
+                loss=float("nan"),
+                speed=0.0,
+            )
+            self._bar.start()
+
+    def on_step(self, trainer: Trainer, report: StepReport) -> None:
+        self._loss = _smooth(self._loss, report.loss)
+        self._speed = _smooth(self._speed, report.images_per_second)
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=report.step, loss=self._loss, speed=self._speed)
+        elif time.monotonic() - self._printed > _PLAIN_EVERY or report.step == trainer.config.train.steps:
+            self._printed = time.monotonic()
+            self._print_line(report.step, trainer.config.train.steps)
+
+    def on_warning(self, trainer: Trainer, message: str) -> None:
+        self.console.print(f"warning: {message}", style="yellow", markup=False)
+
+    def on_end(self, trainer: Trainer) -> None:
+        self._bar.stop()
+
+    def _print_line(self, step: int, total: int) -> None:
+        left = (time.monotonic() - self._started) / (step - self._first) * (total - step)
+        eta = f"{int(left // 60)}:{int(left % 60):02d}"
+        print(f"step {step}/{total}  loss {self._loss:.4f}  {self._speed:.0f} images/s  ETA {eta}", flush=True)
+
+
+class SamplingProgress:
+    """Context manager and callback (done, total): a bar on a terminal, nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._bar = _bar(self.console)
+        self._task = self._bar.add_task("sampling", total=None)
+
+    def __enter__(self) -> SamplingProgress:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=done, total=total)
+
+
+def _smooth(old: float | None, new: float) -> float:
+    return new if old is None else _SMOOTHING * old + (1 - _SMOOTHING) * new

@@ -1,0 +1,81 @@
+"""`leandit train`: train, resume, or show what a run would cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from leandit.api import train
+from leandit.cli.progress import TrainingProgress
+from leandit.data import build_source
+from leandit.errors import LeanDiTError
+from leandit.models import count_parameters, forward_flops, training_memory
+from leandit.presets import run_config
+from leandit.train import RunConfig
+from leandit.train.resolve import resolve
+
+_RUNS = Path("runs")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train in the chosen folder and end by naming it."""
+    config = run_config(options.preset, options.overrides)
+    if options.dry_run:
+        return _dry_run(config)
+    out = Path(options.out) if options.out else _default_folder(config.name, options.resume)
+    print(f"{'Resuming' if options.resume else 'Training'} {config.name} in {out}")
+    code = train(config, out, resume=options.resume, callbacks=[TrainingProgress()])
+    if code:
+        print(f"Stopped after a checkpoint; go on with: leandit train {options.preset} ... --out {out} --resume")
+        return code
+    print(f"\nDone: {out}")
+    for name, meaning in _PICTURES.items():
+        if (out / name).exists():
+            print(f"  {out / name}: {meaning}")
+    print(f"Draw more with: leandit sample {out}")
+    return 0
+
+
+_PICTURES = {
+    "samples.png": "what the model draws",
+    "loss.png": "how the losses fell, and how evenly the experts worked",
+    "compute.png": "where the experts went, over the picture and over the timestep",
+}
+
+
+def _default_folder(name: str, resume: bool) -> Path:
+    """Return the first free folder of runs/NAME, runs/NAME-2, ..., or to resume, the last one that exists."""
+    candidate, number = _RUNS / name, 1
+    last = None
+    while candidate.exists():
+        last, number = candidate, number + 1
+        candidate = _RUNS / f"{name}-{number}"
+    if not resume:
+        return candidate
+    if last is None:
+        raise LeanDiTError(
+            f"{_RUNS / name}: there is no run to resume; leave --resume out, or name its folder with --out"
+        )
+    return last
+
+
+def _dry_run(config: RunConfig) -> int:
+    source = build_source(config.data.source)
+    config = resolve(config, source)
+    print(json.dumps(config.model_dump(mode="json"), indent=2))
+    with torch.device("meta"):
+        model = config.model.build()
+    count = count_parameters(config.model)
+    batch = config.train.batch_size
+    memory = training_memory(
+        model, config.model, batch // config.train.accumulation, config.train.activation_checkpointing
+    )
+    print(f"\npictures              {len(source):,} in {len(source.class_names)} classes")
+    print(f"parameters            {sum(p.numel() for p in model.parameters()):,}, of which in the blocks' matrices")
+    print(f"                      {count.total:,} in total and {count.activated:,} activated per token")
+    print(f"FLOPs per step        {3 * batch * forward_flops(config.model):.3g} (forward and backward, batch {batch})")
+    print(f"memory                about {memory / 2**30:.1f} GiB")
+    return 0

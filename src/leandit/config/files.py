@@ -1,0 +1,34 @@
+"""Read and write configurations: JSON as LeanDiT writes it, JSON or TOML as people write it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+from leandit.config.base import Config
+from leandit.config.tree import Tree
+from leandit.errors import LeanDiTError
+
+
+def read_tree(path: Path) -> Tree:
+    """Read a .json or .toml file into plain data; a syntax error names the file and the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise LeanDiTError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LeanDiTError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    try:
+        tree = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        language = "TOML" if path.suffix == ".toml" else "JSON"
+        raise LeanDiTError(f"{path}: not valid {language}: {error}") from None
+    if not isinstance(tree, dict):
+        raise LeanDiTError(f"{path}: a configuration is a table of keys, not a {type(tree).__name__}")
+    return tree
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write the complete config, defaults included, as indented JSON."""
+    path.write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")

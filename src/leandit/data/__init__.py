@@ -1,0 +1,23 @@
+"""Pictures for training: sources with random access, and the loader that makes them a stream of batches."""
+
+from leandit.data.class_folder import ClassFolderConfig
+from leandit.data.emoji_pack import EmojiConfig
+from leandit.data.idx import IdxConfig
+from leandit.data.loader import Batch, DataConfig, Loader
+from leandit.data.metadata_folder import MetadataFolderConfig
+from leandit.data.source import Example, Source
+from leandit.data.sources import SourceConfig, build_source
+
+__all__ = [
+    "Batch",
+    "ClassFolderConfig",
+    "DataConfig",
+    "EmojiConfig",
+    "Example",
+    "IdxConfig",
+    "Loader",
+    "MetadataFolderConfig",
+    "Source",
+    "SourceConfig",
+    "build_source",
+]

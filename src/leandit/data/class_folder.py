@@ -1,0 +1,111 @@
+"""A folder of pictures: one sub-folder per class, or pictures alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from leandit.config import Config
+from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, read_picture
+from leandit.data.source import Example
+from leandit.errors import LeanDiTError
+
+
+class ClassFolderConfig(Config):
+    """A folder whose sub-folders, sorted by name, are the classes; without them there are no labels."""
+
+    type: Literal["class_folder"] = "class_folder"
+    # The folder; relative to the current directory, ~ is the home directory.
+    path: str
+    # A larger picture is an error: a small file can unpack to gigabytes.
+    max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+
+
+class ClassFolderSource:
+    """Pictures read when asked for, ordered by path; hidden files and other suffixes are passed over."""
+
+    def __init__(self, config: ClassFolderConfig) -> None:
+        self._root = open_folder(config.path)
+        self._max_pixels = config.max_pixels
+        files = [Path(relative) for relative in sorted(_walk(self._root, self._root))]
+        classes = [file.parts[0] for file in files if len(file.parts) > 1]
+        if 0 < len(classes) < len(files):
+            stray = next(file for file in files if len(file.parts) == 1)
+            raise LeanDiTError(
+                f"{self._root}: has pictures both in class folders ({classes[0]}) and beside them ({stray}); "
+                "move every picture into a class folder, or all of them out"
+            )
+        self.class_names = tuple(sorted(_class_folders(self._root))) if classes else ()
+        self._check_filled(files, set(classes))
+        self._files = files
+
+    def _check_filled(self, files: list[Path], filled: set[str]) -> None:
+        if not files:
+            raise LeanDiTError(
+                f"{self._root}: no pictures here ({' '.join(sorted(SUFFIXES))}); point data.source.path at a "
+                "folder of pictures, or of one sub-folder per class"
+            )
+        empty = [name for name in self.class_names if name not in filled]
+        if empty:
+            raise LeanDiTError(f"{self._root / empty[0]}: class folder without pictures; fill it or remove it")
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Example:
+        """Read picture `index`."""
+        file = self._files[index]
+        label = self.class_names.index(file.parts[0]) if self.class_names else None
+        return Example(read_picture(self._root / file, self._max_pixels), label, None, file.as_posix())
+
+
+def open_folder(path: str) -> Path:
+    """Return the folder, resolved; a LeanDiTError where there is none."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        kind = "a file, not a folder" if folder.exists() else "no such folder"
+        raise LeanDiTError(f"{folder}: {kind}; correct data.source.path (now in {Path.cwd()})")
+    return folder.resolve()
+
+
+def _class_folders(root: Path) -> Iterator[str]:
+    with os.scandir(root) as entries:
+        yield from (entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _walk(root: Path, folder: Path) -> Iterator[str]:
+    """Yield the paths of all pictures below `folder`, relative to `root`."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    yield from _visit(root, entry)
+    except OSError as error:
+        raise LeanDiTError(f"{folder}: cannot be listed: {error}") from None
+
+
+def _visit(root: Path, entry: os.DirEntry[str]) -> Iterator[str]:
+    path = Path(entry.path)
+    is_picture = path.suffix.lower() in SUFFIXES
+    if entry.is_symlink() and (is_picture or entry.is_dir()):
+        _check_link(root, path)
+    if entry.is_dir():
+        yield from _walk(root, path)
+    elif is_picture:
+        if entry.stat().st_size == 0:
+            raise LeanDiTError(f"{path}: empty file; replace or remove it")
+        yield str(path.relative_to(root))
+
+
+def _check_link(root: Path, path: Path) -> None:
+    if path.is_dir():
+        raise LeanDiTError(f"{path}: links to folders are not followed; put the folder itself there")
+    if not path.exists():
+        raise LeanDiTError(f"{path}: a link to a file that does not exist; restore the file or remove the link")
+    if not path.resolve().is_relative_to(root):
+        raise LeanDiTError(f"{path}: a link that leaves {root}; copy the picture into the folder")

@@ -1,0 +1,94 @@
+"""The embedded emoji: 2,788 pictures of 32x32 in two art styles, with names. NOTICE has their licences."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from leandit.config import Config
+from leandit.data.source import Example
+from leandit.errors import LeanDiTError, unknown
+
+Style = Literal["noto", "fluent"]
+Record = dict[str, Any]
+
+
+class EmojiConfig(Config):
+    """Which of the embedded emoji to use, and how they form classes."""
+
+    type: Literal["emoji"] = "emoji"
+    # Art styles: "noto" is flat, "fluent" looks three-dimensional.
+    styles: tuple[Style, ...] = Field(("noto", "fluent"), min_length=1)
+    # Class name -> the subcategories that it gathers, such as {"fruit": ["food-fruit"]}; the rest is left
+    # out. None makes every subcategory a class of its own.
+    classes: dict[str, tuple[str, ...]] | None = Field(None, min_length=1)
+    # "held_out" are concepts that "train" shows in the other style only, about a tenth; "all" is both.
+    split: Literal["train", "held_out", "all"] = "train"
+    # Pictures whose name contains one of these texts are left out.
+    exclude_names: tuple[str, ...] = ()
+
+    @field_validator("classes")
+    @classmethod
+    def _disjoint(cls, classes: dict[str, tuple[str, ...]] | None) -> dict[str, tuple[str, ...]] | None:
+        gathered = [subcategory for group in (classes or {}).values() for subcategory in group]
+        twice = sorted({subcategory for subcategory in gathered if gathered.count(subcategory) > 1})
+        if twice:
+            raise ValueError(f"a subcategory belongs to one class only; given twice: {', '.join(twice)}")
+        return classes
+
+
+class EmojiSource:
+    """The chosen emoji, all in memory; the caption of a picture is "red apple, noto emoji"."""
+
+    def __init__(self, config: EmojiConfig) -> None:
+        images, records = _read_pack()
+        groups = _groups(config, records)
+        self.class_names = tuple(groups)
+        label_of = {sub: label for label, subs in enumerate(groups.values()) for sub in subs}
+        chosen = [i for i, record in enumerate(records) if _wanted(config, record, label_of)]
+        if not chosen:
+            raise LeanDiTError("data.source: no emoji is left; choose more styles or classes, or shorten exclude_names")
+        self._images = images[chosen]
+        self._records = [records[i] for i in chosen]
+        self._labels = [label_of[record["subcategory"]] for record in self._records]
+
+    def __len__(self) -> int:
+        """Return the number of chosen pictures."""
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        """Return picture `index` of those chosen, in the order of their code points."""
+        record = self._records[index]
+        name, style = record["name"], record["style"]
+        return Example(self._images[index], self._labels[index], f"{name}, {style} emoji", f"{name} ({style})")
+
+
+def _read_pack() -> tuple[np.ndarray, list[Record]]:
+    folder = resources.files("leandit.data") / "emoji"
+    try:
+        records = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        with (folder / "images.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            images = arrays["images"]
+    except (OSError, ValueError, KeyError) as error:
+        raise LeanDiTError(f"the embedded emoji cannot be read ({error}); reinstall leandit") from None
+    return images, records
+
+
+def _groups(config: EmojiConfig, records: list[Record]) -> dict[str, tuple[str, ...]]:
+    """Return class name -> subcategories; labels do not depend on the styles or the split."""
+    known = sorted({record["subcategory"] for record in records})
+    groups = config.classes or {subcategory: (subcategory,) for subcategory in known}
+    for subcategory in (sub for group in groups.values() for sub in group):
+        if subcategory not in known:
+            raise unknown("emoji subcategory", subcategory, known)
+    return groups
+
+
+def _wanted(config: EmojiConfig, record: Record, label_of: dict[str, int]) -> bool:
+    in_split = config.split == "all" or record["held_out"] == (config.split == "held_out")
+    named_out = any(part.lower() in record["name"] for part in config.exclude_names)
+    return record["style"] in config.styles and record["subcategory"] in label_of and in_split and not named_out

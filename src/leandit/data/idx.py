@@ -1,0 +1,125 @@
+"""MNIST's idx files, plain or gzipped: MNIST, Fashion-MNIST, EMNIST and their kin."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+import numpy as np
+from pydantic import Field
+
+from leandit.config import Config
+from leandit.data.source import Example
+from leandit.errors import LeanDiTError
+
+MAX_BYTES = 4 * 1024**3
+
+
+class IdxConfig(Config):
+    """A pair of idx files."""
+
+    type: Literal["idx"] = "idx"
+    # File of pictures, three dimensions of unsigned bytes, such as train-images-idx3-ubyte.gz.
+    images: str
+    # File of labels, one dimension of unsigned bytes; None for pictures without labels.
+    labels: str | None = None
+    # Names by label; None names the classes "0", "1", ...
+    class_names: tuple[str, ...] | None = None
+    # Black pixels added on every side. None: 2 for pictures of 28x28, which makes them 32x32, otherwise 0.
+    pad: int | None = Field(None, ge=0, le=64)
+
+
+class IdxSource:
+    """Grey pictures in memory, served as RGB; with `class_names` the name of the class is the caption."""
+
+    def __init__(self, config: IdxConfig) -> None:
+        self._path = Path(config.images).expanduser()
+        images = _read_idx(self._path, dimensions=3, contents="pictures")
+        if images.size == 0:
+            raise LeanDiTError(f"{self._path}: holds no pictures (shape {images.shape}); give another file")
+        pad = config.pad if config.pad is not None else (2 if images.shape[1:] == (28, 28) else 0)
+        self._images = np.pad(images, ((0, 0), (pad, pad), (pad, pad)))
+        self._labels, self.class_names = self._read_labels(config)
+        self._captioned = config.labels is not None and config.class_names is not None
+
+    def _read_labels(self, config: IdxConfig) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        if config.labels is None:
+            return None, ()
+        path = Path(config.labels).expanduser()
+        labels = _read_idx(path, dimensions=1, contents="labels")
+        if len(labels) != len(self._images):
+            raise LeanDiTError(
+                f"{path}: {len(labels)} labels for the {len(self._images)} pictures of {self._path}; "
+                "give the two files of one split"
+            )
+        highest = int(labels.max())
+        names = config.class_names or tuple(str(label) for label in range(highest + 1))
+        if highest >= len(names):
+            raise LeanDiTError(
+                f"{path}: label {highest} has no name among the {len(names)} class_names; "
+                f"give at least {highest + 1} names"
+            )
+        return labels, names
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Example:
+        """Return picture `index` of the file."""
+        image = np.repeat(self._images[index][..., None], 3, axis=2)
+        label = None if self._labels is None else int(self._labels[index])
+        text = self.class_names[label] if self._captioned and label is not None else None
+        return Example(image, label, text, f"{self._path.name}[{index}]")
+
+
+def _read_idx(path: Path, dimensions: int, contents: str) -> np.ndarray:
+    """Return the uint8 array of an idx file with that number of dimensions."""
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            # GzipFile reads like a binary file, but typing does not know it as BinaryIO.
+            file = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if zipped else raw
+            shape = _read_header(path, file, dimensions, contents)
+            return _read_payload(path, file, shape, contents)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise LeanDiTError(f"{path}: truncated or damaged gzip file ({error}); fetch it again") from None
+    except FileNotFoundError:
+        raise LeanDiTError(f"{path}: no such file of {contents}; correct the path") from None
+    except OSError as error:
+        raise LeanDiTError(f"{path}: cannot be read: {error}") from None
+
+
+def _read_header(path: Path, file: BinaryIO, dimensions: int, contents: str) -> tuple[int, ...]:
+    header = file.read(4 + 4 * dimensions)
+    expected = bytes([0, 0, 8, dimensions])
+    if header[:4] != expected:
+        raise LeanDiTError(
+            f"{path}: not an idx file of {contents}: it starts with {header[:4].hex() or 'nothing'}, not "
+            f"{expected.hex()} (unsigned bytes, {dimensions} dimension{'s' * (dimensions > 1)}); "
+            "check that images and labels are not swapped"
+        )
+    if len(header) < 4 + 4 * dimensions:
+        raise LeanDiTError(f"{path}: the header is cut short; fetch the file again")
+    return struct.unpack(f">{dimensions}I", header[4:])
+
+
+def _read_payload(path: Path, file: BinaryIO, shape: tuple[int, ...], contents: str) -> np.ndarray:
+    size = 1
+    for side in shape:
+        size *= side
+    if size > MAX_BYTES:
+        raise LeanDiTError(f"{path}: the header promises {size} bytes, more than {MAX_BYTES}; use a folder of pictures")
+    # One byte more than promised shows a file that is too long, and never more than that is unpacked.
+    payload = file.read(size + 1)
+    if len(payload) != size:
+        found = f"only {len(payload)}" if len(payload) < size else "more"
+        raise LeanDiTError(
+            f"{path}: the header promises {' x '.join(map(str, shape))} = {size} bytes of {contents}, "
+            f"the file holds {found}; fetch it again"
+        )
+    return np.frombuffer(payload, np.uint8).reshape(shape)

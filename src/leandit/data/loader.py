@@ -1,0 +1,155 @@
+"""The loader: an endless stream of batches whose every sample is a pure function of (seed, sample number).
+
+Sample n = step * batch_size + j. Each epoch is a permutation of all pictures, and batches run on across the
+ends of epochs, so the stream can be entered at any step at once and does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from leandit.config import Config
+from leandit.data.pictures import fit_square, to_channels
+from leandit.data.source import Example, Source
+from leandit.data.sources import SourceConfig
+from leandit.random import Stream, generator
+
+
+class DataConfig(Config):
+    """The pictures and what is done to them before the model sees them."""
+
+    # Where the pictures come from.
+    source: SourceConfig
+    # Side in pixels; others are cropped to their centre square and resized with antialiasing.
+    image_size: int = Field(32, ge=1, le=4096)
+    # 3 is RGB, 1 is grey.
+    channels: Literal[1, 3] = 3
+    # Probability that a picture is mirrored left to right.
+    flip: float = Field(0.0, ge=0, le=1)
+    # Threads that read ahead, one batch each. 0 reads in the caller's thread: best for pictures in memory
+    # (emoji, idx); 2 to 16 for folders.
+    num_threads: int = Field(0, ge=0, le=64)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of the stream."""
+
+    images: Float[Tensor, "batch channels height width"]
+    """In [-1, 1]: uint8 value v becomes v / 127.5 - 1."""
+    labels: Int[Tensor, " batch"] | None
+    texts: tuple[str, ...] | None
+    indices: tuple[int, ...]
+    """The number n of each sample in the run, from 0: the counter for its noise."""
+    keys: tuple[str, ...]
+    """Name of each picture, for messages."""
+
+
+class Loader:
+    """Batches of `source` in an order that is a function of (seed, epoch) alone."""
+
+    def __init__(self, source: Source, config: DataConfig, batch_size: int, seed: int) -> None:
+        self._source = source
+        self._config = config
+        self._batch_size = batch_size
+        self._seed = seed
+        # A batch touches one epoch or two, a few threads a few batches: old permutations may go.
+        self._order = lru_cache(maxsize=4)(self._permutation)
+
+    def batches(self, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of steps start_step, start_step + 1, ...; a bad picture is a LeanDiTError."""
+        grain = _import_grain()
+        threads = self._config.num_threads
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+        # An element is a whole batch: Grain's bookkeeping per element can cost more than a small picture.
+        dataset = grain.MapDataset.source(_Steps(self, start_step))
+        iterator = iter(dataset.to_iter_dataset(options))
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of one step: a pure function of the step."""
+        first = step * self._batch_size
+        indices = tuple(range(first, first + self._batch_size))
+        examples = [self._source[self._position(n)] for n in indices]
+        return Batch(
+            images=self._images(examples, indices),
+            labels=_labels(examples),
+            texts=_texts(examples),
+            indices=indices,
+            keys=tuple(example.key for example in examples),
+        )
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return generator(self._seed, Stream.ORDER, epoch).permutation(len(self._source))
+
+    def _position(self, n: int) -> int:
+        epoch, place = divmod(n, len(self._source))
+        return int(self._order(epoch)[place])
+
+    def _images(
+        self, examples: list[Example], indices: tuple[int, ...]
+    ) -> Float[Tensor, "batch channels height width"]:
+        pixels = np.stack([self._prepare(example, n) for example, n in zip(examples, indices, strict=True)])
+        planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        return torch.from_numpy(planes).float().div_(127.5).sub_(1.0)
+
+    def _prepare(self, example: Example, n: int) -> np.ndarray:
+        image = to_channels(fit_square(example.image, self._config.image_size), self._config.channels)
+        flip = self._config.flip
+        mirrored = flip > 0 and generator(self._seed, Stream.AUGMENT, n).random() < flip
+        return image[:, ::-1] if mirrored else image
+
+
+class _Steps:
+    """The batches from one step on, as the random-access source that Grain reads."""
+
+    def __init__(self, loader: Loader, start_step: int) -> None:
+        self._loader = loader
+        self._start_step = start_step
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._loader.batch(self._start_step + index)
+
+
+def _labels(examples: list[Example]) -> Int[Tensor, " batch"] | None:
+    labels = [example.label for example in examples if example.label is not None]
+    return torch.tensor(labels, dtype=torch.int64) if len(labels) == len(examples) else None
+
+
+def _texts(examples: list[Example]) -> tuple[str, ...] | None:
+    texts = tuple(example.text for example in examples if example.text is not None)
+    return texts if len(texts) == len(examples) else None
+
+
+def _import_grain() -> Any:
+    """Import Grain without its warning that JAX, which it does not need here, is not installed."""
+    # absl first: it must create its logger itself, or the logger lacks what absl expects of it.
+    from absl import logging as absl_logging
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "jax profiler" not in record.getMessage()
+
+    logger = absl_logging.get_absl_logger()
+    logger.addFilter(keep)
+    try:
+        import grain
+    finally:
+        logger.removeFilter(keep)
+    return grain

@@ -1,0 +1,225 @@
+"""A folder of pictures with metadata.jsonl, as Hugging Face's imagefolder lays it out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import Field
+
+from leandit.config import Config
+from leandit.data.class_folder import open_folder
+from leandit.data.pictures import PILLOW_MAX_PIXELS, read_picture
+from leandit.data.source import Example
+from leandit.errors import LeanDiTError, nearest
+
+MAX_CLASSES = 65_536
+MAX_REPORTED = 10
+
+
+class MetadataFolderConfig(Config):
+    """A folder with metadata.jsonl; a line is {"file_name": "a/b.png", "text": "a cat", "label": 3}."""
+
+    type: Literal["metadata_folder"] = "metadata_folder"
+    # The folder; relative to the current directory, ~ is the home directory.
+    path: str
+    # Key of the caption in a line; lines without it anywhere mean a set without captions.
+    text_key: str = Field("text", min_length=1)
+    # Key of the class in a line: a whole number from 0, or a name.
+    label_key: str = Field("label", min_length=1)
+    # Names by class number. None: sorted names from the file, or "0", "1", ... up to the highest number.
+    class_names: tuple[str, ...] | None = Field(None, min_length=1)
+    # A larger picture is an error: a small file can unpack to gigabytes.
+    max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One good line of metadata.jsonl."""
+
+    line: int
+    file_name: str
+    text: str | None
+    label: int | str | None
+
+
+class MetadataFolderSource:
+    """Pictures read when asked for, in the order of metadata.jsonl."""
+
+    def __init__(self, config: MetadataFolderConfig) -> None:
+        self._root = open_folder(config.path)
+        self._max_pixels = config.max_pixels
+        self._entries = _Reader(self._root, config).read()
+        self.class_names = _class_names(self._root / "metadata.jsonl", self._entries, config.class_names)
+        self._number = {name: number for number, name in enumerate(self.class_names)}
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Example:
+        """Read the picture of line `index`."""
+        entry = self._entries[index]
+        image = read_picture(self._root / entry.file_name, self._max_pixels)
+        label = self._number[entry.label] if isinstance(entry.label, str) else entry.label
+        return Example(image, label, entry.text, entry.file_name)
+
+
+class _Reader:
+    """Reads metadata.jsonl to its end and reports all that is wrong with it at once."""
+
+    def __init__(self, root: Path, config: MetadataFolderConfig) -> None:
+        self._root = root
+        self._config = config
+        self._path = root / "metadata.jsonl"
+        self._entries: list[_Entry] = []
+        self._problems: list[str] = []
+        self._first_line: dict[Path, int] = {}
+
+    def read(self) -> list[_Entry]:
+        """Return an entry per line, or raise one LeanDiTError: the first problems, and how many more."""
+        for number, line in enumerate(self._lines(), start=1):
+            if line.strip():
+                self._read_line(number, line)
+        self._check_complete("text", self._config.text_key)
+        self._check_complete("label", self._config.label_key)
+        self._check_one_type()
+        if self._problems:
+            raise LeanDiTError(self._report())
+        if not self._entries:
+            raise LeanDiTError(f'{self._path}: no lines; write one {{"file_name": ..., "text": ...}} per picture')
+        return self._entries
+
+    def _lines(self) -> list[str]:
+        try:
+            # Only \n ends a line: splitlines would also cut at separators that JSON strings may hold.
+            return self._path.read_text(encoding="utf-8-sig").split("\n")
+        except FileNotFoundError:
+            raise LeanDiTError(
+                f"{self._path}: no such file; write it, or read the folder with data.source.type=class_folder"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise LeanDiTError(f"{self._path}: cannot be read as UTF-8 text: {error}") from None
+
+    def _read_line(self, number: int, line: str) -> None:
+        try:
+            record = _parse(line)
+            path = _locate(self._root, record)
+            if path in self._first_line:
+                raise _BadLine(f"{record['file_name']!r} is already named in line {self._first_line[path]}")
+            text, label = _text(record, self._config.text_key), _label(record, self._config.label_key)
+        except _BadLine as problem:
+            self._problems.append(f"line {number}: {problem}")
+            return
+        self._first_line[path] = number
+        self._entries.append(_Entry(number, record["file_name"], text, label))
+
+    def _check_complete(self, field: str, key: str) -> None:
+        without = [entry.line for entry in self._entries if getattr(entry, field) is None]
+        if len(without) < len(self._entries):
+            self._problems += [f"line {line}: no {key!r}, though other lines have one" for line in without]
+
+    def _check_one_type(self) -> None:
+        labels = [(entry.line, entry.label) for entry in self._entries if entry.label is not None]
+        if labels:
+            first_line, first = labels[0]
+            self._problems += [
+                f"line {line}: label {label!r} is {_kind(label)}, but line {first_line} has {_kind(first)}"
+                for line, label in labels
+                if type(label) is not type(first)
+            ]
+
+    def _report(self) -> str:
+        shown = [f"  {problem}" for problem in self._problems[:MAX_REPORTED]]
+        rest = len(self._problems) - len(shown)
+        plural = "s" * (len(self._problems) > 1)
+        head = f"{self._path}: {len(self._problems)} problem{plural}; correct or remove the lines"
+        return "\n".join([head, *shown, *([f"  and {rest} more"] if rest else [])])
+
+
+class _BadLine(Exception):
+    """What is wrong with one line."""
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _BadLine(f"not valid JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError):
+        raise _BadLine("not usable JSON: a number too long or values nested too deep") from None
+    if not isinstance(record, dict):
+        raise _BadLine('a line is an object such as {"file_name": "a.png"}')
+    if not isinstance(record.get("file_name"), str) or not record["file_name"]:
+        raise _BadLine("'file_name' is missing or not a text")
+    return record
+
+
+def _locate(root: Path, record: dict[str, Any]) -> Path:
+    """Return the resolved path of the picture, which must be a non-empty file inside the folder."""
+    name = record["file_name"]
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise _BadLine(f"{name!r} leaves the folder; name files inside it, relative to it")
+    try:
+        path = (root / name).resolve()
+        found = path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError, RuntimeError):
+        raise _BadLine(f"{name!r} is not a usable file name") from None
+    if not path.is_relative_to(root):
+        raise _BadLine(f"{name!r} is a link that leaves the folder; copy the picture into it")
+    if found is None:
+        raise _BadLine(f"no such file {name!r}")
+    if found == 0:
+        raise _BadLine(f"{name!r} is an empty file")
+    return path
+
+
+def _text(record: dict[str, Any], key: str) -> str | None:
+    text = record.get(key)
+    if text is not None and not isinstance(text, str):
+        raise _BadLine(f"{key!r} is {_kind(text)}, not a text")
+    return text
+
+
+def _label(record: dict[str, Any], key: str) -> int | str | None:
+    label = record.get(key)
+    if label is None or isinstance(label, str):
+        return label
+    if not isinstance(label, int) or isinstance(label, bool):
+        raise _BadLine(f"{key!r} is {_kind(label)}; a label is a whole number or a name")
+    if not 0 <= label < MAX_CLASSES:
+        raise _BadLine(f"label {label} is out of range: labels are 0 to {MAX_CLASSES - 1}")
+    return label
+
+
+def _kind(value: object) -> str:
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a fraction",
+        str: "a text",
+        list: "a list",
+        dict: "an object",
+    }
+    return names[type(value)]
+
+
+def _class_names(path: Path, entries: list[_Entry], given: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the names by class number: those given, if they cover every label, or those the file implies."""
+    numbers = [entry.label for entry in entries if isinstance(entry.label, int)]
+    names = {entry.label for entry in entries if isinstance(entry.label, str)}
+    if not numbers and not names:
+        return ()
+    if given is None:
+        return tuple(sorted(names)) if names else tuple(str(number) for number in range(max(numbers) + 1))
+    for entry in entries:
+        if isinstance(entry.label, int) and entry.label >= len(given):
+            raise LeanDiTError(
+                f"{path}: line {entry.line}: label {entry.label} has no name; class_names has {len(given)}"
+            )
+        if isinstance(entry.label, str) and entry.label not in given:
+            hint = nearest(entry.label, given)
+            raise LeanDiTError(f"{path}: line {entry.line}: label {entry.label!r} is not in class_names.{hint}")
+    return given

@@ -1,0 +1,93 @@
+"""Picture files to uint8 RGB, and uint8 RGB to the square that a model is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from leandit.errors import LeanDiTError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+# Pillow's own limit against decompression bombs; above twice this size it refuses whatever it is told.
+PILLOW_MAX_PIXELS = 89_478_485
+
+
+def read_picture(path: Path, max_pixels: int = PILLOW_MAX_PIXELS) -> np.ndarray:
+    """Return the picture (its first frame) as uint8 RGB [height, width, 3], upright by its EXIF orientation.
+
+    Transparency is composited on white; 16-bit grey is scaled to 8 bits; CMYK and palettes become RGB. A file
+    that is missing, truncated, of another format or larger than `max_pixels` is a LeanDiTError that names it.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            _check_size(path, picture, max_pixels)
+            picture.load()
+            return np.asarray(_to_rgb(path, ImageOps.exif_transpose(picture)))
+    except LeanDiTError:
+        raise
+    except FileNotFoundError:
+        raise LeanDiTError(f"{path}: no such picture; restore it, or remove it from the data set") from None
+    except Image.DecompressionBombError:
+        raise LeanDiTError(
+            f"{path}: far too many pixels, as in a decompression bomb; shrink or remove the picture"
+        ) from None
+    except Image.UnidentifiedImageError:
+        raise LeanDiTError(
+            f"{path}: {_what_instead(path)} ({', '.join(FORMATS)} are read); replace or remove the file"
+        ) from None
+    # On damaged bytes Pillow's decoders raise a dozen kinds of error, struct.error and IndexError too.
+    except Exception as error:
+        raise LeanDiTError(f"{path}: damaged or truncated picture ({error}); replace or remove the file") from None
+
+
+def fit_square(image: np.ndarray, size: int) -> np.ndarray:
+    """Return the centre square of uint8 [height, width, 3], resized to [size, size, 3] with antialiasing."""
+    height, width = image.shape[:2]
+    if height == width == size:
+        return image
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(image[top : top + side, left : left + side])
+    if side == size:
+        return square
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """Return uint8 [height, width, channels]: RGB as it is, or its ITU-R 601 luma for one channel."""
+    if channels == 3:
+        return image
+    return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+
+
+def _check_size(path: Path, picture: Image.Image, max_pixels: int) -> None:
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise LeanDiTError(
+            f"{path}: {width} x {height} pixels are more than max_pixels={max_pixels}; "
+            f"shrink or remove the picture, or raise max_pixels (at most {PILLOW_MAX_PIXELS})"
+        )
+
+
+def _to_rgb(path: Path, picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        return _from_deep_grey(path, picture)
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _from_deep_grey(path: Path, picture: Image.Image) -> Image.Image:
+    """Scale 0..65535 to 0..255; Pillow's own conversion would clip at 255 instead."""
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise LeanDiTError(f"{path}: 32-bit pictures are not read; save it with 8 or 16 bits per channel")
+    return Image.fromarray(np.rint(values / 257.0).astype(np.uint8)).convert("RGB")
+
+
+def _what_instead(path: Path) -> str:
+    return "empty file" if path.stat().st_size == 0 else "not a picture of a known format"

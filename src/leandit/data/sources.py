@@ -1,0 +1,30 @@
+"""The kinds of data source, by their `type`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from leandit.data.class_folder import ClassFolderConfig, ClassFolderSource
+from leandit.data.emoji_pack import EmojiConfig, EmojiSource
+from leandit.data.idx import IdxConfig, IdxSource
+from leandit.data.metadata_folder import MetadataFolderConfig, MetadataFolderSource
+from leandit.data.source import Source
+
+SourceConfig = Annotated[
+    EmojiConfig | ClassFolderConfig | MetadataFolderConfig | IdxConfig, Field(discriminator="type")
+]
+
+
+def build_source(config: EmojiConfig | ClassFolderConfig | MetadataFolderConfig | IdxConfig) -> Source:
+    """Open the source: paths, metadata and headers are checked now, pixels when they are read."""
+    match config:
+        case EmojiConfig():
+            return EmojiSource(config)
+        case ClassFolderConfig():
+            return ClassFolderSource(config)
+        case MetadataFolderConfig():
+            return MetadataFolderSource(config)
+        case IdxConfig():
+            return IdxSource(config)

@@ -1,0 +1,49 @@
+"""Samplers: from noise to data, given a denoiser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from leandit.diffusion.path import Path
+from leandit.diffusion.samplers.ancestral import Ancestral, DDPMSamplerConfig
+from leandit.diffusion.samplers.base import Observe, Progress, Sampler, initial_noise
+from leandit.diffusion.samplers.ddim import DDIM, DDIMConfig
+from leandit.diffusion.samplers.ode import Euler, EulerConfig, Heun, HeunConfig
+
+__all__ = [
+    "DDIM",
+    "Ancestral",
+    "DDIMConfig",
+    "DDPMSamplerConfig",
+    "Euler",
+    "EulerConfig",
+    "Heun",
+    "HeunConfig",
+    "Observe",
+    "Progress",
+    "Sampler",
+    "SamplerConfig",
+    "build_sampler",
+    "initial_noise",
+]
+
+SamplerConfig = Annotated[EulerConfig | HeunConfig | DDPMSamplerConfig | DDIMConfig, Field(discriminator="type")]
+
+
+def build_sampler(config: SamplerConfig, path: Path) -> Sampler:
+    """Return the sampler that the config describes, for the path that the network was trained on.
+
+    Raises LeanDiTError when the two do not go together: ddpm needs the variance-preserving path, and the grid
+    must have a point for every step.
+    """
+    match config:
+        case EulerConfig():
+            return Euler(config)
+        case HeunConfig():
+            return Heun(config)
+        case DDIMConfig():
+            return DDIM(config, path)
+        case DDPMSamplerConfig():
+            return Ancestral(config, path)

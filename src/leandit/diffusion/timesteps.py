@@ -1,0 +1,68 @@
+"""How training times are drawn: each kind is an inverse distribution function of one uniform per sample."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from leandit.config import Config
+
+Time = TypeVar("Time", float, Tensor)
+
+
+def shift_time(t: Time, shift: float) -> Time:
+    """Return s t / (1 + (s - 1) t): moves t towards noise for s > 1, keeps 0 and 1 in place, inverse of 1/s.
+
+    On the linear path this divides the amplitude ratio α/σ by s at every time, so log-SNR drops by 2 log s.
+
+    Reference: Esser et al., "Scaling Rectified Flow Transformers" (2403.03206), eq. 23.
+    """
+    return shift * t / (1 + (shift - 1) * t)
+
+
+class _Shifted(Config):
+    shift: float = Field(default=1.0, gt=0, le=1000)  # towards noise above 1, as for larger images; 1 = none
+
+
+class LogitNormalTimesteps(_Shifted):
+    """t = sigmoid(loc + scale z), z standard normal: most training at middle times.
+
+    Reference: Esser et al. (2403.03206), section 3.1, eq. 19.
+    """
+
+    type: Literal["logit_normal"] = "logit_normal"
+    loc: float = Field(default=0.0, ge=-20, le=20)  # mean of logit(t); above 0 favours noise
+    scale: float = Field(default=1.0, gt=0, le=20)  # standard deviation of logit(t)
+
+    def draw(self, u: Float[Tensor, batch]) -> Float[Tensor, batch]:
+        """Return times for uniforms u in [0, 1)."""
+        return shift_time(torch.sigmoid(self.loc + self.scale * torch.special.ndtri(u)), self.shift)
+
+
+class UniformTimesteps(_Shifted):
+    """t uniform on [0, 1)."""
+
+    type: Literal["uniform"] = "uniform"
+
+    def draw(self, u: Float[Tensor, batch]) -> Float[Tensor, batch]:
+        """Return times for uniforms u in [0, 1)."""
+        return shift_time(u, self.shift)
+
+
+class DiscreteTimesteps(_Shifted):
+    """t = (i + 1) / N with i uniform on 0..N-1: the grid of DDPM, which has no t = 0."""
+
+    type: Literal["discrete"] = "discrete"
+    num_timesteps: int = Field(default=1000, ge=1, le=1_000_000)  # N, grid points in (0, 1]
+
+    def draw(self, u: Float[Tensor, batch]) -> Float[Tensor, batch]:
+        """Return times for uniforms u in [0, 1)."""
+        index = torch.floor(u * self.num_timesteps).clamp(max=self.num_timesteps - 1)
+        return shift_time((index + 1) / self.num_timesteps, self.shift)
+
+
+TimestepConfig = Annotated[LogitNormalTimesteps | UniformTimesteps | DiscreteTimesteps, Field(discriminator="type")]

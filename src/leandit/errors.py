@@ -1,0 +1,28 @@
+"""The one exception for mistakes that a person can mend: bad configuration, bad files, a full disk."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LeanDiTError(Exception):
+    """A message of a few lines: what is wrong, where (file, line, key), and the way out.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the candidate closest to `name`, or "" when none is close."""
+    options = [str(c) for c in candidates]
+    lowered = {c.lower(): c for c in options}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return f" Did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+def unknown(kind: str, name: str, candidates: Iterable[str]) -> LeanDiTError:
+    """Build the error for an unknown `kind` (preset, model, strategy, ...) with the nearest valid name."""
+    options = sorted(str(c) for c in candidates)
+    listing = ", ".join(options)
+    return LeanDiTError(f"unknown {kind} {name!r}.{nearest(name, options)}\nKnown: {listing}")

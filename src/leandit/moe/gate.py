@@ -1,0 +1,35 @@
+"""Gating functions: they turn router logits into scores, before the selection.
+
+The same score decides the selection and weights the expert's output. Identity keeps scores comparable across
+tokens, which a race over all tokens needs; softmax compares experts within a token only.
+
+Reference: Expert Race, section on gating functions, Table 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Gate = Callable[[Float[Tensor, "batch tokens experts"]], Float[Tensor, "batch tokens experts"]]
+
+
+def softmax(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
+    """exp(s_e) / sum_e' exp(s_e'), over the experts of a token; not renormalised after the selection."""
+    return logits.softmax(-1)
+
+
+def sigmoid(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
+    """1 / (1 + exp(-s_e)), each expert on its own."""
+    return torch.sigmoid(logits)
+
+
+def identity(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
+    """The logit itself: unbounded, and negative where the cutoff of the race is."""
+    return logits
+
+
+GATES: dict[str, Gate] = {"softmax": softmax, "sigmoid": sigmoid, "identity": identity}

@@ -1,0 +1,75 @@
+"""Auxiliary losses: pure functions of what the routers returned.
+
+Each takes one layer's router output and returns a scalar; the trainer averages over layers and weights them.
+Per-layer regularisation needs the diffusion target and is computed where the objective is at hand.
+
+Legend: T tokens of the batch, E experts.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from leandit.moe.router import RouterOutput
+
+
+def router_similarity(
+    logits: Float[Tensor, "*tokens experts"], mask: Bool[Tensor, "*tokens experts"]
+) -> Float[Tensor, ""]:
+    """L_sim = (1/T) sum_ij W_ij P'_ij, which punishes pairs of experts that are chosen together too often.
+
+    P' = Pᵀ P with P the softmax over experts (whatever the gate), M' = Mᵀ M counts co-selections;
+    W_ii = E M'_ii / sum_j M'_jj and W_ij = (E² - E) M'_ij / sum_{a != b} M'_ab. The mask is hard, so the gradient
+    flows through P alone. Where no token has two experts the off-diagonal part is 0. Uniform P gives 1 if some
+    token has two experts.
+
+    Reference: Expert Race, eqs. 9-11. The paper does not state the weight.
+    """
+    num_experts = logits.shape[-1]
+    p_TE = logits.reshape(-1, num_experts).softmax(-1)
+    together_EE = co_selection(mask)
+    diagonal_EE = torch.diag(together_EE.diagonal())
+    off_EE = together_EE - diagonal_EE
+    weight_EE = num_experts * diagonal_EE / diagonal_EE.sum().clamp(min=1)
+    weight_EE = weight_EE + (num_experts**2 - num_experts) * off_EE / off_EE.sum().clamp(min=1)
+    return (weight_EE * (p_TE.T @ p_TE)).sum() / p_TE.shape[0]
+
+
+def co_selection(mask: Bool[Tensor, "*tokens experts"]) -> Float[Tensor, "experts experts"]:
+    """Return Mᵀ M: how many tokens have both experts; the diagonal is the load. Exact up to 2^24 tokens."""
+    m_TE = mask.reshape(-1, mask.shape[-1]).float()
+    with torch.autocast(mask.device.type, enabled=False):
+        return m_TE.T @ m_TE
+
+
+def load_balance(logits: Float[Tensor, "*tokens experts"], mask: Bool[Tensor, "*tokens experts"]) -> Float[Tensor, ""]:
+    """L_bal = E sum_e f_e p_e, with f_e the share of pairs that go to expert e and p_e its mean softmax probability.
+
+    1 under perfect balance, E under collapse onto one expert.
+
+    Reference: Switch Transformer, eq. 4; GShard for k > 1.
+    """
+    num_experts = logits.shape[-1]
+    p_TE = logits.reshape(-1, num_experts).softmax(-1)
+    load_E = mask.reshape(-1, num_experts).sum(0)
+    share_E = load_E / load_E.sum().clamp(min=1)
+    return num_experts * (share_E * p_TE.mean(0)).sum()
+
+
+def z_loss(logits: Float[Tensor, "*tokens experts"]) -> Float[Tensor, ""]:
+    """L_z = mean over tokens of (log sum_e exp s_e)², which keeps logits small.
+
+    Reference: ST-MoE, eq. 5.
+    """
+    return logits.reshape(-1, logits.shape[-1]).logsumexp(-1).square().mean()
+
+
+def auxiliary_losses(router: RouterOutput) -> dict[str, Float[Tensor, ""]]:
+    """Return every loss of this module for one layer, by name."""
+    return {
+        "router_similarity": router_similarity(router.logits, router.mask),
+        "load_balance": load_balance(router.logits, router.mask),
+        "z_loss": z_loss(router.logits),
+    }

@@ -1,0 +1,110 @@
+"""The six routing strategies as one selection over differently shaped pools of scores.
+
+Scores S in R^{B x L x E} are viewed as rows x pool; in each row the best scores are kept, such that every strategy
+keeps B*L*k pairs:
+
+    strategy        rows     pool       kept per row
+    token_choice    B, L     E          k
+    expert_choice   B, E     L          k L / E
+    bl_choice       E        B, L       k B L / E
+    be_choice       L        B, E       B k
+    le_choice       B        L, E       L k
+    expert_race     -        B, L, E    B L k
+
+Where k L / E (k B L / E) is no whole number, every row keeps its floor, and the pairs that are left over to B*L*k
+go to the rows whose next-best scores are the highest: within a sample for expert choice, so that samples stay
+independent.
+
+Legend: B batch, L tokens, E experts, R rows, P pool.
+
+Reference: Expert Race, Figure 3 and Table 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from leandit.errors import LeanDiTError, unknown
+from leandit.moe.assignment import Assignment
+from leandit.ops import pooled_topk
+
+_AXES = "BLE"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Which axes of (B, L, E) index the competitions, and which axes compete."""
+
+    rows: str
+    pool: str
+
+    @property
+    def spans_samples(self) -> bool:
+        """Whether a sample's pairs depend on its neighbours, so that inference needs a threshold."""
+        return "B" in self.pool
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "token_choice": Strategy("BL", "E"),
+    "expert_choice": Strategy("BE", "L"),
+    "bl_choice": Strategy("E", "BL"),
+    "be_choice": Strategy("L", "BE"),
+    "le_choice": Strategy("B", "LE"),
+    "expert_race": Strategy("", "BLE"),
+}
+
+
+def select(scores: Float[Tensor, "batch tokens experts"], *, strategy: str, k: int) -> Assignment:
+    """Return the B*L*k pairs that win under `strategy`, ties broken deterministically (earlier positions win).
+
+    `scores` are gated, `k` is the mean number of experts per token, 1 <= k <= E. Raises LeanDiTError for an unknown
+    strategy or a k out of range.
+
+    Reference: Expert Race, Table 6.
+    """
+    mask, _ = select_mask(scores, strategy=strategy, k=k)
+    return Assignment.from_mask(scores, mask)
+
+
+@torch.no_grad()
+def select_mask(
+    scores: Float[Tensor, "batch tokens experts"], *, strategy: str, k: int
+) -> tuple[Bool[Tensor, "batch tokens experts"], Float[Tensor, " rows"]]:
+    """Return the mask of the selected pairs, and the smallest kept score of each row (what thresholds track)."""
+    if strategy not in STRATEGIES:
+        raise unknown("strategy", strategy, STRATEGIES)
+    if not 1 <= k <= scores.shape[-1]:
+        raise LeanDiTError(
+            f"k = {k} experts per token: must be between 1 and the number of experts, {scores.shape[-1]}"
+        )
+    rule = STRATEGIES[strategy]
+    order = [_AXES.index(axis) for axis in rule.rows + rule.pool]
+    permuted = scores.permute(order)
+    num_rows = prod(permuted.shape[: len(rule.rows)])
+    if scores.numel() == 0:
+        return torch.zeros_like(scores, dtype=torch.bool), scores.new_full((num_rows,), torch.inf)
+    scores_RP = permuted.reshape(num_rows, -1)
+    groups = scores.shape[0] if "B" in rule.rows else 1
+    mask_RP, cutoff_R = pooled_topk(scores_RP, _budgets(scores_RP, groups, scores.shape[0] * scores.shape[1] * k))
+    inverse = torch.tensor(order).argsort().tolist()
+    return mask_RP.reshape(permuted.shape).permute(inverse), cutoff_R
+
+
+def _budgets(scores_RP: Float[Tensor, "rows pool"], groups: int, total: int) -> Int[Tensor, " rows"]:
+    """Share `total` pairs out over the rows; rows of one group (sample) share that group's left-over pairs."""
+    num_rows, pool = scores_RP.shape
+    whole, left_over = divmod(total, num_rows)
+    budget_R = torch.full((num_rows,), whole, device=scores_RP.device)
+    if left_over:
+        next_best_R = scores_RP.topk(min(whole + 1, pool), dim=1).values[:, -1]
+        mask_GR, _ = pooled_topk(
+            next_best_R.reshape(groups, -1),
+            torch.full((groups,), left_over // groups, device=budget_R.device),
+        )
+        budget_R += mask_GR.reshape(-1)
+    return budget_R

@@ -1,0 +1,48 @@
+"""Adaptive layer normalisation: a condition vector shifts, scales and gates."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from leandit.ops import row_stable_linear
+
+
+def modulate(
+    x: Float[Tensor, "batch tokens dim"], shift: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch dim"]
+) -> Float[Tensor, "batch tokens dim"]:
+    """Return x (1 + scale) + shift, one shift and scale per sample."""
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+class AdaLN(nn.Module):
+    """SiLU -> Linear(d, n d): n modulation vectors per sample, zero at the start (AdaLN-Zero).
+
+    Reference: DiT (arXiv 2212.09748), section 3.2.
+    """
+
+    def __init__(self, dim: int, num_vectors: int) -> None:
+        super().__init__()
+        self.num_vectors = num_vectors
+        self.linear = nn.Linear(dim, num_vectors * dim)
+
+    def forward(self, condition: Float[Tensor, "batch dim"]) -> tuple[Float[Tensor, "batch dim"], ...]:
+        out = row_stable_linear(F.silu(condition), self.linear.weight, self.linear.bias)
+        return out.chunk(self.num_vectors, dim=-1)
+
+
+class FinalLayer(nn.Module):
+    """Norm, modulation, and the zero-initialised map from tokens to patches."""
+
+    def __init__(self, dim: int, patch_dim: int, norm_eps: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=False)
+        self.adaln = AdaLN(dim, 2)
+        self.linear = nn.Linear(dim, patch_dim)
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens dim"], condition: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch tokens patch_dim"]:
+        shift, scale = self.adaln(condition)
+        return self.linear(modulate(self.norm(x), shift, scale))

@@ -1,0 +1,115 @@
+"""Named models, beside the figures that the papers print for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leandit.errors import unknown
+from leandit.models import DiTConfig, count_parameters, forward_flops
+from leandit.moe import MoEConfig
+
+# depth, dim, heads. S is DiT's; B, L and XL are DiT's and Expert Race's alike; M is Expert Race's.
+_SIZES = {
+    "S": (12, 384, 6),
+    "B": (12, 768, 12),
+    "M": (16, 960, 16),
+    "L": (24, 1024, 16),
+    "XL": (28, 1152, 16),
+}
+_PATCHES = (2, 4, 8)
+
+# Expert Race, Table 4: total and activated parameters in billions, routers included.
+_TABLE_4 = {"B": (0.531, 0.135), "M": (1.106, 0.281), "L": (1.889, 0.479), "XL": (2.788, 0.707)}
+_TABLE_4_DENSE = {"B": 0.127, "M": 0.265, "L": 0.453, "XL": 0.669}
+# Expert Race, Table 5: DiT-B/2 with k-in-E, total parameters in billions, routers left out.
+_TABLE_5 = {
+    **{(1, 4): 0.297, (1, 8): 0.524, (1, 16): 0.977},
+    **{(2, 8): 0.297, (2, 16): 0.524, (2, 32): 0.977},
+    **{(4, 16): 0.297, (4, 32): 0.524, (4, 64): 0.977},
+    **{(8, 32): 0.297, (8, 64): 0.524, (8, 128): 0.977},
+}
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A config under the paper's name. Figures are in parameters; None where the paper prints none.
+
+    `counts_routers` says which of the paper's two ways of counting the figures follow.
+    """
+
+    name: str
+    config: DiTConfig
+    paper_total: float | None = None
+    paper_activated: float | None = None
+    counts_routers: bool = True
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What `leandit models` shows of a model; `flops` is one forward pass over one picture."""
+
+    name: str
+    total: int
+    activated: int
+    flops: int
+    paper_total: float | None
+    paper_activated: float | None
+    counts_routers: bool
+
+
+def _dit(size: str, patch: int, moe: MoEConfig | None = None) -> DiTConfig:
+    """A model for 256-pixel ImageNet: 32 x 32 latents of 4 channels, 1,000 classes."""
+    depth, dim, heads = _SIZES[size]
+    return DiTConfig(
+        dim=dim,
+        depth=depth,
+        heads=heads,
+        patch_size=patch,
+        input_size=32,
+        channels=4,
+        num_classes=1000,
+        moe=moe,
+    )
+
+
+def _catalogue() -> dict[str, NamedModel]:
+    models = []
+    for size in _SIZES:
+        for patch in _PATCHES:
+            figure = _TABLE_4_DENSE.get(size) if patch == 2 else None
+            figure = None if figure is None else figure * 1e9
+            models.append(NamedModel(f"DiT-{size}/{patch}", _dit(size, patch), figure, figure))
+    for size, (total, activated) in _TABLE_4.items():
+        config = _dit(size, 2, MoEConfig(k=4, num_experts=32))
+        models.append(NamedModel(f"RaceDiT-{size}/2-4in32", config, total * 1e9, activated * 1e9))
+    for (k, num_experts), total in _TABLE_5.items():
+        if (k, num_experts) != (4, 32):  # stands above, with the figure of Table 4
+            config = _dit("B", 2, MoEConfig(k=k, num_experts=num_experts))
+            name = f"RaceDiT-B/2-{k}in{num_experts}"
+            models.append(NamedModel(name, config, total * 1e9, counts_routers=False))
+    return {model.name: model for model in models}
+
+
+MODELS = _catalogue()
+
+
+def model_config(name: str) -> DiTConfig:
+    """Return the config of a named model; raise LeanDiTError with the nearest name for an unknown one."""
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    return MODELS[name].config
+
+
+def model_card(model: NamedModel) -> ModelCard:
+    """Count a named model as its paper does."""
+    count = count_parameters(model.config)
+    routers = 0 if model.counts_routers else count.router
+    return ModelCard(
+        model.name,
+        count.total - routers,
+        count.activated - routers,
+        forward_flops(model.config),
+        model.paper_total,
+        model.paper_activated,
+        model.counts_routers,
+    )

@@ -1,0 +1,71 @@
+"""Record where the experts went, from outside: hooks on a model that knows nothing of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leandit.moe import RouterOutput, routers
+
+
+@dataclass(frozen=True)
+class ComputeTrace:
+    """Experts per token for every pass through the model: call, layer, sample, token.
+
+    `times[c]` is t of call c, 0 data and 1 noise; `layers` names the MoE layers in order of depth.
+    """
+
+    experts: Float[Tensor, "calls layers batch tokens"]
+    times: Float[Tensor, " calls"]
+    layers: tuple[str, ...]
+
+    def by_time(self) -> tuple[Float[Tensor, " times"], Float[Tensor, "times layers"]]:
+        """Return the distinct times, ascending, and each layer's mean experts per token at them."""
+        times, position = self.times.unique(return_inverse=True)
+        means = self.experts.mean((2, 3))
+        sums = torch.zeros(len(times), means.shape[1]).index_add(0, position, means)
+        return times, sums / position.bincount()[:, None]
+
+
+class ComputeRecorder:
+    """Context manager: while it is open, every pass of `model` over a batch adds one call to the trace.
+
+    Only the first `batch` samples of a pass are kept, which under guidance are the conditional ones.
+    """
+
+    def __init__(self, model: nn.Module, batch: int) -> None:
+        self.model = model
+        self.batch = batch
+        self._times: list[float] = []
+        self._experts: list[Tensor] = []
+        self._handles: list[Any] = []
+        self._names = tuple(name.removesuffix(".moe.router") for name, _ in routers(model))
+
+    def __enter__(self) -> ComputeRecorder:
+        self._handles = [self.model.register_forward_pre_hook(self._note_time)]
+        self._handles += [router.register_forward_hook(self._note_experts) for _, router in routers(self.model)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def trace(self) -> ComputeTrace:
+        """Return what was recorded so far."""
+        experts = torch.stack(self._experts)
+        return ComputeTrace(
+            experts.unflatten(0, (len(self._times), len(self._names))), torch.tensor(self._times), self._names
+        )
+
+    def _note_time(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        self._times.append(float(arguments[1][0]))
+
+    def _note_experts(self, module: nn.Module, arguments: tuple[Any, ...], output: RouterOutput) -> None:
+        self._experts.append(output.mask[: self.batch].sum(-1).float().cpu())

@@ -1,0 +1,81 @@
+"""Draw pictures from a loaded run: one seed is one picture, whatever batch it is drawn in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from leandit.diffusion import Denoised, Objective, build_sampler, guided, initial_noise
+from leandit.models import Conditioning, DiT
+from leandit.sampling.load import LoadedRun
+from leandit.train.config import SamplingConfig
+
+Progress = Callable[[int, int], None]
+
+
+def sample(
+    run: LoadedRun,
+    labels: Sequence[int] | None,
+    seeds: Sequence[int],
+    settings: SamplingConfig | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> UInt8[Tensor, "batch height width channels"]:
+    """Return one picture per seed, `labels[i]` for seed `seeds[i]` (-1 is "no label"; None for a model without).
+
+    `settings` default to the run's own. The noise of a picture comes from its seed alone and a model in evaluation
+    mode treats each sample on its own, so batches change a picture by rounding errors only. `progress(done, total)`
+    counts sampler steps over all batches.
+    """
+    settings = settings or run.config.sampling
+    starts = range(0, len(seeds), batch_size)
+    steps_done = 0
+
+    def advance(done: int, total: int) -> None:
+        nonlocal steps_done
+        steps_done += 1
+        if progress:
+            progress(steps_done, total * len(starts))
+
+    pictures = []
+    for start in starts:
+        part = slice(start, start + batch_size)
+        label = None if labels is None else torch.tensor(labels[part], device=run.device)
+        drawn = draw(run.model, run.objective, label, seeds[part], settings, advance)
+        pictures.append(to_pictures(drawn))
+    return torch.cat(pictures)
+
+
+def draw(
+    model: DiT,
+    objective: Objective,
+    label: Tensor | None,
+    seeds: Sequence[int],
+    settings: SamplingConfig,
+    progress: Progress | None = None,
+) -> Float[Tensor, "batch channels height width"]:
+    """Run the sampler on one batch; return what the model calls data, in [-1, 1] for pictures."""
+    config = model.config
+    size = config.input_size or 0
+    noise = initial_noise(seeds, (config.channels or 0, size, size)).to(model.positions.device)
+    cond = Conditioning(label)
+
+    def denoise(x: Tensor, t: Tensor, cond: Conditioning) -> Denoised:
+        return objective.denoised(model(x, t, cond).prediction, x, t)
+
+    # Without a label there is nothing to be guided towards.
+    denoiser = guided(denoise, settings.guidance, cond.null()) if label is not None else denoise
+    sampler = build_sampler(settings.sampler, objective.path)
+    with torch.no_grad():
+        return sampler(denoiser, noise, cond, seeds, progress=progress)
+
+
+def to_pictures(
+    images: Float[Tensor, "batch channels height width"],
+) -> UInt8[Tensor, "batch height width channels"]:
+    """Map [-1, 1] to 0..255, channels last, on the CPU."""
+    scaled = (images.float().clamp(-1, 1) + 1) * 127.5
+    return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu()

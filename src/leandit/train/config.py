@@ -1,0 +1,110 @@
+"""The configuration of a whole run: everything that decides what comes out of it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from leandit.config import Config
+from leandit.data import DataConfig
+from leandit.diffusion import EulerConfig, GuidanceConfig, ObjectiveConfig, RectifiedFlowConfig, SamplerConfig
+from leandit.models import DiTConfig
+from leandit.train.optimizers import AdamWConfig, OptimizerConfig
+from leandit.train.schedule import ScheduleConfig
+
+
+class LossWeights(Config):
+    """Weights of the auxiliary losses; each is a mean over the layers with experts.
+
+    The Expert Race paper states no weight; the defaults keep both terms well below the diffusion loss.
+    """
+
+    # Expert Race, eqs. 9-11; its value is about 1 per layer.
+    router_similarity: float = Field(1e-2, ge=0)
+    # Switch / GShard balance loss; 1e-2 is usual with token choice.
+    load_balance: float = Field(0.0, ge=0)
+    z_loss: float = Field(0.0, ge=0)
+    # The objective's loss on the routers' target heads (Expert Race, Figure 12).
+    per_layer_regularisation: float = Field(0.1, ge=0)
+
+
+class TrainConfig(Config):
+    """How long, how large, how precise, and how often something is written down."""
+
+    steps: int = Field(400_000, ge=1)
+    # Pictures per optimiser step.
+    batch_size: int = Field(256, ge=1)
+    # Micro-batches per optimiser step; a race is run over each micro-batch.
+    accumulation: int = Field(1, ge=1)
+    # Largest norm of the gradient; null leaves it as it is.
+    clip: float | None = Field(1.0, gt=0)
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    # Share of labels replaced by "no label", which guidance needs.
+    label_dropout: float = Field(0.1, ge=0, le=1)
+    # auto: bf16 autocast where the processor multiplies bf16 natively, else fp32; the run's config keeps the outcome.
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    # Recompute each block in the backward pass instead of storing it.
+    activation_checkpointing: bool = False
+    log_every: int = Field(50, ge=1)
+    # Steps between checkpoints; one more is written at the end, and on Ctrl-C or SIGTERM.
+    checkpoint_every: int = Field(5_000, ge=1)
+    # Checkpoints that stay, newest first; at least 2.
+    keep: int = Field(2, ge=2)
+    # Multiples of this many steps stay for ever; null keeps none of them.
+    keep_every: int | None = Field(None, ge=1)
+    # Steps between grids of samples; null draws none on the way.
+    sample_every: int | None = Field(10_000, ge=1)
+    # Mirror metrics.jsonl to TensorBoard files in the run's folder.
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Any:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size = {self.batch_size} is not divisible by accumulation = {self.accumulation}")
+        return self
+
+
+class SamplingConfig(Config):
+    """How samples are drawn from the run unless a command says otherwise."""
+
+    sampler: SamplerConfig = EulerConfig(steps=50)
+    guidance: GuidanceConfig = GuidanceConfig()
+    # Pictures in a grid.
+    grid: int = Field(64, ge=1)
+
+
+class RunConfig(Config):
+    """A whole run. Presets are functions that return one; `config.json` in the run's folder restates it in full."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    seed: int = Field(0, ge=0, lt=2**63)
+    model: DiTConfig
+    objective: ObjectiveConfig = RectifiedFlowConfig()
+    data: DataConfig
+    optimizer: OptimizerConfig = AdamWConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    losses: LossWeights = LossWeights()
+    train: TrainConfig = TrainConfig()
+    sampling: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Any:
+        learned = self.objective.type == "ddpm" and self.objective.learned_sigma
+        if self.model.learned_sigma != learned:
+            raise ValueError(
+                f"model.learned_sigma = {self.model.learned_sigma} does not fit the objective, "
+                f"which {'learns' if learned else 'learns no'} variance: set model.learned_sigma={str(learned).lower()}"
+            )
+        if self.sampling.sampler.type == "ddpm" and self.objective.type != "ddpm":
+            raise ValueError(
+                "sampling.sampler.type = ddpm needs objective.type=ddpm; euler and heun suit any objective"
+            )
+        moe = self.model.moe
+        if self.losses.per_layer_regularisation and moe and not moe.per_layer_regularisation:
+            raise ValueError(
+                "losses.per_layer_regularisation needs the routers' target heads: "
+                "set model.moe.per_layer_regularisation=true or losses.per_layer_regularisation=0"
+            )
+        return self

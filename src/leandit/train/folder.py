@@ -1,0 +1,147 @@
+"""The run's folder: everything that made the run and everything that came out of it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from leandit.config import diff, read_tree, validate, write_config
+from leandit.errors import LeanDiTError
+from leandit.train.config import RunConfig
+
+_VERSIONED = ("leandit", "torch", "numpy", "safetensors", "pillow", "pydantic", "grain")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where things lie in a run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.json"
+
+    @property
+    def environment(self) -> Path:
+        """One line for every start: date, command, versions, commit, machine."""
+        return self.path / "environment.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """The truth about the run's numbers, as JSON lines."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Published checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def grids(self) -> Path:
+        """Grids of samples drawn on the way."""
+        return self.path / "grids"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard files, if asked for."""
+        return self.path / "tensorboard"
+
+    def read_config(self) -> RunConfig:
+        """Return the run's resolved config."""
+        if not self.config.exists():
+            raise LeanDiTError(
+                f"{self.path}: no run of LeanDiT (it has no config.json); give the folder that training named"
+            )
+        return validate(RunConfig, read_tree(self.config), str(self.config))
+
+    def start(self, config: RunConfig, resume: bool) -> None:
+        """Write down what this start is made of; refuse a folder in use by another run or another config."""
+        if self.config.exists():
+            if not resume:
+                raise LeanDiTError(
+                    f"{self.path}: a run is already in this folder.\n"
+                    "Add --resume to continue it, or choose another --out"
+                )
+            self._check_same(config)
+        elif self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+            raise LeanDiTError(f"{self.path}: the folder is not empty and holds no run; choose another --out")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.config.exists():
+                write_config(config, self.config)
+            with self.environment.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(environment()) + "\n")
+        except OSError as error:
+            raise LeanDiTError(f"{self.path}: the run's folder cannot be written: {error.strerror}") from None
+
+    def _check_same(self, config: RunConfig) -> None:
+        changed = [
+            f"  {key}: {old!r} in the run, {new!r} now"
+            for key, old, new in diff(self.read_config(), config)
+            if key not in _MAY_CHANGE
+        ]
+        if changed:
+            raise LeanDiTError(
+                "\n".join([f"{self.path}: cannot resume with another configuration:", *changed])
+                + "\nResume without these overrides, or start a new run in another --out"
+            )
+
+
+# What does not change the result of the steps already made; train.steps may grow under a constant schedule.
+_MAY_CHANGE = {
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.keep_every",
+    "train.sample_every",
+    "train.tensorboard",
+    "data.num_threads",
+}
+
+
+def environment() -> dict[str, Any]:
+    """Return what the numbers of a run may depend on beside its config."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": {name: _version(name) for name in _VERSIONED},
+        "commit": _commit(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree that LeanDiT runs from; None for an installed wheel."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [
+        git,
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None

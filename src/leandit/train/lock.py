@@ -1,0 +1,98 @@
+"""One process per run folder, held by a lock that the kernel drops when its process ends, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import weakref
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from leandit.errors import LeanDiTError
+
+LOCK_FILE = ".lock"
+
+
+class RunLock:
+    """Context manager: while it is held, no other process and no second RunLock can hold the same run folder.
+
+    flock(2) on `<run>/.lock`, which also says who holds it (pid, host, since) as JSON. The file stays after
+    release; a dead process's lock is free at once. Processes forked inside do not inherit it. Raises
+    LeanDiTError when the lock is held, naming its holder, or cannot be taken on this file system.
+    """
+
+    def __init__(self, run_folder: Path) -> None:
+        self.path = run_folder / LOCK_FILE
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> RunLock:
+        if self._descriptor is not None:
+            raise self._held()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise self._impossible(error) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _write_holder(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise self._held() from None
+            raise self._impossible(error) from None
+        self._descriptor = descriptor
+        _close_in_forks(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor is not None:
+            # Emptied, never removed: another process may have opened it already and be about to lock it.
+            os.ftruncate(self._descriptor, 0)
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _held(self) -> LeanDiTError:
+        try:
+            holder = json.loads(self.path.read_bytes())
+            who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            who = "another process"
+        return LeanDiTError(
+            f"{self.path.parent}: this run is in use by {who}.\n"
+            "Wait until it ends or stop it (its lock goes with it), or choose another run folder."
+        )
+
+    def _impossible(self, error: OSError) -> LeanDiTError:
+        return LeanDiTError(
+            f"{self.path}: the run folder cannot be locked: {error.strerror}.\n"
+            "Choose a run folder that you may write to, on a file system with flock (a local disk has it)."
+        )
+
+
+def _write_holder(descriptor: int) -> None:
+    since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+
+
+def _close_in_forks(lock: RunLock) -> None:
+    # A forked data worker that outlives its killed parent would otherwise hold the lock on.
+    reference = weakref.ref(lock)
+
+    def close() -> None:
+        if (held := reference()) is not None:
+            held._drop()
+
+    os.register_at_fork(after_in_child=close)

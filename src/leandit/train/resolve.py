@@ -1,0 +1,54 @@
+"""Turn a config with open choices into the complete one that a run is made from."""
+
+from __future__ import annotations
+
+import torch
+
+from leandit.data import Source
+from leandit.errors import LeanDiTError
+from leandit.train.config import RunConfig
+
+
+def resolve(config: RunConfig, source: Source) -> RunConfig:
+    """Fill in what is left to the data and to the machine, and check that model and data fit each other."""
+    if not len(source):
+        raise LeanDiTError("data.source: there is not a single picture in it")
+    model = config.model.complete(config.data.image_size, config.data.channels, len(source.class_names))
+    _check_fit(config, model.input_size, model.channels, model.num_classes, len(source.class_names))
+    device = resolve_device(config.train.device)
+    precision = config.train.precision
+    if precision == "auto":
+        precision = "bf16" if fast_bf16(device) else "fp32"
+    train = config.train.replace(device=device, precision=precision)
+    return config.replace(model=model, train=train)
+
+
+def _check_fit(config: RunConfig, size: int | None, channels: int | None, num_classes: int | None, found: int) -> None:
+    if (size, channels) != (config.data.image_size, config.data.channels):
+        raise LeanDiTError(
+            f"model.input_size = {size} and model.channels = {channels} do not fit data.image_size = "
+            f"{config.data.image_size} and data.channels = {config.data.channels}; "
+            "leave the model's at null to follow the data"
+        )
+    if num_classes and num_classes < found:
+        raise LeanDiTError(
+            f"model.num_classes = {num_classes}, but the data has {found} classes: set it to {found} or null"
+        )
+    if num_classes and not found:
+        raise LeanDiTError(f"model.num_classes = {num_classes}, but the data has no labels: set it to 0 or null")
+
+
+def resolve_device(device: str) -> str:
+    """Return a usable device for "auto", or check the one that is named."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise LeanDiTError(f"device {device!r}: torch finds no CUDA device here; use cpu or auto")
+    return device
+
+
+def fast_bf16(device: str) -> bool:
+    """Return whether the processor multiplies bf16 matrices natively, about twice as fast as fp32 or better."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
