@@ -290,6 +290,7 @@ def in_child(work: Callable[[], None]) -> int:
     if pid == 0:
         code = 1
         try:
+            torch.set_num_threads(1)  # a forked child has none of its parent's worker threads
             work()
             code = 0
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,13 +21,17 @@ class Denoised:
     variance: Float[Tensor, "batch channels *rest"] | None = None
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """(x, t, cond) -> Denoised, with t of shape (batch,), 0 = data, 1 = noise; cond goes through unread."""
 
-    def __call__(self, x: Float[Tensor, "batch channels *rest"], t: Float[Tensor, batch], cond: Any, /) -> Denoised: ...
+    def __call__(
+        self, x: Float[Tensor, "batch channels *rest"], t: Float[Tensor, " batch"], cond: Any, /
+    ) -> Denoised: ...
 
 
+@runtime_checkable
 class Condition(Protocol):
     """What guidance asks of a condition: to be joined with another one along the batch, self first."""
 
-    def stack(self, other: Self, /) -> Self: ...
+    def stack(self, other: Any, /) -> Any: ...

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 Quantity = Literal["x0", "epsilon", "velocity"]
@@ -48,15 +48,15 @@ class Path(ABC):
         """Return α, σ, α', σ' at times t in [0, 1], in the precision of t but at least float32."""
 
     def mix(
-        self, x0: Float[Tensor, batch * rest], eps: Float[Tensor, batch * rest], t: Float[Tensor, batch]
-    ) -> Float[Tensor, batch * rest]:
+        self, x0: Float[Tensor, "batch *rest"], eps: Float[Tensor, "batch *rest"], t: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch *rest"]:
         """Return x_t = α x0 + σ ε."""
         c = self._broadcast(t, x0)
         return c.alpha * x0 + c.sigma * eps
 
     def velocity(
-        self, x0: Float[Tensor, batch * rest], eps: Float[Tensor, batch * rest], t: Float[Tensor, batch]
-    ) -> Float[Tensor, batch * rest]:
+        self, x0: Float[Tensor, "batch *rest"], eps: Float[Tensor, "batch *rest"], t: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch *rest"]:
         """Return v = dx/dt = α' x0 + σ' ε."""
         c = self._broadcast(t, x0)
         return c.alpha_slope * x0 + c.sigma_slope * eps
@@ -64,9 +64,9 @@ class Path(ABC):
     def convert(
         self,
         kind: Quantity,
-        value: Float[Tensor, batch * rest],
-        x_t: Float[Tensor, batch * rest],
-        t: Float[Tensor, batch],
+        value: Float[Tensor, "batch *rest"],
+        x_t: Float[Tensor, "batch *rest"],
+        t: Float[Tensor, " batch"],
     ) -> Parts:
         """Return x0, ε and the velocity, given x_t and any one of them (`kind` names which `value` is).
 
@@ -119,7 +119,7 @@ class VariancePreservingPath(Path):
         self._log_alphabar = torch.from_numpy(np.concatenate([[0.0], np.cumsum(steps)]))
         self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
-    def grid(self) -> Float[Tensor, num_timesteps]:
+    def grid(self) -> Float[Tensor, " num_timesteps"]:
         """Return the times (i + 1) / N of the discrete steps, float64, ascending."""
         return torch.arange(1, self.num_timesteps + 1, dtype=torch.float64) / self.num_timesteps
 
@@ -149,7 +149,7 @@ class VariancePreservingPath(Path):
         return self._tables[key]
 
 
-def per_sample(values: Float[Tensor, batch], like: Float[Tensor, batch * rest]) -> Tensor:
+def per_sample(values: Shaped[Tensor, " batch"], like: Float[Tensor, "batch *rest"]) -> Tensor:
     """Return one value per sample in a shape that broadcasts over the axes of `like`."""
     return values.reshape(-1, *(1 for _ in like.shape[1:]))
 

@@ -41,7 +41,7 @@ def posterior(path: Path, t: Float[Tensor, "*times"], s: Float[Tensor, "*times"]
     )
 
 
-def chain(path: Path, times: Float[Tensor, steps]) -> Posterior:
+def chain(path: Path, times: Float[Tensor, " steps"]) -> Posterior:
     """Return the posteriors of times[i] -> times[i-1] (-> 0 for i = 0), `times` ascending in (0, 1].
 
     The first posterior is a point (σ = 0 at t = 0). Its logarithm being needed, its variance is that of the

@@ -38,7 +38,7 @@ class LogitNormalTimesteps(_Shifted):
     loc: float = Field(default=0.0, ge=-20, le=20)  # mean of logit(t); above 0 favours noise
     scale: float = Field(default=1.0, gt=0, le=20)  # standard deviation of logit(t)
 
-    def draw(self, u: Float[Tensor, batch]) -> Float[Tensor, batch]:
+    def draw(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return times for uniforms u in [0, 1)."""
         return shift_time(torch.sigmoid(self.loc + self.scale * torch.special.ndtri(u)), self.shift)
 
@@ -48,7 +48,7 @@ class UniformTimesteps(_Shifted):
 
     type: Literal["uniform"] = "uniform"
 
-    def draw(self, u: Float[Tensor, batch]) -> Float[Tensor, batch]:
+    def draw(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return times for uniforms u in [0, 1)."""
         return shift_time(u, self.shift)
 
@@ -59,7 +59,7 @@ class DiscreteTimesteps(_Shifted):
     type: Literal["discrete"] = "discrete"
     num_timesteps: int = Field(default=1000, ge=1, le=1_000_000)  # N, grid points in (0, 1]
 
-    def draw(self, u: Float[Tensor, batch]) -> Float[Tensor, batch]:
+    def draw(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return times for uniforms u in [0, 1)."""
         index = torch.floor(u * self.num_timesteps).clamp(max=self.num_timesteps - 1)
         return shift_time((index + 1) / self.num_timesteps, self.shift)

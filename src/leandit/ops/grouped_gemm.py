@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
-from leandit.ops.linear import MIN_ROWS, pad_rows
+# Low-precision matrix libraries compile a kernel for each number of rows that they meet, at about a millisecond
+# each; routed counts would hardly ever repeat. With multiples of BLOCK they do. It is also large enough for rows
+# not to depend on how many there are (see `leandit.ops.linear`).
+BLOCK = 64
 
 
 def grouped_linear(
@@ -45,16 +49,29 @@ def grouped_linear_reference(
     return (x_PD[:, :, None] * weight_EDF[expert_P]).sum(1) + bias_EF[expert_P]
 
 
-def _segments(counts: Sequence[int]) -> Iterator[tuple[int, slice]]:
+def _blocks(counts: Sequence[int]) -> Iterator[tuple[int, slice]]:
+    """Cut every expert's rows into one part of a multiple of BLOCK rows and a shorter rest."""
     start = 0
     for expert, count in enumerate(counts):
-        if count:
-            yield expert, slice(start, start + count)
+        whole = count - count % BLOCK
+        if whole:
+            yield expert, slice(start, start + whole)
+        if count > whole:
+            yield expert, slice(start + whole, start + count)
         start += count
 
 
+def _is_rest(rows: slice) -> bool:
+    return (rows.stop - rows.start) % BLOCK != 0
+
+
+def _pad(x_ND: Tensor, rows: slice) -> Tensor:
+    missing = -(rows.stop - rows.start) % BLOCK
+    return F.pad(x_ND[rows], (0, 0, 0, missing)) if missing else x_ND[rows]
+
+
 class _GroupedLinear(torch.autograd.Function):
-    """A loop over experts that writes into buffers of the final size: no concatenation, no copies of segments."""
+    """A loop over experts that writes into buffers of the final size: no concatenation, no copies of whole segments."""
 
     @staticmethod
     def forward(ctx: Any, x_PD: Tensor, weight_EDF: Tensor, bias_EF: Tensor, counts: tuple[int, ...]) -> Tensor:
@@ -62,9 +79,9 @@ class _GroupedLinear(torch.autograd.Function):
         ctx.save_for_backward(x_PD, low_EDF)
         ctx.counts, ctx.weight_dtype = counts, weight_EDF.dtype
         out_PF = x_PD.new_empty(x_PD.shape[0], weight_EDF.shape[2])
-        for expert, rows in _segments(counts):
-            if rows.stop - rows.start < MIN_ROWS:
-                padded = torch.addmm(low_bias_EF[expert], pad_rows(x_PD[rows]), low_EDF[expert])
+        for expert, rows in _blocks(counts):
+            if _is_rest(rows):
+                padded = torch.addmm(low_bias_EF[expert], _pad(x_PD, rows), low_EDF[expert])
                 out_PF[rows] = padded[: rows.stop - rows.start]
             else:
                 torch.addmm(low_bias_EF[expert], x_PD[rows], low_EDF[expert], out=out_PF[rows])
@@ -78,9 +95,17 @@ class _GroupedLinear(torch.autograd.Function):
         # An expert without pairs gets the zero gradient, so these start at zero.
         grad_weight_EDF = torch.zeros_like(low_EDF)
         grad_bias_EF = low_EDF.new_zeros(low_EDF.shape[0], low_EDF.shape[2])
-        for expert, rows in _segments(ctx.counts):
+        for expert, rows in _blocks(ctx.counts):
+            block = _pad(grad_PF, rows)
             if grad_x_PD is not None:
-                torch.mm(grad_PF[rows], low_EDF[expert].T, out=grad_x_PD[rows])
-            torch.mm(x_PD[rows].T, grad_PF[rows], out=grad_weight_EDF[expert])
-            torch.sum(grad_PF[rows], 0, out=grad_bias_EF[expert])
+                _input_gradient(block, low_EDF[expert], grad_x_PD, rows)
+            grad_weight_EDF[expert].addmm_(_pad(x_PD, rows).T, block)
+            grad_bias_EF[expert] += block.sum(0)
         return grad_x_PD, grad_weight_EDF.to(ctx.weight_dtype), grad_bias_EF.to(ctx.weight_dtype), None
+
+
+def _input_gradient(block: Tensor, weight_DF: Tensor, grad_x_PD: Tensor, rows: slice) -> None:
+    if _is_rest(rows):
+        grad_x_PD[rows] = (block @ weight_DF.T)[: rows.stop - rows.start]
+    else:
+        torch.mm(block, weight_DF.T, out=grad_x_PD[rows])

@@ -17,7 +17,7 @@ class Noised:
     """One training batch on its path: x_t = α(t) x0 + σ(t) ε."""
 
     x_t: Float[Tensor, "batch channels *rest"]
-    t: Float[Tensor, batch]
+    t: Float[Tensor, " batch"]
     x0: Float[Tensor, "batch channels *rest"]
     eps: Float[Tensor, "batch channels *rest"]
 
@@ -32,19 +32,19 @@ class Objective(ABC):
         """Return how many channels the network must put out for data of `channels` channels."""
 
     @abstractmethod
-    def times(self, u: Float[Tensor, batch]) -> Float[Tensor, batch]:
+    def times(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return training times for uniforms u in [0, 1)."""
 
     @abstractmethod
     def loss(
         self, prediction: Float[Tensor, "batch out_channels *rest"], noised: Noised
-    ) -> dict[str, Float[Tensor, batch]]:
+    ) -> dict[str, Float[Tensor, " batch"]]:
         """Return the named parts of the loss, per sample; their sum is what is minimised."""
 
     @abstractmethod
     def auxiliary_loss(
         self, prediction_mean: Float[Tensor, "batch channels *rest"], noised: Noised
-    ) -> Float[Tensor, batch]:
+    ) -> Float[Tensor, " batch"]:
         """Return the "mse" part for another head's prediction of the mean target, per sample."""
 
     @abstractmethod
@@ -52,7 +52,7 @@ class Objective(ABC):
         self,
         prediction: Float[Tensor, "batch out_channels *rest"],
         x_t: Float[Tensor, "batch channels *rest"],
-        t: Float[Tensor, batch],
+        t: Float[Tensor, " batch"],
     ) -> Denoised:
         """Return the velocity, and the variance fraction if it is learned, for the network's raw output."""
 
@@ -63,7 +63,7 @@ class Objective(ABC):
     def draw(
         self,
         x0: Float[Tensor, "batch channels *rest"],
-        u: Float[Tensor, batch],
+        u: Float[Tensor, " batch"],
         eps: Float[Tensor, "batch channels *rest"],
     ) -> Noised:
         """Return the batch noised by ε at the times that belong to the uniforms u, in float32 or better."""
@@ -73,6 +73,6 @@ class Objective(ABC):
         return Noised(self.path.mix(x0, eps, t), t, x0, eps)
 
 
-def mean_square(difference: Float[Tensor, batch * rest]) -> Float[Tensor, batch]:
+def mean_square(difference: Float[Tensor, "batch *rest"]) -> Float[Tensor, " batch"]:
     """Return the mean of squares per sample."""
     return difference.square().flatten(1).mean(1)

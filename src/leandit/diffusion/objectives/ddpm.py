@@ -60,7 +60,7 @@ class DDPM(Objective):
     def out_channels(self, channels: int) -> int:
         return 2 * channels if self.config.learned_sigma else channels
 
-    def times(self, u: Float[Tensor, batch]) -> Float[Tensor, batch]:
+    def times(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         return self._timesteps.draw(u)
 
     def mean_part(self, prediction: Float[Tensor, "batch out_channels *rest"]) -> Float[Tensor, "batch channels *rest"]:
@@ -68,7 +68,7 @@ class DDPM(Objective):
 
     def loss(
         self, prediction: Float[Tensor, "batch out_channels *rest"], noised: Noised
-    ) -> dict[str, Float[Tensor, batch]]:
+    ) -> dict[str, Float[Tensor, " batch"]]:
         mean = self.mean_part(prediction)
         parts = {"mse": self.auxiliary_loss(mean, noised)}
         if self.config.learned_sigma:
@@ -78,7 +78,7 @@ class DDPM(Objective):
 
     def auxiliary_loss(
         self, prediction_mean: Float[Tensor, "batch channels *rest"], noised: Noised
-    ) -> Float[Tensor, batch]:
+    ) -> Float[Tensor, " batch"]:
         target = noised.eps
         if self.config.prediction == "velocity":
             alpha, sigma = self._alpha_sigma(noised.t, noised.x_t)
@@ -89,7 +89,7 @@ class DDPM(Objective):
         self,
         prediction: Float[Tensor, "batch out_channels *rest"],
         x_t: Float[Tensor, "batch channels *rest"],
-        t: Float[Tensor, batch],
+        t: Float[Tensor, " batch"],
     ) -> Denoised:
         velocity = self._parts(self.mean_part(prediction), x_t, t).velocity
         return Denoised(velocity, self._fraction(prediction) if self.config.learned_sigma else None)

@@ -41,17 +41,17 @@ class RectifiedFlow(Objective):
     def out_channels(self, channels: int) -> int:
         return channels
 
-    def times(self, u: Float[Tensor, batch]) -> Float[Tensor, batch]:
+    def times(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         return self.config.timesteps.draw(u)
 
     def loss(
         self, prediction: Float[Tensor, "batch channels *rest"], noised: Noised
-    ) -> dict[str, Float[Tensor, batch]]:
+    ) -> dict[str, Float[Tensor, " batch"]]:
         return {"mse": self.auxiliary_loss(prediction, noised)}
 
     def auxiliary_loss(
         self, prediction_mean: Float[Tensor, "batch channels *rest"], noised: Noised
-    ) -> Float[Tensor, batch]:
+    ) -> Float[Tensor, " batch"]:
         velocity = self._velocity(prediction_mean, noised.x_t, noised.t)
         if self.config.prediction == "x0":
             return mean_square(velocity - self._velocity(noised.x0, noised.x_t, noised.t))
@@ -61,7 +61,7 @@ class RectifiedFlow(Objective):
         self,
         prediction: Float[Tensor, "batch channels *rest"],
         x_t: Float[Tensor, "batch channels *rest"],
-        t: Float[Tensor, batch],
+        t: Float[Tensor, " batch"],
     ) -> Denoised:
         return Denoised(self._velocity(prediction, x_t, t))
 

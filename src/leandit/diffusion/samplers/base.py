@@ -89,7 +89,7 @@ class Sampler(ABC):
         return x
 
 
-def initial_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Float[Tensor, batch * shape]:
+def initial_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Float[Tensor, "batch *shape"]:
     """Return the starting noise of each seed, (len(seeds), *shape), float32 on the CPU."""
     return _stacked(seeds, Stream.SAMPLE, shape, step=0)
 
