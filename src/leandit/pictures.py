@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
+from leandit.errors import LeanDiTError
 from leandit.probe import ComputeRecorder, plot_compute, plot_curves
-from leandit.sampling import draw, draw_grid, rows_by_label, save_png, to_pictures
+from leandit.sampling import LoadedRun, draw_grid, rows_by_label, sample, save_png
 from leandit.train import Callback, StepReport, read_metrics
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from leandit.models import DiT
     from leandit.train import Trainer
 
-_MAX_ROWS = 16
+# Rows of a grid and of the compute map: with more classes, the first ones are shown.
+_GRID_CLASSES = 16
 _PROBED = 6
 
 
@@ -26,62 +24,49 @@ class SampleGrids(Callback):
     def on_step(self, trainer: Trainer, report: StepReport) -> None:
         every = trainer.config.train.sample_every
         if every and report.step % every == 0 and report.step < trainer.config.train.steps:
-            _save_grid(trainer, ema_model(trainer), f"grids/step-{report.step:08d}.png")
+            _save_grid(averaged_run(trainer), trainer.folder.grids / f"step-{report.step:08d}.png")
 
 
 class FinalPictures(Callback):
     """Draws samples.png, loss.png and compute.png into the run's folder once the last step is done."""
 
-    def on_end(self, trainer: Trainer) -> None:
-        if trainer.step < trainer.config.train.steps:
-            return
-        model = ema_model(trainer)
-        _save_grid(trainer, model, "samples.png")
-        plot_curves(read_metrics(trainer.folder.metrics), trainer.folder.path / "loss.png")
-        if trainer.config.model.moe is not None:
-            _save_compute(trainer, model)
+    def on_finish(self, trainer: Trainer) -> None:
+        run = averaged_run(trainer)
+        try:
+            _save_grid(run, run.path / "samples.png")
+            plot_curves(read_metrics(trainer.folder.metrics), run.path / "loss.png")
+            if run.config.model.moe is not None:
+                _save_compute(run, run.path / "compute.png")
+        except OSError as error:
+            raise LeanDiTError(
+                f"{run.path}: the pictures cannot be written: {error.strerror}.\n"
+                "The last checkpoint is safe; with space at hand, `leandit sample` draws from it"
+            ) from None
 
 
-def ema_model(trainer: Trainer) -> DiT:
-    """Return a copy of the model in evaluation mode with the averaged weights."""
+def averaged_run(trainer: Trainer) -> LoadedRun:
+    """Return a run to sample from: a copy of the model in evaluation mode with the averaged weights."""
     model = trainer.config.model.build().to(trainer.device)
     model.load_state_dict(trainer.ema.tensors)
-    return model.eval()
+    names = trainer.source.class_names
+    return LoadedRun(trainer.config, model.eval(), trainer.objective, names, trainer.step, trainer.folder.path)
 
 
-def grid_labels(trainer: Trainer, count: int) -> list[int] | None:
-    """Return `count` labels, the first classes in turn, grouped by class; None for a model without classes."""
-    classes = min(trainer.config.model.num_classes or 0, _MAX_ROWS)
-    if not classes:
-        return None
-    per_class = -(-count // classes)
-    return [label for label in range(classes) for _ in range(per_class)]
+def _save_grid(run: LoadedRun, path: Path) -> None:
+    count = run.config.sampling.grid
+    classes = min(run.config.model.num_classes or 0, _GRID_CLASSES)
+    labels = [label for label in range(classes) for _ in range(-(-count // classes))] if classes else None
+    pictures = sample(run, labels, range(len(labels) if labels else count))
+    save_png(draw_grid(rows_by_label(pictures, labels, run.class_names)), path)
 
 
-def _save_grid(trainer: Trainer, model: DiT, name: str) -> None:
-    settings = trainer.config.sampling
-    labels = grid_labels(trainer, settings.grid)
-    count = len(labels) if labels else settings.grid
-    drawn = []
-    for start in range(0, count, 64):
-        label = None if labels is None else torch.tensor(labels[start : start + 64], device=trainer.device)
-        seeds = list(range(start, min(start + 64, count)))
-        drawn.append(to_pictures(draw(model, trainer.objective, label, seeds, settings)))
-    rows = rows_by_label(torch.cat(drawn), labels, trainer.source.class_names)
-    save_png(draw_grid(rows), trainer.folder.path / name)
-
-
-def _save_compute(trainer: Trainer, model: DiT) -> None:
-    labels = grid_labels(trainer, _PROBED)
-    chosen = None if labels is None else labels[:: max(1, len(labels) // _PROBED)][:_PROBED]
-    count = len(chosen) if chosen else _PROBED
-    label: Tensor | None = None if chosen is None else torch.tensor(chosen, device=trainer.device)
-    with ComputeRecorder(model, count) as recorder:
-        drawn = draw(model, trainer.objective, label, list(range(count)), trainer.config.sampling)
-    class_names = trainer.source.class_names
-    names = [
-        "" if chosen is None else class_names[i] if i < len(class_names) else str(i) for i in chosen or [0] * count
-    ]
-    moe = trainer.config.model.moe
+def _save_compute(run: LoadedRun, path: Path) -> None:
+    classes = run.config.model.num_classes or 0
+    labels = [i % classes for i in range(min(_PROBED, max(classes, 3)))] if classes else None
+    count = len(labels) if labels else _PROBED
+    with ComputeRecorder(run.model, count) as recorder:
+        pictures = sample(run, labels, range(count))
+    names = [run.class_names[i] for i in labels] if labels and run.class_names else [""] * count
+    moe = run.config.model.moe
     assert moe is not None
-    plot_compute(recorder.trace(), to_pictures(drawn), names, moe.k, trainer.folder.path / "compute.png")
+    plot_compute(recorder.trace(), pictures, names, moe.k, path)

@@ -74,6 +74,10 @@ class TrainingProgress(Callback):
     def on_warning(self, trainer: Trainer, message: str) -> None:
         self.console.print(f"warning: {message}", style="yellow", markup=False)
 
+    def on_finish(self, trainer: Trainer) -> None:
+        self._bar.stop()
+        self.console.print("Drawing samples ...")
+
     def on_end(self, trainer: Trainer) -> None:
         self._bar.stop()
 

@@ -20,7 +20,6 @@ from leandit.train import (
     TrainConfig,
 )
 
-
 # Pictures that look unlike their class, such as a heart on an envelope: few, and minutes are too short for them.
 _UNTYPICAL = (
     *("letter", "decoration", "broken", "arrow", "ribbon", "two hearts", "revolving", "sparkling", "mending"),

@@ -32,7 +32,7 @@ def plot_compute(
     """
     count = len(pictures)
     figure = new_figure(11.5, 1.5 * count + 3.4)
-    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=[1.5 * count, 3.4]))
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.5 * count, 3.4])[:, 0]
     axes = top.subplots(count, 2 + len(_MOMENTS), squeeze=False)
     maps = _maps(trace)
     scale = {"vmin": 0.0, "vmax": float(np.percentile(maps, 99.5)), "cmap": "inferno"}

@@ -34,8 +34,11 @@ class Callback:
     def on_warning(self, trainer: Trainer, message: str) -> None:
         """Called with what a person should know, such as a collapsed expert."""
 
+    def on_finish(self, trainer: Trainer) -> None:
+        """Called once the last step is done and its checkpoint published."""
+
     def on_end(self, trainer: Trainer) -> None:
-        """Called when training stops for any reason, in the order in which the callbacks were given."""
+        """Called when training stops for any reason, also for an error: to close what was opened."""
 
 
 class TensorBoardMirror(Callback):

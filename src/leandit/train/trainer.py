@@ -82,10 +82,13 @@ class Trainer:
 
     def fit(self, stop: StopRequest) -> None:
         """Train to the last step, or until `stop` is set; publish a checkpoint at the end in both cases."""
-        for callback in self.callbacks:
-            callback.on_start(self)
         try:
+            for callback in self.callbacks:
+                callback.on_start(self)
             self._loop(stop)
+            if self.step >= self.config.train.steps:
+                for callback in self.callbacks:
+                    callback.on_finish(self)
         finally:
             self.metrics.close()
             for callback in self.callbacks:
