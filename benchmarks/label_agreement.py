@@ -81,9 +81,7 @@ def main() -> None:
     }
     lines = [f"{options.samples} samples of {run.config.name}, step {run.step}, {datetime.now(UTC):%Y-%m-%d}"]
     for name, guess in guesses.items():
-        by_class = ", ".join(
-            f"{run.class_names[c]} {np.mean(guess[wanted == c] == c):.0%}" for c in range(count)
-        )
+        by_class = ", ".join(f"{run.class_names[c]} {np.mean(guess[wanted == c] == c):.0%}" for c in range(count))
         lines.append(f"{name}: {np.mean(guess == wanted):.1%} agree ({by_class})")
     lines.append(f"logistic regression on real pictures it was not fitted on: {held_out_accuracy(real, labels):.1%}")
     lines.append(f"distance to the nearest training picture: {nearest(drawn, real, 0):.3f} for samples, ")

@@ -1,5 +1,7 @@
 """All tests run with shapes checked: jaxtyping's annotations are enforced by beartype on every call."""
 
+from pathlib import Path
+
 from jaxtyping import install_import_hook
 
 CHECKED = ("ops", "nn", "moe", "diffusion", "models", "sampling", "probe")
@@ -10,5 +12,18 @@ import torch  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    # Tensors this small gain nothing from threads, and threads that wait for a busy core cost tenfold.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of the preset `tiny`, with its pictures; to be read only."""
+    from leandit.api import train
+    from leandit.presets import run_config
+
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert train(run_config("tiny"), out) == 0
+    return out

@@ -4,7 +4,8 @@
     run = leandit.load("runs/quickstart")
     pictures = leandit.sample(run, labels=["heart"], seeds=range(4))
 
-The names below are imported on first use, so that `import leandit` costs next to nothing.
+The names below are imported on first use, so that `import leandit` costs next to nothing. Training is
+`leandit.api.train`: `leandit.train` is the sub-package.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leandit.api import create_model, load, sample, train
+    from leandit.api import create_model, load, sample
     from leandit.errors import LeanDiTError
 
-__all__ = ["LeanDiTError", "create_model", "load", "sample", "train"]
+__all__ = ["LeanDiTError", "create_model", "load", "sample"]
 __version__ = "0.1.0.dev0"
 
 

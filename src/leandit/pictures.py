@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leandit.errors import LeanDiTError
+from leandit.moe import routers
 from leandit.probe import ComputeRecorder, plot_compute, plot_curves
 from leandit.sampling import LoadedRun, draw_grid, rows_by_label, sample, save_png
 from leandit.train import Callback, StepReport, read_metrics
@@ -24,7 +25,10 @@ class SampleGrids(Callback):
     def on_step(self, trainer: Trainer, report: StepReport) -> None:
         every = trainer.config.train.sample_every
         if every and report.step % every == 0 and report.step < trainer.config.train.steps:
-            _save_grid(averaged_run(trainer), trainer.folder.grids / f"step-{report.step:08d}.png")
+            try:
+                _save_grid(averaged_run(trainer), trainer.folder.grids / f"step-{report.step:08d}.png")
+            except OSError as error:
+                trainer.warn(f"the grid of samples could not be written: {error.strerror or error}")
 
 
 class FinalPictures(Callback):
@@ -35,7 +39,7 @@ class FinalPictures(Callback):
         try:
             _save_grid(run, run.path / "samples.png")
             plot_curves(read_metrics(trainer.folder.metrics), run.path / "loss.png")
-            if run.config.model.moe is not None:
+            if any(True for _ in routers(run.model)):
                 _save_compute(run, run.path / "compute.png")
         except OSError as error:
             raise LeanDiTError(

@@ -29,7 +29,9 @@ def test_forward_and_all_gradients_equal_the_reference(counts: list[int]) -> Non
     out, expected = grouped_linear(*args, counts), grouped_linear_reference(*args, counts)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
-    for mine, theirs in zip(torch.autograd.grad(out, args, grad), torch.autograd.grad(expected, args, grad), strict=True):
+    for mine, theirs in zip(
+        torch.autograd.grad(out, args, grad), torch.autograd.grad(expected, args, grad), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
@@ -48,7 +50,7 @@ def test_non_contiguous_input_weight_and_gradient() -> None:
     x = torch.randn(5, sum(counts), dtype=torch.float64).T.requires_grad_()
     weight = torch.randn(2, 3, 5, dtype=torch.float64).transpose(1, 2).requires_grad_()
     bias = torch.randn(3, 2, dtype=torch.float64).T.requires_grad_()
-    assert not (x.is_contiguous() or weight.is_contiguous() or bias.is_contiguous())
+    assert not any(tensor.is_contiguous() for tensor in (x, weight, bias))
     grad = torch.randn(3, sum(counts), dtype=torch.float64).T
     out, expected = grouped_linear(x, weight, bias, counts), grouped_linear_reference(x, weight, bias, counts)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)

@@ -38,7 +38,10 @@ def test_ties_go_to_the_earlier_position(contest: tuple[Tensor, list[int]]) -> N
     scores, budget = contest
     mask, cutoff = pooled_topk(scores, torch.tensor(budget))
     assert positions(mask) == kept(scores, budget)
-    expected = [min((row[i] for i in chosen), default=float("inf")) for row, chosen in zip(scores.tolist(), kept(scores, budget), strict=True)]
+    expected = [
+        min((row[i] for i in chosen), default=float("inf"))
+        for row, chosen in zip(scores.tolist(), kept(scores, budget), strict=True)
+    ]
     assert cutoff.tolist() == expected
 
 

@@ -70,7 +70,7 @@ def test_more_steps_only_where_no_decay_depends_on_them(tmp_path: Path) -> None:
     RunFolder(constant).start(run_config("tiny"), resume=False)
     RunFolder(constant).start(run_config("tiny", ["train.steps=40"]), resume=True)
     RunFolder(decaying).start(run_config("tiny", ["schedule.decay=linear"]), resume=False)
-    with pytest.raises(LeanDiTError, match="train.steps: 20 in the run, 40 now"):
+    with pytest.raises(LeanDiTError, match=r"train\.steps: 20 in the run, 40 now"):
         RunFolder(decaying).start(run_config("tiny", ["schedule.decay=linear", "train.steps=40"]), resume=True)
 
 

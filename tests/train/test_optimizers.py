@@ -126,7 +126,7 @@ def test_state_goes_on_from_its_tensors_to_the_same_bits(config: AdamWConfig | M
 
 def test_the_state_of_another_model_is_refused_by_name() -> None:
     model = tiny_model()
-    with pytest.raises(LeanDiTError, match="no parameter 'blocks.7.attention.qkv.weight'"):
+    with pytest.raises(LeanDiTError, match=r"no parameter 'blocks\.7\.attention\.qkv\.weight'"):
         load_optimizer_tensors(
             build_optimizers(AdamWConfig(), model), model, {"blocks.7.attention.qkv.weight.exp_avg": torch.zeros(1)}
         )

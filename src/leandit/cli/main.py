@@ -11,7 +11,7 @@ from leandit.errors import LeanDiTError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 for a mistake that a person can mend, 130 or 143 after a signal."""
-    options = build_parser().parse_args(arguments)
+    options = parse(arguments)
     try:
         return int(options.run(options))
     except LeanDiTError as error:
@@ -24,6 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader went away, as in `leandit models | head`.
         sys.stderr.close()
         return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; overrides may stand before and behind options, which argparse alone refuses."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,7 +67,7 @@ def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     sample.add_argument("--seeds", default="0-15", help="as in 0-63 or 1,5,9 (default: %(default)s)")
     sample.add_argument("--steps", type=int, help="steps of the sampler; default: the run's")
     sample.add_argument("--guidance", type=float, help="scale of the guidance, 1 is none; default: the run's")
-    sample.add_argument("--out", help="folder for the pictures; default: RUN/samples")
+    sample.add_argument("--out", help="folder for the pictures; default: samples in the run's folder")
     sample.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
     sample.add_argument("--weights", default="ema", help="ema or model (default: %(default)s)")
     sample.add_argument("--npz", action="store_true", help="also write samples.npz with all pictures and labels")

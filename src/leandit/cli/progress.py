@@ -72,14 +72,16 @@ class TrainingProgress(Callback):
             self._print_line(report.step, trainer.config.train.steps)
 
     def on_warning(self, trainer: Trainer, message: str) -> None:
-        self.console.print(f"warning: {message}", style="yellow", markup=False)
+        self.console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
     def on_finish(self, trainer: Trainer) -> None:
-        self._bar.stop()
+        if self.console.is_terminal:
+            self._bar.stop()
         self.console.print("Drawing samples ...")
 
     def on_end(self, trainer: Trainer) -> None:
-        self._bar.stop()
+        if self.console.is_terminal:
+            self._bar.stop()
 
     def _print_line(self, step: int, total: int) -> None:
         left = (time.monotonic() - self._started) / (step - self._first) * (total - step)
@@ -103,7 +105,8 @@ class SamplingProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self.console.is_terminal:
+            self._bar.stop()
 
     def __call__(self, done: int, total: int) -> None:
         if self.console.is_terminal:

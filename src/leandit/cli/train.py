@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 import torch
@@ -29,7 +30,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"{'Resuming' if options.resume else 'Training'} {config.name} in {out}")
     code = train(config, out, resume=options.resume, callbacks=[TrainingProgress()])
     if code:
-        print(f"Stopped after a checkpoint; go on with: leandit train {options.preset} ... --out {out} --resume")
+        again = shlex.join(["leandit", "train", options.preset, *options.overrides, "--out", str(out), "--resume"])
+        print(f"Stopped after a checkpoint; go on with: {again}")
         return code
     print(f"\nDone: {out}")
     for name, meaning in _PICTURES.items():
@@ -67,15 +69,20 @@ def _dry_run(config: RunConfig) -> int:
     config = resolve(config, source)
     print(json.dumps(config.model_dump(mode="json"), indent=2))
     with torch.device("meta"):
-        model = config.model.build()
+        parameters = sum(p.numel() for p in config.model.build().parameters())
     count = count_parameters(config.model)
-    batch = config.train.batch_size
+    train = config.train
     memory = training_memory(
-        model, config.model, batch // config.train.accumulation, config.train.activation_checkpointing
+        parameters,
+        config.model,
+        train.batch_size // train.accumulation,
+        bf16=train.precision == "bf16",
+        activation_checkpointing=train.activation_checkpointing,
     )
+    flops = 3 * train.batch_size * forward_flops(config.model)
     print(f"\npictures              {len(source):,} in {len(source.class_names)} classes")
-    print(f"parameters            {sum(p.numel() for p in model.parameters()):,}, of which in the blocks' matrices")
+    print(f"parameters            {parameters:,}, of which in the blocks' matrices")
     print(f"                      {count.total:,} in total and {count.activated:,} activated per token")
-    print(f"FLOPs per step        {3 * batch * forward_flops(config.model):.3g} (forward and backward, batch {batch})")
+    print(f"FLOPs per step        {flops:.3g} (forward and backward, batch {train.batch_size})")
     print(f"memory                about {memory / 2**30:.1f} GiB")
     return 0

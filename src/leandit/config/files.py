@@ -21,7 +21,7 @@ def read_tree(path: Path) -> Tree:
         raise LeanDiTError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     try:
         tree = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         language = "TOML" if path.suffix == ".toml" else "JSON"
         raise LeanDiTError(f"{path}: not valid {language}: {error}") from None
     if not isinstance(tree, dict):

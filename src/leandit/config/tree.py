@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -33,11 +35,17 @@ def apply_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
     Setting `a.type` to another kind resets the rest of `a` to that kind's defaults, whatever the order in
     which the overrides are given.
     """
-    result: Tree = json.loads(json.dumps(tree))
+    result = copy.deepcopy(tree)
     pairs = [_split_override(text) for text in overrides]
-    for path, value in sorted(pairs, key=lambda pair: pair[0][-1] != "type"):
+    for path, value in sorted(pairs, key=_types_first):
         _set(result, path, value)
     return result
+
+
+def _types_first(override: tuple[list[str], Any]) -> float:
+    """Sort key: an outer type before an inner one, which it would reset, and both before everything else."""
+    path, _ = override
+    return len(path) if path[-1] == "type" else math.inf
 
 
 def diff(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
@@ -107,6 +115,9 @@ def _locate(kind: type[Config], loc: tuple[int | str, ...]) -> tuple[str, type[B
     candidates: list[type[BaseModel]] = [kind]
     key: list[str] = []
     for part in loc:
+        if isinstance(part, int):  # a place in a list, whose items are the same candidates
+            key.append(str(part))
+            continue
         tagged = [c for c in candidates if _tag(c) == part] if len(candidates) > 1 else []
         if tagged:
             candidates = tagged

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -14,12 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 from leandit.config import Config
 from leandit.models.records import BackboneOutput, Conditioning
-from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput
+from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput, Threshold
 from leandit.nn import (
     AdaLN,
     FeedForward,
     FinalLayer,
     LabelEmbedding,
+    Linear,
     SelfAttention,
     TimestepEmbedding,
     modulate,
@@ -129,23 +131,31 @@ class DiT(nn.Module):
         self.grid = config.input_size // config.patch_size
         self.out_channels = config.channels * (2 if config.learned_sigma else 1)
         patch_area = config.patch_size**2
-        self.patch_embedding = nn.Linear(config.channels * patch_area, config.dim)
-        self.register_buffer("positions", sincos_positions(config.dim, self.grid), persistent=False)
+        self.patch_embedding = Linear(config.channels * patch_area, config.dim)
+        self.register_buffer("positions", torch.empty(self.grid**2, config.dim), persistent=False)
         self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
         self.label_embedding = LabelEmbedding(config.num_classes, config.dim) if config.num_classes else None
         target_dim = config.channels * patch_area
         self.blocks = nn.ModuleList(DiTBlock(config, index, target_dim) for index in range(config.depth))
         self.final = FinalLayer(config.dim, self.out_channels * patch_area, config.norm_eps)
-        self.init_weights()
+        if not self.positions.is_meta:
+            self.init_weights()
 
     def init_weights(self) -> None:
-        """Xavier-uniform matrices, N(0, 0.02) embeddings and time MLP, zero AdaLN and output, as in DiT."""
+        """Xavier-uniform matrices, N(0, 0.02) embeddings and time MLP, zero AdaLN and output, as in DiT.
+
+        Sets every parameter and buffer, so that a model built on the meta device is complete after
+        `model.to_empty(device=...)` and this.
+        """
+        self.positions.copy_(sincos_positions(self.config.dim, self.grid))
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, Linear):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, Experts):
+            elif isinstance(module, nn.RMSNorm):
+                module.reset_parameters()
+            elif isinstance(module, Experts | Threshold):
                 module.init_weights()
         for linear in (self.time_embedding.first, self.time_embedding.second):
             nn.init.normal_(linear.weight, std=0.02)

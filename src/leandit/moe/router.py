@@ -14,6 +14,7 @@ from leandit.moe.config import MoEConfig
 from leandit.moe.gate import GATES
 from leandit.moe.strategies import STRATEGIES, select_mask
 from leandit.moe.threshold import Threshold
+from leandit.nn import Linear
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Router(nn.Module):
     def __init__(self, config: MoEConfig, dim: int, target_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.hidden = nn.Linear(dim, dim) if config.router == "mlp" else None
-        self.gate_head = nn.Linear(dim, config.num_experts, bias=False)
-        self.target_head = nn.Linear(dim, target_dim) if config.per_layer_regularisation else None
+        self.hidden = Linear(dim, dim) if config.router == "mlp" else None
+        self.gate_head = Linear(dim, config.num_experts, bias=False)
+        self.target_head = Linear(dim, target_dim) if config.per_layer_regularisation else None
         self.spans_samples = STRATEGIES[config.strategy].spans_samples
         if self.spans_samples:
             self.threshold = Threshold(

@@ -39,5 +39,13 @@ class Threshold(nn.Module):
 
     @torch.no_grad()
     def update(self, cutoff: Tensor) -> None:
-        """Move towards the cutoff of one optimiser step, already averaged over micro-batches."""
-        self.value.lerp_(cutoff.to(self.value), 1 - self.momentum)
+        """Move towards the cutoff of one optimiser step, already averaged over micro-batches.
+
+        An expert that kept nothing has the cutoff +inf, from which an average would never come back: it is left out.
+        """
+        moved = self.value.lerp(cutoff.to(self.value), 1 - self.momentum)
+        self.value.copy_(torch.where(cutoff.isfinite(), moved, self.value))
+
+    def init_weights(self) -> None:
+        """Set the threshold to where it starts."""
+        self.value.fill_(self.init)

@@ -3,6 +3,7 @@
 from leandit.nn.attention import SelfAttention
 from leandit.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from leandit.nn.feed_forward import FeedForward
+from leandit.nn.linear import Linear
 from leandit.nn.modulation import AdaLN, FinalLayer, modulate
 from leandit.nn.positions import sincos_positions
 
@@ -11,6 +12,7 @@ __all__ = [
     "FeedForward",
     "FinalLayer",
     "LabelEmbedding",
+    "Linear",
     "SelfAttention",
     "TimestepEmbedding",
     "modulate",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leandit.nn.linear import Linear
 from leandit.ops import attention
 from leandit.ops.attention import AttentionImpl
 
@@ -19,8 +20,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.impl = impl
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         head_dim = dim // heads
         self.q_norm = nn.RMSNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()

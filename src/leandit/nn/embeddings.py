@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from leandit.nn.linear import Linear
 from leandit.ops import row_stable_linear
 
 _MAX_PERIOD = 10_000
@@ -35,8 +36,8 @@ class TimestepEmbedding(nn.Module):
         super().__init__()
         self.num_frequencies = num_sinusoids // 2
         self.freq_shift = freq_shift
-        self.first = nn.Linear(num_sinusoids, dim)
-        self.second = nn.Linear(dim, dim)
+        self.first = Linear(num_sinusoids, dim)
+        self.second = Linear(dim, dim)
 
     def forward(self, t: Float[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         hidden = sinusoids(t, self.num_frequencies, self.freq_shift)
@@ -50,7 +51,8 @@ class LabelEmbedding(nn.Module):
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.table = nn.Embedding(num_classes + 1, dim)
+        # from_pretrained, because nn.Embedding(...) would draw weights that `init_weights` draws again.
+        self.table = nn.Embedding.from_pretrained(torch.empty(num_classes + 1, dim), freeze=False)
 
     def forward(self, label: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Embed labels 0..num_classes-1; any negative label stands for "no label"."""

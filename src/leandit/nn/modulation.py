@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from leandit.nn.linear import Linear
 from leandit.ops import row_stable_linear
 
 
@@ -25,7 +26,7 @@ class AdaLN(nn.Module):
     def __init__(self, dim: int, num_vectors: int) -> None:
         super().__init__()
         self.num_vectors = num_vectors
-        self.linear = nn.Linear(dim, num_vectors * dim)
+        self.linear = Linear(dim, num_vectors * dim)
 
     def forward(self, condition: Float[Tensor, "batch dim"]) -> tuple[Float[Tensor, "batch dim"], ...]:
         out = row_stable_linear(F.silu(condition), self.linear.weight, self.linear.bias)
@@ -39,7 +40,7 @@ class FinalLayer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=False)
         self.adaln = AdaLN(dim, 2)
-        self.linear = nn.Linear(dim, patch_dim)
+        self.linear = Linear(dim, patch_dim)
 
     def forward(
         self, x: Float[Tensor, "batch tokens dim"], condition: Float[Tensor, "batch dim"]

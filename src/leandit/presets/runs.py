@@ -124,7 +124,7 @@ def _from_file(path: Path) -> Tree:
     preset = tree.pop("preset", None)
     if preset is None:
         return tree
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         error = unknown("preset", str(preset), PRESETS)
         raise LeanDiTError(f"{path}: {error}")
     return _merge(PRESETS[preset]().model_dump(mode="json"), tree)

@@ -14,7 +14,7 @@ from leandit.probe.figure import new_figure
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write a figure from the records of metrics.jsonl: loss terms on the left, MaxVio per layer on the right."""
     violations = sorted({key for record in records for key in record if key.startswith("max_violation/")}, key=_depth)
-    figure = new_figure(11.5 if violations else 7, 4.2)
+    figure = new_figure(11.5 if violations else 7.0, 4.2)
     axes = figure.subplots(1, 2 if violations else 1, squeeze=False)[0]
     steps = [record["step"] for record in records]
     for name in ("mse", "vlb", "per_layer_regularisation", "router_similarity", "load_balance", "z_loss"):

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from leandit.diffusion import Denoised, Objective, build_sampler, guided, initial_noise
+from leandit.errors import LeanDiTError
 from leandit.models import Conditioning, DiT
 from leandit.sampling.load import LoadedRun
 from leandit.train.config import SamplingConfig
@@ -31,6 +32,7 @@ def sample(
     counts sampler steps over all batches.
     """
     settings = settings or run.config.sampling
+    _check_seeds(seeds)
     starts = range(0, len(seeds), batch_size)
     steps_done = 0
 
@@ -47,6 +49,14 @@ def sample(
         drawn = draw(run.model, run.objective, label, seeds[part], settings, advance)
         pictures.append(to_pictures(drawn))
     return torch.cat(pictures)
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not seeds:
+        raise LeanDiTError("there is nothing to draw: no seed, or no label, was given")
+    bad = [seed for seed in seeds if not 0 <= seed < 2**63]
+    if bad:
+        raise LeanDiTError(f"seed {bad[0]}: seeds are whole numbers from 0 to {2**63 - 1}")
 
 
 def draw(

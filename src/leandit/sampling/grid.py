@@ -20,7 +20,7 @@ def to_image(picture: UInt8[Tensor, "height width channels"]) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def draw_grid(rows: Sequence[tuple[str, UInt8[Tensor, "batch height width channels"]]]) -> Image.Image:
+def draw_grid(rows: Sequence[tuple[str, UInt8[Tensor, "_ height width channels"]]]) -> Image.Image:
     """Return one row of pictures per (name, pictures), with the name in front of it."""
     side = rows[0][1].shape[1]
     factor = max(1, round(_MIN_CELL / side))

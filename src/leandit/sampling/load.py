@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from leandit.config import validate
 from leandit.diffusion import Objective, build_objective
 from leandit.errors import LeanDiTError, nearest
 from leandit.models import DiT
-from leandit.train.checkpoint import Checkpoint, find_newest, open_checkpoint
+from leandit.train.checkpoint import Checkpoint, folder_name, list_steps, open_checkpoint
 from leandit.train.config import RunConfig
 from leandit.train.folder import RunFolder
+from leandit.train.manifest import DamagedCheckpoint
 from leandit.train.resolve import resolve_device
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,14 @@ class LoadedRun:
         count = self.model.config.num_classes or 0
         if text in self.class_names:
             return self.class_names.index(text)
-        if text.isascii() and text.isdigit() and int(text) < count:
-            return int(text)
+        number = text.lstrip("0") or "0"
+        if text.isascii() and text.isdigit() and len(number) <= len(str(count)) and int(number) < count:
+            return int(number)
         if not count:
             raise LeanDiTError(f"{self.path}: the model has no classes; leave --labels out")
         names = f" or one of {', '.join(self.class_names)}" if self.class_names else ""
         raise LeanDiTError(
-            f"label {text!r}: give a number from 0 to {count - 1}{names}.{nearest(text, self.class_names)}"
+            f"label {text[:40]!r}: give a number from 0 to {count - 1}{names}.{nearest(text, self.class_names)}"
         )
 
 
@@ -54,15 +60,15 @@ def load(path: str | Path, weights: str = "ema", device: str = "auto") -> Loaded
     `weights` is "ema" or "model". Target heads of per-layer regularisation are left behind: they only train.
     Raises LeanDiTError for what is no run, and for damaged, foreign or pickled files; it changes nothing on disk.
     """
-    checkpoint = _find(Path(path))
     if weights not in ("ema", "model"):
         raise LeanDiTError(f"weights {weights!r}: choose ema (the moving average) or model (the raw weights)")
+    checkpoint, stored = _read(Path(path), weights)
     config = validate(RunConfig, checkpoint.config, str(checkpoint.path / "config.json"))
     architecture = config.model
     if architecture.moe is not None:
         architecture = architecture.replace(moe=architecture.moe.replace(per_layer_regularisation=False))
     model = architecture.build().to(resolve_device(device)).eval()
-    tensors = {name: t for name, t in checkpoint.tensors(weights).items() if ".target_head." not in name}
+    tensors = {name: t for name, t in stored.items() if ".target_head." not in name}
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -71,12 +77,18 @@ def load(path: str | Path, weights: str = "ema", device: str = "auto") -> Loaded
     return LoadedRun(config, model, build_objective(config.objective), names, checkpoint.step, Path(path))
 
 
-def _find(path: Path) -> Checkpoint:
+def _read(path: Path, weights: str) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """Return the checkpoint that `path` names, or the newest one of the run, and its weights, all verified."""
     if not path.exists():
         raise LeanDiTError(f"{path}: no such run or checkpoint folder")
     if not RunFolder(path).config.exists() or (path / "manifest.json").exists():
-        return open_checkpoint(path)
-    checkpoint = find_newest(RunFolder(path).checkpoints)
-    if checkpoint is None:
-        raise LeanDiTError(f"{path}: the run has no intact checkpoint yet; train it on with --resume")
-    return checkpoint
+        checkpoint = open_checkpoint(path)
+        return checkpoint, checkpoint.tensors(weights)
+    folder = RunFolder(path).checkpoints
+    for step in reversed(list_steps(folder)):
+        try:
+            checkpoint = open_checkpoint(folder / folder_name(step))
+            return checkpoint, checkpoint.tensors(weights)
+        except DamagedCheckpoint as error:
+            _log.warning("passed over: %s", error)
+    raise LeanDiTError(f"{path}: the run has no intact checkpoint yet; train it on with --resume")

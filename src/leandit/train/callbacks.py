@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from leandit.errors import LeanDiTError
+
 if TYPE_CHECKING:
     from leandit.train.trainer import Trainer
 
@@ -48,7 +50,13 @@ class TensorBoardMirror(Callback):
         self._writer: Any = None
 
     def on_start(self, trainer: Trainer) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise LeanDiTError(
+                "train.tensorboard = true needs TensorBoard, which is not installed: "
+                "pip install 'leandit[tensorboard]', or leave it false and read metrics.jsonl"
+            ) from None
 
         self._writer = SummaryWriter(str(trainer.folder.tensorboard), purge_step=trainer.step + 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -66,6 +67,7 @@ class RunFolder:
 
     def start(self, config: RunConfig, resume: bool) -> None:
         """Write down what this start is made of; refuse a folder in use by another run or another config."""
+        self.check_usable()
         if self.config.exists():
             if not resume:
                 raise LeanDiTError(
@@ -73,22 +75,42 @@ class RunFolder:
                     "Add --resume to continue it, or choose another --out"
                 )
             self._check_same(config)
-        elif self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
-            raise LeanDiTError(f"{self.path}: the folder is not empty and holds no run; choose another --out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not self.config.exists():
-                write_config(config, self.config)
+            # By a rename: a kill must not leave half a config, without which nothing can be resumed.
+            beside = self.path / ".config.json.tmp"
+            write_config(config, beside)
+            os.replace(beside, self.config)
             with self.environment.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(environment()) + "\n")
         except OSError as error:
             raise LeanDiTError(f"{self.path}: the run's folder cannot be written: {error.strerror}") from None
 
+    def check_usable(self) -> None:
+        """Raise LeanDiTError for a folder that holds other things; nothing is written into it."""
+        try:
+            foreign = not self.config.exists() and sorted(
+                p.name for p in self.path.iterdir() if p.name not in _LEFTOVERS
+            )
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise LeanDiTError(
+                f"{self.path}: cannot be used as a run's folder: {error.strerror}; choose another --out"
+            ) from None
+        if foreign:
+            shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+            raise LeanDiTError(
+                f"{self.path}: the folder is not empty and holds no run (it has {shown}); choose another --out"
+            )
+
     def _check_same(self, config: RunConfig) -> None:
+        # A constant rate does not depend on how many steps there will be, so such a run can be made longer.
+        may_change = _MAY_CHANGE | ({"train.steps"} if config.schedule.decay == "constant" else set())
         changed = [
             f"  {key}: {old!r} in the run, {new!r} now"
             for key, old, new in diff(self.read_config(), config)
-            if key not in _MAY_CHANGE
+            if key not in may_change
         ]
         if changed:
             raise LeanDiTError(
@@ -97,7 +119,10 @@ class RunFolder:
             )
 
 
-# What does not change the result of the steps already made; train.steps may grow under a constant schedule.
+# What a start that was killed early leaves behind.
+_LEFTOVERS = {".lock", ".config.json.tmp"}
+
+# What does not change the result of any step.
 _MAY_CHANGE = {
     "train.log_every",
     "train.checkpoint_every",

@@ -13,6 +13,11 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
     """Fill in what is left to the data and to the machine, and check that model and data fit each other."""
     if not len(source):
         raise LeanDiTError("data.source: there is not a single picture in it")
+    if config.model.input_size is None and config.data.image_size % config.model.patch_size:
+        raise LeanDiTError(
+            f"data.image_size = {config.data.image_size} is not divisible by "
+            f"model.patch_size = {config.model.patch_size}"
+        )
     model = config.model.complete(config.data.image_size, config.data.channels, len(source.class_names))
     _check_fit(config, model.input_size, model.channels, model.num_classes, len(source.class_names))
     device = resolve_device(config.train.device)

@@ -23,7 +23,8 @@ def run_training(config: RunConfig, out: Path, resume: bool = False, callbacks: 
     source = build_source(config.data.source)
     config = resolve(config, source)
     folder = RunFolder(out)
-    out.mkdir(parents=True, exist_ok=True)
+    # Before the lock too, which would otherwise leave its file in a folder that is none of ours.
+    folder.check_usable()
     with RunLock(out), StopRequest() as stop:
         folder.start(config, resume)
         if config.train.tensorboard:

@@ -52,6 +52,10 @@ class CheckpointStore:
         """Return the steps that have a checkpoint, ascending; damaged ones count until they are set aside."""
         return list_steps(self.folder)
 
+    def set_aside(self) -> list[str]:
+        """Return the names of the damaged checkpoints that were set aside, now or earlier."""
+        return sorted(path.name for path in self.folder.glob("step-*.corrupt-*"))
+
     def publish(
         self,
         step: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -68,14 +68,13 @@ class Trainer:
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint that verifies; return whether there was one."""
-        found = self.store.steps()
         checkpoint = self.store.newest()
         if checkpoint is not None:
             self._load(checkpoint)
-        elif found:
+        elif damaged := self.store.set_aside():
             raise LeanDiTError(
-                f"{self.folder.checkpoints}: none of the {len(found)} checkpoints is intact; they were set aside by "
-                "name.\nRestore one of them from a copy, or start anew in another --out"
+                f"{self.folder.checkpoints}: no intact checkpoint to resume from; the damaged ones were renamed to "
+                f"{', '.join(damaged)}.\nRestore one from a copy under its old name, or start anew in another --out"
             )
         self.metrics.truncate_after(self.step)
         return checkpoint is not None
@@ -99,11 +98,11 @@ class Trainer:
         batches = self.loader.batches(self.step)
         while self.step < train.steps and not stop.requested:
             started = time.perf_counter()
-            parts, stats = self._train_step(next(batches))
+            parts, stats = self._train_step(self._next(batches))
             self.step += 1
             speed = train.batch_size / (time.perf_counter() - started)
             for message in self.watch.update(stats):
-                self._warn(message)
+                self.warn(message)
             if self.step % train.log_every == 0 or self.step in (1, train.steps):
                 self._log({**parts, "images_per_second": speed}, stats)
             for callback in self.callbacks:
@@ -111,6 +110,15 @@ class Trainer:
             if self.step % train.checkpoint_every == 0 and self.step < train.steps:
                 self.save()
         self.save()
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        try:
+            return next(batches)
+        except LeanDiTError:
+            # A picture that cannot be read costs no finished step: once it is mended, the run goes on from here.
+            if self.step:
+                self.save()
+            raise
 
     def save(self) -> None:
         """Publish a checkpoint of this step, unless it exists."""
@@ -209,7 +217,8 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_metrics(self, self.step, values)
 
-    def _warn(self, message: str) -> None:
+    def warn(self, message: str) -> None:
+        """Tell the callbacks what a person should know."""
         for callback in self.callbacks:
             callback.on_warning(self, f"step {self.step}: {message}")
 

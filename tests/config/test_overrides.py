@@ -1,0 +1,75 @@
+"""`a.b.c=value`: JSON values, order, types that reset their group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from leandit.config import apply_overrides
+from leandit.errors import LeanDiTError
+
+
+def tree() -> dict[str, Any]:
+    return {"name": "x", "optimizer": {"type": "adamw", "lr": 0.1, "inner": {"type": "a", "eps": 1}}, "moe": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("3e-4", 3e-4),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("None", None),
+        ("[1, 2]", [1, 2]),
+        ('{"a": 1}', {"a": 1}),
+        ('"3"', "3"),
+        ("plain text", "plain text"),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_values_are_json_and_else_text(text: str, value: object) -> None:
+    given = apply_overrides(tree(), [f"name={text}"])["name"]
+    assert given == value
+    assert type(given) is type(value)
+
+
+def test_the_last_of_two_values_holds_and_the_given_tree_is_left_alone() -> None:
+    original = tree()
+    assert apply_overrides(original, ["optimizer.lr=1", "optimizer.lr=2"])["optimizer"]["lr"] == 2
+    assert original == tree()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_another_type_resets_its_group_whatever_the_order(order: int) -> None:
+    overrides = ["optimizer.type=muon", "optimizer.lr=5"][::order]
+    assert apply_overrides(tree(), overrides)["optimizer"] == {"type": "muon", "lr": 5}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_outer_type_does_not_undo_an_inner_one(order: int) -> None:
+    overrides = ["optimizer.type=muon", "optimizer.inner.type=b", "optimizer.inner.eps=2"][::order]
+    assert apply_overrides(tree(), overrides)["optimizer"] == {"type": "muon", "inner": {"type": "b", "eps": 2}}
+
+
+def test_the_same_type_resets_nothing() -> None:
+    assert apply_overrides(tree(), ["optimizer.type=adamw"]) == tree()
+
+
+def test_an_absent_group_is_made_and_a_group_can_be_removed() -> None:
+    assert apply_overrides(tree(), ["moe.k=2"])["moe"] == {"k": 2}
+    assert apply_overrides(tree(), ["optimizer=null"])["optimizer"] is None
+
+
+@pytest.mark.parametrize("text", ["name", "=3", "a..b=3", ".a=3", "a.=3"])
+def test_what_is_no_override_is_refused(text: str) -> None:
+    with pytest.raises(LeanDiTError, match=r"not of the form key.subkey=value"):
+        apply_overrides(tree(), [text])
+
+
+def test_a_value_has_no_keys() -> None:
+    with pytest.raises(LeanDiTError, match=r"optimizer\.lr\.x: optimizer\.lr is a value, not a group"):
+        apply_overrides(tree(), ["optimizer.lr.x=3"])
