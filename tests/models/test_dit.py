@@ -226,3 +226,8 @@ def test_complete_fills_only_what_was_left_open() -> None:
     assert (completed.input_size, completed.channels, completed.num_classes) == (8, 1, 0)
     with pytest.raises(ValueError, match=r"see DiTConfig.complete"):
         settings.build()
+
+
+def test_experts_in_no_block_are_refused():
+    with pytest.raises(ValueError, match=r"every = 3 leaves no block with experts in a depth of 2"):
+        DiTConfig(depth=2, moe=MoEConfig(every=3))

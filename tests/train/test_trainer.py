@@ -325,3 +325,17 @@ def test_one_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path: P
     assert numbers(tmp_path / "whole") == numbers(tmp_path / "run")
     names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-00000010", "step-00000020", "step-00000020.corrupt-1"]
+
+
+def test_a_run_is_not_resumed_on_other_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(3):
+        Image.new("RGB", (32, 32), (index, 0, 0)).save(pictures / f"{index}.png")
+    source = ["data.source.type=class_folder", f"data.source.path={pictures}", "train.batch_size=2"]
+    train(tmp_path / "run", "train.steps=2", *source)
+    (pictures / "0.png").unlink()
+    with pytest.raises(LeanDiTError, match="3 pictures in 0 classes when the run was stopped, 2 in 0 now"):
+        train(tmp_path / "run", "train.steps=4", *source, resume=True)

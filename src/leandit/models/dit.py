@@ -68,6 +68,10 @@ class DiTConfig(Config):
             raise ValueError(f"input_size = {self.input_size} is not divisible by patch_size = {self.patch_size}")
         if self.moe is not None:
             self.moe.expert_hidden(self.hidden)
+            if self.moe.every > self.depth:
+                raise ValueError(
+                    f"moe.every = {self.moe.every} leaves no block with experts in a depth of {self.depth}"
+                )
         return self
 
     @property

@@ -110,7 +110,7 @@ class RunFolder:
         changed = [
             f"  {key}: {old!r} in the run, {new!r} now"
             for key, old, new in diff(self.read_config(), config)
-            if key not in may_change
+            if key not in may_change and not key.startswith("sampling.")
         ]
         if changed:
             raise LeanDiTError(

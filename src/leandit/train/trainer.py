@@ -131,10 +131,18 @@ class Trainer:
         state = {
             "samples_seen": self.step * self.config.train.batch_size,
             "class_names": list(self.source.class_names),
+            "pictures": len(self.source),
         }
         self.store.publish(self.step, groups, state, self.config.model_dump(mode="json"))
 
     def _load(self, checkpoint: Checkpoint) -> None:
+        before = (checkpoint.state["pictures"], tuple(checkpoint.state["class_names"]))
+        if before != (len(self.source), self.source.class_names):
+            raise LeanDiTError(
+                f"{self.folder.path}: the data has changed: {before[0]} pictures in {len(before[1])} classes when the "
+                f"run was stopped, {len(self.source)} in {len(self.source.class_names)} now.\n"
+                "Put the pictures back as they were, or start a new run in another --out"
+            )
         self.model.load_state_dict(checkpoint.tensors("model"))
         self.ema.load(checkpoint.tensors("ema"))
         load_optimizer_tensors(self.optimizers, self.model, checkpoint.tensors("optimizer"))
