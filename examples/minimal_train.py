@@ -85,7 +85,7 @@ def train(model: DiT, objective: Objective, loader: Loader, steps: int) -> DiT:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         # The race of this step moves the thresholds that replace it when sampling; forward itself changes nothing.
-        post_step(model, router_stats([output.routers]))
+        post_step(model, router_stats(output.routers, len(output.routers)))
         update_average(average, model, step)
         if step % 20 == 0 or step == steps - 1:
             print(f"step {step + 1}/{steps}  loss {loss.item():.4f}", flush=True)

@@ -54,15 +54,16 @@ def sample(
     default to the run's own. One seed and label is one picture, whatever else is drawn with it (to 1e-4).
     """
     loaded = run if isinstance(run, LoadedRun) else load(run)
-    seeds = list(seeds)
-    chosen = label_list(loaded, labels)
     settings = sampling_settings(loaded.config.sampling, steps, guidance)
-    if chosen is None:
-        return sampling.sample(loaded, None, seeds, settings, batch_size, progress)
-    pairs = [(label, seed) for label in chosen for seed in seeds]
-    return sampling.sample(
-        loaded, [label for label, _ in pairs], [seed for _, seed in pairs], settings, batch_size, progress
-    )
+    each_label, each_seed = every_pair(label_list(loaded, labels), list(seeds))
+    return sampling.sample(loaded, each_label, each_seed, settings, batch_size, progress)
+
+
+def every_pair(labels: Sequence[int] | None, seeds: Sequence[int]) -> tuple[list[int] | None, list[int]]:
+    """Return the label and the seed of each picture: for each label, in the order given, every seed."""
+    if labels is None:
+        return None, list(seeds)
+    return [label for label in labels for _ in seeds], [seed for _ in labels for seed in seeds]
 
 
 def label_list(run: LoadedRun, labels: Iterable[int | str] | None) -> list[int] | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leandit.diffusion.samplers import Progress
 from leandit.errors import LeanDiTError
 from leandit.moe import routers
 from leandit.probe import ComputeRecorder, plot_compute, plot_curves
-from leandit.sampling import LoadedRun, draw_grid, rows_by_label, sample, save_png
+from leandit.sampling import LoadedRun, class_name, draw_grid, rows_by_label, sample, save_png
 from leandit.train import Callback, StepReport, read_metrics
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class SampleGrids(Callback):
         every = trainer.config.train.sample_every
         if every and report.step % every == 0 and report.step < trainer.config.train.steps:
             try:
-                _save_grid(averaged_run(trainer), trainer.folder.grids / f"step-{report.step:08d}.png")
+                run = averaged_run(trainer)
+                _save_grid(run, trainer.folder.grids / f"step-{report.step:08d}.png", _stoppable(trainer))
             except OSError as error:
                 trainer.warn(f"the grid of samples could not be written: {error.strerror or error}")
 
@@ -37,10 +39,10 @@ class FinalPictures(Callback):
     def on_finish(self, trainer: Trainer) -> None:
         run = averaged_run(trainer)
         try:
-            _save_grid(run, run.path / "samples.png")
+            _save_grid(run, run.path / "samples.png", _stoppable(trainer))
             plot_curves(read_metrics(trainer.folder.metrics), run.path / "loss.png")
             if any(True for _ in routers(run.model)):
-                _save_compute(run, run.path / "compute.png")
+                _save_compute(run, run.path / "compute.png", _stoppable(trainer))
         except OSError as error:
             raise LeanDiTError(
                 f"{run.path}: the pictures cannot be written: {error.strerror}.\n"
@@ -56,21 +58,26 @@ def averaged_run(trainer: Trainer) -> LoadedRun:
     return LoadedRun(trainer.config, model.eval(), trainer.objective, names, trainer.step, trainer.folder.path)
 
 
-def _save_grid(run: LoadedRun, path: Path) -> None:
+def _stoppable(trainer: Trainer) -> Progress:
+    """Return a callback for `sample` that raises Stopped once a signal has come: drawing may take long."""
+    return lambda *_: trainer.stop.check()
+
+
+def _save_grid(run: LoadedRun, path: Path, progress: Progress) -> None:
     count = run.config.sampling.grid
     classes = min(run.config.model.num_classes or 0, _GRID_CLASSES)
     labels = [label for label in range(classes) for _ in range(-(-count // classes))] if classes else None
-    pictures = sample(run, labels, range(len(labels) if labels else count))
+    pictures = sample(run, labels, range(len(labels) if labels else count), progress=progress)
     save_png(draw_grid(rows_by_label(pictures, labels, run.class_names)), path)
 
 
-def _save_compute(run: LoadedRun, path: Path) -> None:
+def _save_compute(run: LoadedRun, path: Path, progress: Progress) -> None:
     classes = run.config.model.num_classes or 0
     labels = [i % classes for i in range(min(_PROBED, max(classes, 3)))] if classes else None
     count = len(labels) if labels else _PROBED
     with ComputeRecorder(run.model, count) as recorder:
-        pictures = sample(run, labels, range(count))
-    names = [run.class_names[i] for i in labels] if labels and run.class_names else [""] * count
+        pictures = sample(run, labels, range(count), progress=progress)
+    names = [class_name(label, run.class_names) for label in labels] if labels else [""] * count
     moe = run.config.model.moe
     assert moe is not None
     plot_compute(recorder.trace(), pictures, names, moe.k, path)

@@ -154,6 +154,60 @@ def test_sample_by_default_goes_into_the_runs_folder_and_never_into_a_checkpoint
     assert len(list((run / "samples-step-00000010").iterdir())) == 3
 
 
+def test_samples_of_a_copied_checkpoint_are_put_beside_it(tiny_run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(tiny_run / "checkpoints" / "step-00000010", tmp_path / "copied"))
+    before = sorted(path.name for path in copied.iterdir())
+    assert main(["sample", str(copied), "--seeds", "0", "--steps", "1"]) == 0
+    assert sorted(path.name for path in copied.iterdir()) == before
+    assert len(list((tmp_path / "samples-copied").iterdir())) == 3
+
+
+def test_seeds_and_labels_given_twice_are_drawn_once(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["sample", str(tiny_run), "--labels", "cat,0,1,heart", "--seeds", "3,1-3,1", "--steps", "1", "--npz"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert "6 pictures" in capsys.readouterr().out
+    with np.load(out / "samples.npz", allow_pickle=False) as arrays:
+        assert arrays["labels"].tolist() == [1, 1, 1, 0, 0, 0]
+        assert arrays["seeds"].tolist() == [3, 1, 2, 3, 1, 2]
+
+
+def test_pictures_are_on_disk_as_soon_as_they_are_drawn(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, seen = tmp_path / "out", []
+
+    def count(progress: object, done: int, total: int) -> None:
+        seen.append((done, len(list(out.glob("*.png")))))
+        if done == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("leandit.cli.progress.SamplingProgress.__call__", count)
+    command = ["sample", str(tiny_run), "--labels", "0", "--seeds", "0-5", "--batch-size", "2", "--steps", "1"]
+    assert main([*command, "--out", str(out)]) == 130
+    assert seen == [(1, 0), (2, 2), (3, 4)]
+
+
+def test_a_grid_that_is_cut_says_so_and_the_arrays_are_whole(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["sample", str(tiny_run), "--seeds", "0-34", "--steps", "1", "--npz", "--out", str(out)]
+    assert main(command) == 0
+    assert "grid.png shows 64 of the 70 pictures" in capsys.readouterr().out
+    assert len(list(out.glob("label-*.png"))) == 70
+    with np.load(out / "samples.npz", allow_pickle=False) as arrays, Image.open(out / "grid.png") as grid:
+        assert len(arrays["images"]) == 70
+        assert 32 * 68 <= grid.size[0] < 33 * 68 + 60
+        # The second row starts with the first picture of the second class.
+        corner = grid.size[0] - 32 * 68
+        np.testing.assert_array_equal(
+            np.asarray(grid)[72 : 72 + 64 : 2, corner : corner + 64 : 2], arrays["images"][35]
+        )
+
+
 def test_raw_weights_draw_other_pictures_than_the_average(tiny_run: Path, tmp_path: Path) -> None:
     drawn = []
     for weights in ("ema", "model"):

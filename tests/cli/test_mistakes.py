@@ -67,12 +67,54 @@ def tree(folder: Path) -> dict[str, bytes]:
         (["tiny", "model.num_classes=1"], ["model.num_classes = 1", "2 classes"]),
         (["tiny", "objective.type=ddpm"], ["model.learned_sigma=true"]),
         (["tiny", "sampling.sampler.type=ddpm"], ["needs objective.type=ddpm"]),
+        (
+            [
+                "tiny",
+                "objective.type=ddpm",
+                "objective.learned_sigma=false",
+                "sampling.sampler.type=ddpm",
+                "sampling.sampler.variance=learned",
+            ],
+            ["sampling.sampler.variance", "objective.learned_sigma=true", "small or large"],
+        ),
+        (
+            [
+                "tiny",
+                "objective.type=ddpm",
+                "model.learned_sigma=true",
+                "sampling.sampler.type=ddim",
+                "sampling.sampler.steps=2000",
+            ],
+            ["sampling.sampler.steps", "2000", "1000"],
+        ),
+        (
+            [
+                "tiny",
+                "objective.type=ddpm",
+                "model.learned_sigma=true",
+                "sampling.sampler.type=ddpm",
+                "sampling.sampler.steps=900",
+                "sampling.sampler.shift=9",
+            ],
+            ["sampling.sampler.shift"],
+        ),
+        (["tiny", "model.mlp_ratio=0.001", "model.moe=null"], ["mlp_ratio = 0.001", "hidden"]),
+        (["tiny", "model.timestep_freq_shift=128"], ["model.timestep_freq_shift", "less than 128"]),
+        (["tiny", "model.timestep_freq_shift=-1"], ["model.timestep_freq_shift", "greater than or equal to 0"]),
+        (["tiny", "name=.."], ["name"]),
+        (["tiny", "name=-x"], ["name"]),
+        (["tiny", "optimizer.lr=11"], ["optimizer.lr", "less than or equal to 10"]),
+        (["tiny", "optimizer.type=muon", "optimizer.lr=11"], ["optimizer.lr", "less than or equal to 10"]),
+        (["tiny", "optimizer.type=muon", "optimizer.adamw.lr=11"], ["optimizer.adamw.lr", "equal to 10"]),
+        (["tiny", "train.steps=" + "9" * 5000], ["train.steps"]),
+        (["tiny", "name=" + "[" * 100_000], ["name"]),
+        (["tiny", "data.source.type=class_folder", "data.source.path=~nosuchuser/x"], ["data.source.path", "~nosuch"]),
         (["tiny", "train.device=tpu"], ["train.device"]),
         (["tiny", "train"], ["'train' is not of the form key.subkey=value"]),
         (["tiny", "train.steps.more=1"], ["train.steps is a value"]),
         (["tiny", "seed=-1", "train.steps=0"], ["2 errors", "seed:", "train.steps:"]),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value)[:100] if isinstance(value, list) else None,
 )
 def test_configuration(fails: Fails, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
     message = fails("train", *arguments, "--out", tmp_path / "run")
@@ -107,7 +149,7 @@ def test_all_errors_of_a_file_at_once(fails: Fails, tmp_path: Path, suffix: str)
         ("a.json", b'{"train": {\n"steps": 3,}}', ["not valid JSON", "line 2"]),
         ("a.json", b"[1, 2]", ["a table of keys, not a list"]),
         ("a.json", b"\x89PNG\xff\xfe\x00", ["cannot be read as UTF-8 text"]),
-        ("a.json", b"[" * 100_000, ["not valid JSON"]),
+        ("a.json", b"[" * 100_000, ["not usable JSON", "nested too deep"]),
         ("a.json", b"", ["not valid JSON"]),
         ("a.toml", b'preset = "tini"', ["a.toml: unknown preset 'tini'", "'tiny'"]),
         ("a.json", b'{"preset": ["tiny"]}', ["unknown preset"]),
@@ -266,7 +308,7 @@ def test_resuming_with_another_configuration(fails: Fails, run: Path) -> None:
     message = fails("train", "tiny", "optimizer.lr=0.5", "model.depth=3", "--out", run, "--resume")
     assert "optimizer.lr: 0.001 in the run, 0.5 now" in message
     assert "model.depth: 2 in the run, 3 now" in message
-    assert "Resume without these overrides" in message
+    assert f"leandit train {run}/config.json --out {run} --resume" in message
     assert tree(run) == before
 
 
@@ -378,6 +420,25 @@ def test_options_of_sample(fails: Fails, tiny_run: Path, tmp_path: Path, options
     message = fails("sample", tiny_run, "--out", tmp_path / "out", *options)
     for part in parts:
         assert part in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_drawn_into_a_checkpoint(fails: Fails, run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run / "checkpoints" / "step-00000010", tmp_path / "copied"))
+    before = tree(tmp_path)
+    outs = (copied, copied / "deep" / "er", run / "checkpoints" / "step-00000020", run / "checkpoints/step-00000030")
+    for out in outs:
+        message = fails("sample", run, "--seeds", "0", "--steps", "1", "--out", out)
+        assert f"--out {out}" in message
+        assert "checkpoint" in message
+    assert tree(tmp_path) == before
+
+
+def test_steps_that_the_runs_grid_does_not_have(fails: Fails, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ddpm = ["objective.type=ddpm", "model.learned_sigma=true", "sampling.sampler.type=ddim", "train.steps=1"]
+    assert main(["train", "tiny", *ddpm, "sampling.sampler.steps=2", "--out", str(run)]) == 0
+    assert "sampler.steps: 2000" in fails("sample", run, "--steps", "2000", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

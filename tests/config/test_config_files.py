@@ -36,6 +36,10 @@ def test_toml(tmp_path: Path) -> None:
         ("bad.toml", b"a = 1\nb = \n", r"bad\.toml: not valid TOML: .*line 2"),
         ("list.json", b"[1, 2]", r"list\.json: a configuration is a table of keys, not a list"),
         ("latin.json", b'{"a": "\xe4"}', r"latin\.json: cannot be read as UTF-8 text"),
+        ("long.json", b'{"a": ' + b"9" * 5000 + b"}", r"long\.json: not usable JSON: a number too long"),
+        ("long.toml", b"a = " + b"9" * 5000, r"long\.toml: not usable TOML: a number too long"),
+        ("deep.json", b'{"a": ' + b"[" * 100_000, r"deep\.json: not usable JSON: .*nested too deep"),
+        ("deep.toml", b"a = " + b"[" * 100_000, r"deep\.toml: not usable TOML: .*nested too deep"),
         ("empty.json", b"", r"empty\.json: not valid JSON: .*line 1"),
     ],
 )
@@ -50,3 +54,5 @@ def test_absent_file_and_folder(tmp_path: Path) -> None:
         read_tree(tmp_path / "none.json")
     with pytest.raises(LeanDiTError, match="cannot be read"):
         read_tree(tmp_path)
+    with pytest.raises(LeanDiTError, match="cannot be read"):
+        read_tree(Path("a\0.json"))

@@ -37,6 +37,19 @@ def test_values_are_json_and_else_text(text: str, value: object) -> None:
     assert type(given) is type(value)
 
 
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000, '{"a":' * 100_000], ids=["digits", "lists", "tables"])
+def test_what_json_cannot_hold_is_text(text: str) -> None:
+    assert apply_overrides(tree(), [f"name={text}"])["name"] == text
+
+
+def test_a_tree_nested_too_deep_is_refused() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    with pytest.raises(LeanDiTError, match="nested too deep"):
+        apply_overrides(deep, [])
+
+
 def test_the_last_of_two_values_holds_and_the_given_tree_is_left_alone() -> None:
     original = tree()
     assert apply_overrides(original, ["optimizer.lr=1", "optimizer.lr=2"])["optimizer"]["lr"] == 2

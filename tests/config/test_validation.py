@@ -91,6 +91,22 @@ def test_nothing_infinite_and_no_wrong_type() -> None:
     assert mistakes({"title": "t", "low": "many"})[0].startswith("low: ")
 
 
+@pytest.mark.parametrize("value", [2**20_000, [2**20_000], "9" * 5000], ids=["number", "listed", "text"])
+def test_numbers_too_long_to_print(value: object) -> None:
+    for key in ("low", "title", "layers"):
+        lines = mistakes({"title": "t", "high": -1, key: value})
+        assert max(len(line) for line in lines) < 300
+
+
+def test_values_nested_too_deep() -> None:
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    for key in ("title", "low", "layers", "shape"):
+        with pytest.raises(LeanDiTError):
+            validate(Drawing, {"title": "t", key: deep}, "here")
+
+
 def test_configs_are_frozen_and_replace_validates() -> None:
     drawing = Drawing(title="t")
     with pytest.raises(ValidationError, match="frozen"):

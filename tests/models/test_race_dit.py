@@ -45,7 +45,8 @@ def part(inputs: tuple[Tensor, Tensor, Conditioning], rows: list[int]) -> tuple[
 def with_thresholds(model: DiT) -> DiT:
     """With momentum 0, one step puts the thresholds at the cutoffs of a batch of other samples."""
     with torch.no_grad():
-        post_step(model, router_stats([model.train()(*batch(12, seed=9)).routers]))
+        outputs = model.train()(*batch(12, seed=9)).routers
+        post_step(model, router_stats(outputs, len(outputs)))
     return model.eval()
 
 
@@ -153,7 +154,7 @@ def test_routers_come_in_order_of_depth() -> None:
 def test_thresholds_follow_their_own_layer() -> None:
     model = build()
     outputs = run(model, batch(6)).routers
-    post_step(model, router_stats([outputs]))
+    post_step(model, router_stats(outputs, len(outputs)))
     for (_, router), output in zip(routers(model), outputs, strict=True):
         smallest = output.scores.flatten().sort(descending=True).values[6 * 16 * 2 - 1]
         assert router.threshold.value.item() == pytest.approx(smallest.item())

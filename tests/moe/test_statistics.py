@@ -15,6 +15,7 @@ from leandit.moe import (
     RouterOutput,
     RouterStats,
     combination_usage,
+    combine,
     max_violation,
     router_stats,
 )
@@ -58,12 +59,33 @@ def test_combination_usage_equals_brute_force() -> None:
 def test_a_step_sums_counts_and_averages_cutoffs_layer_by_layer() -> None:
     masks = torch.rand(2, 2, 1, 6, 3, generator=torch.Generator().manual_seed(0)) < 0.5
     micro = [[output(masks[i, 0], 1.0 + 2 * i), output(masks[i, 1], None)] for i in range(2)]
-    first, second = router_stats(micro)
+    first, second = combine([router_stats(outputs, 2) for outputs in micro])
     assert first.cutoff is not None
     assert first.cutoff.item() == pytest.approx(2.0)
     assert second.cutoff is None
     for layer, record in enumerate((first, second)):
         assert record.load.tolist() == masks[:, layer].sum((0, 1, 2)).tolist()
+
+
+def test_a_shared_router_has_one_record_for_all_its_layers() -> None:
+    masks = torch.rand(2, 1, 6, 3, generator=torch.Generator().manual_seed(0)) < 0.5
+    (record,) = router_stats([output(masks[0], 1.0), output(masks[1], 4.0)], num_routers=1)
+    assert record.cutoff is not None
+    assert record.cutoff.item() == pytest.approx(2.5)
+    assert record.load.tolist() == masks.sum((0, 1, 2)).tolist()
+    with pytest.raises(ValueError, match="2 router outputs for 3 routers"):
+        router_stats([output(masks[0], 1.0), output(masks[1], 4.0)], num_routers=3)
+    assert combine([router_stats((), 0)]) == []
+
+
+def test_a_restored_watch_counts_on() -> None:
+    watch = CollapseWatch(["layer"])
+    for _ in range(49):
+        watch.update([stats([10, 0])])
+    assert watch.counts == [[0, 49]]
+    restored = CollapseWatch(["layer"])
+    restored.restore(watch.counts)
+    assert len(restored.update([stats([10, 0])])) == 1
 
 
 def test_the_watch_names_a_starved_expert_once_after_fifty_steps() -> None:

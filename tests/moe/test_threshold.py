@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leandit.moe import MoEConfig, Router, Threshold, post_step, router_stats, routers
+from leandit.moe import MoEConfig, Router, Threshold, combine, post_step, router_stats, routers
 
 
 def router(strategy: str, momentum: float = 0.9, init: float = 1.0) -> Router:
@@ -40,7 +40,7 @@ def test_one_step_moves_by_the_mean_of_its_micro_batches_once(strategy: str) -> 
     outputs = [module(torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(i))) for i in range(2)]
     before = module.threshold.value.clone()
     assert (before == 1.0).all()
-    post_step(module, router_stats([[output] for output in outputs]))
+    post_step(module, combine([router_stats([output], 1) for output in outputs]))
     cutoff = torch.stack([smallest_kept(output.scores.detach(), strategy) for output in outputs]).mean(0)
     torch.testing.assert_close(module.threshold.value, 0.9 * before + 0.1 * cutoff)
     assert module.threshold.value.shape == ((4,) if strategy == "bl_choice" else ())
@@ -84,7 +84,7 @@ def test_rules_within_a_sample_need_no_threshold(strategy: str) -> None:
     training, evaluation = module(x), module.eval()(x)
     assert training.cutoff is None
     assert torch.equal(training.mask, evaluation.mask)
-    post_step(module, router_stats([[training]]))
+    post_step(module, router_stats([training], 1))
 
 
 def test_an_expert_that_kept_nothing_leaves_its_threshold_alone() -> None:

@@ -45,6 +45,13 @@ def test_compute_map(tmp_path: Path, channels: int) -> None:
     assert (read(tmp_path / "other.png") != image).any()
 
 
+def test_names_are_not_read_as_formulas(tmp_path: Path) -> None:
+    pictures = torch.zeros(3, 8, 8, 1, dtype=torch.uint8)
+    odd = ComputeTrace(trace().experts, trace().times, ("$\\frac{$", "a$b$"))
+    plot_compute(odd, pictures, ["$\\frac{$", "a$b$", "$"], 2, tmp_path / "compute.png")
+    read(tmp_path / "compute.png")
+
+
 def records() -> list[dict[str, object]]:
     return [
         {"step": s, "loss": 1 / s, "mse": 1 / s, "max_violation/blocks.0.moe": 0.5, "load/blocks.0.moe": [0.5, 0.5]}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from leandit.sampling import draw_grid, rows_by_label, save_png, to_image
+from leandit.sampling import class_name, draw_grid, fits_grid, rows_by_label, save_png, to_image
 
 PICTURES = torch.from_numpy(np.random.default_rng(0).integers(0, 200, (6, 36, 36, 3), dtype=np.uint8))
 
@@ -22,6 +23,26 @@ def test_rows_follow_the_labels_in_their_order() -> None:
 
 def test_without_labels_the_grid_is_nearly_square() -> None:
     assert [len(pictures) for _, pictures in rows_by_label(PICTURES[:5], None, [])] == [3, 2]
+
+
+def test_a_class_without_a_name_is_called_by_its_number() -> None:
+    assert [class_name(label, ["ant", "bee"]) for label in (1, 2, -1)] == ["bee", "class 2", "class -1"]
+
+
+def test_of_many_pictures_the_grid_takes_sixteen_rows_of_thirty_two() -> None:
+    labels = [label for label in range(20) for _ in range(40)]
+    kept = fits_grid(labels, len(labels))
+    assert kept == [label * 40 + column for label in range(16) for column in range(32)]
+    assert fits_grid([3, 1, 3], 3) == [0, 1, 2]
+    assert fits_grid(None, 900) == list(range(512))
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(5, 2, 3), (256, 16, 16), (257, 16, 17), (512, 16, 32)])
+def test_a_grid_without_labels_keeps_to_that(count: int, rows: int, columns: int) -> None:
+    cut = rows_by_label(torch.zeros(count, 4, 4, 1, dtype=torch.uint8), None, [])
+    assert len(cut) == rows
+    assert max(len(pictures) for _, pictures in cut) == columns
+    assert sum(len(pictures) for _, pictures in cut) == count
 
 
 def test_pictures_are_enlarged_and_pasted_whole() -> None:

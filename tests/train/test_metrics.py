@@ -140,6 +140,17 @@ def test_a_full_disk_leaves_no_half_line(path: Path) -> None:
     assert path.read_bytes() == b'{"step": 1, "loss": 0.5}\n'
 
 
+def test_a_disk_that_fails_to_sync_is_a_message(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    log = write(path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail)
+        with pytest.raises(LeanDiTError, match=r"metrics\.jsonl: the metrics could not be written: Input/output error"):
+            log.sync()
+
+
 def test_misuse_is_refused(path: Path, tmp_path: Path) -> None:
     log = write(path, 1)
     with pytest.raises(ValueError, match="step"):

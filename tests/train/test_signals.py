@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from leandit.train.signals import StopRequest
+from leandit.train.signals import Stopped, StopRequest
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -16,9 +16,12 @@ def test_a_signal_is_noted_and_its_handler_put_back(number: signal.Signals, code
     with StopRequest() as stop:
         assert not stop.requested
         assert stop.exit_code == 0
+        stop.check()
         signal.raise_signal(number)
         assert stop.requested
         assert stop.exit_code == code
+        with pytest.raises(Stopped):
+            stop.check()
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import math
+import os
 import signal
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,8 @@ from leandit.presets import run_config
 from leandit.random import Stream, normal, uniform
 from leandit.train import Callback, RunFolder, StepReport, Trainer, read_metrics, run_training
 from leandit.train.checkpoint import Checkpoint, find_newest
-from leandit.train.resolve import resolve
+from leandit.train.metrics import MetricsLog
+from leandit.train.resolve import resolve, resolve_device
 
 # Every rate differs from step to step, so that a schedule entered at the wrong step is seen.
 RATES = ["schedule.warmup_steps=3", "schedule.decay=cosine"]
@@ -337,5 +342,223 @@ def test_a_run_is_not_resumed_on_other_pictures(tmp_path: Path) -> None:
     source = ["data.source.type=class_folder", f"data.source.path={pictures}", "train.batch_size=2"]
     train(tmp_path / "run", "train.steps=2", *source)
     (pictures / "0.png").unlink()
-    with pytest.raises(LeanDiTError, match="3 pictures in 0 classes when the run was stopped, 2 in 0 now"):
+    with pytest.raises(LeanDiTError, match="3 pictures in 0 classes when the run was stopped, 2 pictures in"):
         train(tmp_path / "run", "train.steps=4", *source, resume=True)
+
+
+def test_other_pictures_under_other_names_are_other_data(tmp_path: Path) -> None:
+    from PIL import Image
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(3):
+        Image.new("RGB", (32, 32), (index, 0, 0)).save(pictures / f"{index}.png")
+    source = ["data.source.type=class_folder", f"data.source.path={pictures}", "train.batch_size=2"]
+    train(tmp_path / "run", "train.steps=2", *source)
+    (pictures / "0.png").rename(pictures / "9.png")
+    with pytest.raises(LeanDiTError, match=r"the data has changed: 3 pictures in 0 classes[^$]*as many, but others"):
+        train(tmp_path / "run", "train.steps=4", *source, resume=True)
+    (pictures / "9.png").rename(pictures / "0.png")
+    # Mended in place.
+    Image.new("RGB", (48, 48)).save(pictures / "0.png")
+    assert train(tmp_path / "run", "train.steps=4", *source, resume=True) == 0
+
+
+def test_weights_ruined_by_a_finite_gradient_reach_no_checkpoint(tmp_path: Path) -> None:
+    class Overshoot(Callback):
+        def on_start(self, trainer: Trainer) -> None:
+            trainer._rates = [1e39 for _ in trainer._rates]
+
+    with pytest.raises(LeanDiTError, match=r"step 1: the weights are not finite[^$]*Newest checkpoint: none yet"):
+        train(tmp_path, "train.steps=1", callbacks=(Overshoot(),))
+    assert find_newest(tmp_path / "checkpoints") is None
+    # Nothing to lose there: a better rate may take its place, and the numbers of the failure are gone.
+    assert train(tmp_path, "train.steps=1", "optimizer.lr=1e-4") == 0
+    assert [math.isfinite(line["loss"]) for line in numbers(tmp_path)] == [True]
+    assert len((tmp_path / "environment.jsonl").read_text().splitlines()) == 2
+
+
+def test_averages_that_are_not_finite_keep_the_checkpoint_before(tmp_path: Path) -> None:
+    class Poison(Callback):
+        def on_step(self, trainer: Trainer, report: StepReport) -> None:
+            if report.step == 10:
+                trainer.ema.tensors["final.linear.weight"][0, 0] = math.inf
+
+    with pytest.raises(LeanDiTError, match=r"step 20: the averaged weights[^$]*final\.linear\.weight[^$]*: step 10"):
+        train(tmp_path, callbacks=(Poison(),))
+    assert newest(tmp_path).step == 10
+
+
+def test_fewer_steps_than_are_done_are_refused_before_anything_is_rewritten(tmp_path: Path) -> None:
+    train(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.glob("*.json*")}
+    with pytest.raises(LeanDiTError, match=r"train\.steps = 15, but the run has a checkpoint of step 20"):
+        train(tmp_path, "train.steps=15", resume=True)
+    assert {p: p.read_bytes() for p in tmp_path.glob("*.json*")} == before
+
+
+def test_the_config_is_there_before_anything_else_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def power_cut(self: MetricsLog, path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsLog, "__init__", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    assert RunFolder(tmp_path).read_config().name == "tiny"
+    assert train(tmp_path, "train.steps=2", resume=True) == 0
+
+
+def test_a_step_is_saved_before_the_callbacks_that_may_draw(tmp_path: Path) -> None:
+    saved: list[int] = []
+
+    class Look(Callback):
+        def on_step(self, trainer: Trainer, report: StepReport) -> None:
+            if report.step in (10, 20):
+                saved.append(trainer.store.steps()[-1])
+
+    train(tmp_path, callbacks=(Look(),))
+    assert saved == [10, 20]
+
+
+def test_a_signal_ends_what_callbacks_do_between_and_after_steps(tmp_path: Path) -> None:
+    class Draw(Callback):
+        def __init__(self, step: int) -> None:
+            self.step = step
+            self.drawn = 0
+
+        def draw(self, trainer: Trainer) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            for _ in range(3):
+                trainer.stop.check()
+                self.drawn += 1
+
+        def on_step(self, trainer: Trainer, report: StepReport) -> None:
+            if report.step == self.step:
+                self.draw(trainer)
+
+        def on_finish(self, trainer: Trainer) -> None:
+            self.draw(trainer)
+
+    on_the_way, at_the_end = Draw(step=4), Draw(step=0)
+    assert train(tmp_path, callbacks=(on_the_way,)) == 143
+    assert newest(tmp_path).step == 4
+    assert train(tmp_path, callbacks=(at_the_end,), resume=True) == 143
+    assert newest(tmp_path).step == 20
+    assert on_the_way.drawn == at_the_end.drawn == 0
+
+
+def test_metrics_that_cannot_be_synced_cost_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, metrics = os.fsync, tmp_path / "metrics.jsonl"
+
+    def fail(descriptor: int) -> None:
+        if metrics.exists() and os.path.samestat(os.fstat(descriptor), metrics.stat()):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(LeanDiTError, match="the metrics could not be written: Input/output error"):
+        train(tmp_path)
+    assert newest(tmp_path).step == 10
+
+
+def test_a_micro_batch_leaves_none_of_its_routing_behind(tmp_path: Path) -> None:
+    trainer = build_trainer(tmp_path, "train.accumulation=4")
+    masks: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def look(module: Any, inputs: Any, output: Any) -> None:
+        alive.append(sum(mask() is not None for mask in masks))
+        masks.append(weakref.ref(output.mask))
+
+    handle = trainer.model.blocks[0].moe.router.register_forward_hook(look)
+    trainer._train_step(trainer.loader.batch(0))
+    handle.remove()
+    trainer.metrics.close()
+    # The one before may still be held while the next is computed.
+    assert len(alive) == 4
+    assert max(alive) <= 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_names_what_needs_less_of_it(tmp_path: Path, error: Exception) -> None:
+    class Fill(Callback):
+        def on_step(self, trainer: Trainer, report: StepReport) -> None:
+            raise error
+
+    with pytest.raises(LeanDiTError, match=r"out of memory on cpu[^$]*train\.accumulation \(now 1[^$]*batch_size") as e:
+        train(tmp_path, callbacks=(Fill(),))
+    assert "train.activation_checkpointing=true" in str(e.value)
+
+
+def test_memory_that_really_runs_out_on_the_cpu_is_told_apart_from_other_errors(tmp_path: Path) -> None:
+    class Huge(Callback):
+        def on_start(self, trainer: Trainer) -> None:
+            torch.empty(2**60, dtype=torch.uint8)
+
+    class Wrong(Callback):
+        def on_start(self, trainer: Trainer) -> None:
+            raise RuntimeError("shapes differ")
+
+    with pytest.raises(LeanDiTError, match="out of memory on cpu"):
+        train(tmp_path, callbacks=(Huge(),))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        train(tmp_path, callbacks=(Wrong(),))
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == "cuda:1"
+    with pytest.raises(LeanDiTError, match="device 'cuda:7': there are only cuda:0 to cuda:1 here"):
+        resolve_device("cuda:7")
+
+
+def test_warnings_that_no_callback_takes_go_into_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Listen(Callback):
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def on_warning(self, trainer: Trainer, message: str) -> None:
+            self.heard.append(message)
+
+    trainer = build_trainer(tmp_path)
+    trainer.metrics.close()
+    with caplog.at_level(logging.WARNING, logger="leandit"):
+        trainer.callbacks = (StopAfter(1),)
+        trainer.warn("experts starve")
+        assert [record.getMessage() for record in caplog.records] == ["step 0: experts starve"]
+        trainer.callbacks = (StopAfter(1), listener := Listen())
+        trainer.warn("experts starve")
+    assert listener.heard == ["step 0: experts starve"]
+    assert len(caplog.records) == 1
+
+
+def test_a_resume_counts_the_steps_of_a_starved_expert_on(tmp_path: Path) -> None:
+    class Starve(Callback):
+        """Tells the watch that expert 1 of the second layer has starved for so many steps already."""
+
+        def on_start(self, trainer: Trainer) -> None:
+            if not trainer.step:
+                trainer.watch.restore([[0, 0, 0, 0], [0, 49, 0, 0]])
+            # Nothing is ever fair enough.
+            trainer.watch.share = 100.0
+
+    class Listen(Callback):
+        def on_warning(self, trainer: Trainer, message: str) -> None:
+            lines.append(message)
+
+    lines: list[str] = []
+    train(tmp_path, callbacks=(Starve(), StopAfter(3), Listen()))
+    assert len(lines) == 1
+    assert "step 1: blocks.1.moe: expert 1 got under" in lines[0]
+    assert newest(tmp_path).state["starved_steps"] == [[3, 3, 3, 3], [3, 52, 3, 3]]
+    train(tmp_path, callbacks=(Starve(), StopAfter(5), Listen()), resume=True)
+    assert newest(tmp_path).state["starved_steps"] == [[5, 5, 5, 5], [5, 54, 5, 5]]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
+from leandit.cli.output import discard_output
 from leandit.errors import LeanDiTError
 
 
@@ -13,7 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 for a mistake that a person can mend, 130 or 143 after a signal."""
     options = parse(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except LeanDiTError as error:
         print(f"leandit: {error}", file=sys.stderr)
         return 2
@@ -21,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("leandit: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader went away, as in `leandit models | head`.
-        sys.stderr.close()
-        return 0
+        # A list that is read in part is no failure, as in `leandit models | head`; elsewhere as a shell has it.
+        discard_output()
+        return 0 if options.run is _models else 128 + signal.SIGPIPE
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

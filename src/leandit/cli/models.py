@@ -18,7 +18,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(card) for card in cards], indent=2))
     else:
-        Console().print(_table(cards))
+        # Rendered first: rich itself ends the program with 1 when the reader is gone.
+        console = Console()
+        with console.capture() as rendered:
+            console.print(_table(cards))
+        print(rendered.get(), end="")
     return 0
 
 

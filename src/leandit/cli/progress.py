@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from leandit.cli.output import discard_output, say
 from leandit.train import Callback, StepReport
 
 if TYPE_CHECKING:
@@ -23,6 +26,14 @@ if TYPE_CHECKING:
 
 _PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 _SMOOTHING = 0.95
+
+
+class _Console(Console):
+    """Goes quiet when its reader is gone, where rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        discard_output()
 
 
 def _bar(console: Console, *columns: TextColumn) -> Progress:
@@ -39,10 +50,10 @@ def _bar(console: Console, *columns: TextColumn) -> Progress:
 
 
 class TrainingProgress(Callback):
-    """Steps, smoothed loss, images per second and ETA."""
+    """Steps, smoothed loss, images per second and ETA; training goes on when there is nobody left to read them."""
 
     def __init__(self) -> None:
-        self.console = Console()
+        self.console = _Console()
         self._bar = _bar(self.console, TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.0f} images/s"))
         self._loss: float | None = None
         self._speed: float | None = None
@@ -60,33 +71,45 @@ class TrainingProgress(Callback):
                 loss=float("nan"),
                 speed=0.0,
             )
-            self._bar.start()
+            with self._unless_gone():
+                self._bar.start()
 
     def on_step(self, trainer: Trainer, report: StepReport) -> None:
         self._loss = _smooth(self._loss, report.loss)
         self._speed = _smooth(self._speed, report.images_per_second)
         if self.console.is_terminal:
-            self._bar.update(self._task, completed=report.step, loss=self._loss, speed=self._speed)
+            with self._unless_gone():
+                self._bar.update(self._task, completed=report.step, loss=self._loss, speed=self._speed)
         elif time.monotonic() - self._printed > _PLAIN_EVERY or report.step == trainer.config.train.steps:
             self._printed = time.monotonic()
             self._print_line(report.step, trainer.config.train.steps)
 
     def on_warning(self, trainer: Trainer, message: str) -> None:
-        self.console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+        with self._unless_gone():
+            self.console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
     def on_finish(self, trainer: Trainer) -> None:
-        if self.console.is_terminal:
-            self._bar.stop()
-        self.console.print("Drawing samples ...")
+        self.on_end(trainer)
+        if not trainer.stop.requested:
+            say("Drawing samples ...")
 
     def on_end(self, trainer: Trainer) -> None:
         if self.console.is_terminal:
-            self._bar.stop()
+            with self._unless_gone():
+                self._bar.stop()
+
+    @contextlib.contextmanager
+    def _unless_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.console.quiet = True
+            discard_output()
 
     def _print_line(self, step: int, total: int) -> None:
         left = (time.monotonic() - self._started) / (step - self._first) * (total - step)
         eta = f"{int(left // 60)}:{int(left % 60):02d}"
-        print(f"step {step}/{total}  loss {self._loss:.4f}  {self._speed:.0f} images/s  ETA {eta}", flush=True)
+        say(f"step {step}/{total}  loss {self._loss:.4f}  {self._speed:.0f} images/s  ETA {eta}")
 
 
 class SamplingProgress:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from leandit.api import label_list, load, sample, sampling_settings
+from leandit.api import every_pair, label_list, load, sampling_settings
 from leandit.cli.progress import SamplingProgress
+from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
-from leandit.sampling import LoadedRun, draw_grid, rows_by_label, save_png, to_image
+from leandit.sampling import draw_grid, fits_grid, rows_by_label, sample_batches, save_png, to_image
+from leandit.train.checkpoint import STATE
+from leandit.train.folder import RunFolder
+from leandit.train.manifest import MANIFEST
 
 _MAX_SEED = 2**63
 
@@ -24,25 +31,20 @@ def run(options: argparse.Namespace) -> int:
         raise LeanDiTError(f"--batch-size {options.batch_size}: must be at least 1")
     loaded = load(options.folder, weights=options.weights)
     names = None if options.labels is None else [part.strip() for part in options.labels.split(",")]
-    labels = label_list(loaded, names)
-    sampling_settings(loaded.config.sampling, options.steps, options.guidance)
-    out = Path(options.out) if options.out else _default_out(loaded.path)
+    settings = sampling_settings(loaded.config.sampling, options.steps, options.guidance)
+    build_sampler(settings.sampler, loaded.objective.path)
+    out = _out(options.out, loaded.path)
+    chosen = label_list(loaded, names)
+    labels, seeds = every_pair(None if chosen is None else list(dict.fromkeys(chosen)), seeds)
     with _writing(out):
         # Before the drawing, which may take hours.
         out.mkdir(parents=True, exist_ok=True)
     with SamplingProgress() as progress:
-        pictures = sample(
-            loaded,
-            labels,
-            seeds,
-            steps=options.steps,
-            guidance=options.guidance,
-            batch_size=options.batch_size,
-            progress=progress,
-        )
-    with _writing(out):
-        _write(loaded, pictures.numpy(), labels, seeds, out, options.npz)
-    print(f"{len(pictures)} pictures and grid.png in {out} (weights of step {loaded.step})")
+        batches = sample_batches(loaded, labels, seeds, settings, options.batch_size, progress)
+        shown = _write(batches, labels, seeds, out, loaded.class_names, options.npz)
+    print(f"{len(seeds)} pictures and grid.png in {out} (weights of step {loaded.step})")
+    if shown < len(seeds):
+        print(f"grid.png shows {shown} of the {len(seeds)} pictures: at most 16 rows and 32 columns")
     return 0
 
 
@@ -57,7 +59,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read "0-63" or "1,5,9" or a mixture; raise LeanDiTError for anything else."""
+    """Read "0-63" or "1,5,9" or a mixture, each seed once; raise LeanDiTError for anything else."""
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -69,33 +71,68 @@ def parse_seeds(text: str) -> list[int]:
         if stop - start >= 1_000_000:
             raise LeanDiTError(f"--seeds {text!r}: more than a million pictures at once; draw them in parts")
         seeds.extend(range(start, stop + 1))
-    return seeds
+    return list(dict.fromkeys(seeds))
 
 
 def _is_seed(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_SEED))
 
 
+def _out(given: str | None, path: Path) -> Path:
+    """Return the folder for the pictures, which is never inside a checkpoint: nothing is added to one."""
+    out = Path(given) if given else _default_out(path)
+    for folder in (out.resolve(), *out.resolve().parents):
+        if _is_checkpoint(folder):
+            raise LeanDiTError(f"--out {out}: {folder} is the place of a checkpoint; choose a folder outside it")
+    return out
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Return whether the folder is a checkpoint, published or to come."""
+    if (folder / MANIFEST).exists() and (folder / STATE).exists():
+        return True
+    return folder.parent.name == "checkpoints" and RunFolder(folder.parents[1]).config.exists()
+
+
 def _default_out(path: Path) -> Path:
-    """Return RUN/samples; beside it for a checkpoint of RUN, whose own folder is never written into."""
-    if path.resolve().parent.name == "checkpoints":
-        return path.resolve().parents[1] / f"samples-{path.name}"
-    return path / "samples"
+    """Return RUN/samples; for a checkpoint RUN/samples-step-..., or beside it where it has no run around it."""
+    if not (path / MANIFEST).exists():
+        return path / "samples"
+    folder = path.resolve()
+    around = folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent
+    return around / f"samples-{folder.name}"
 
 
 def _write(
-    loaded: LoadedRun, pictures: np.ndarray, labels: list[int] | None, seeds: list[int], out: Path, npz: bool
-) -> None:
-    import torch
+    batches: Iterable[Tensor],
+    labels: list[int] | None,
+    seeds: list[int],
+    out: Path,
+    class_names: Sequence[str],
+    npz: bool,
+) -> int:
+    """Write each picture as soon as its batch is drawn, then the arrays and the grid; return how many it shows."""
+    shown = fits_grid(labels, len(seeds))
+    # Without the arrays, only what the grid shows is held in memory.
+    needed = range(len(seeds)) if npz else frozenset(shown)
+    kept: dict[int, Tensor] = {}
+    for index, picture in enumerate(itertools.chain.from_iterable(batches)):
+        prefix = "" if labels is None else f"label-{labels[index]:04d}_"
+        with _writing(out):
+            save_png(to_image(picture), out / f"{prefix}seed-{seeds[index]:06d}.png")
+        if index in needed:
+            kept[index] = picture.clone()  # a view would keep its whole batch
+    with _writing(out):
+        if npz:
+            _write_arrays(torch.stack(list(kept.values())).numpy(), labels, seeds, out / "samples.npz")
+        shown_labels = None if labels is None else [labels[index] for index in shown]
+        rows = rows_by_label(torch.stack([kept[index] for index in shown]), shown_labels, class_names)
+        save_png(draw_grid(rows), out / "grid.png")
+    return len(shown)
 
-    flat = None if labels is None else [label for label in labels for _ in seeds]
-    repeated = seeds * (1 if labels is None else len(labels))
-    for index, picture in enumerate(torch.from_numpy(pictures)):
-        prefix = "" if flat is None else f"label-{flat[index]:04d}_"
-        save_png(to_image(picture), out / f"{prefix}seed-{repeated[index]:06d}.png")
-    save_png(draw_grid(rows_by_label(torch.from_numpy(pictures), flat, loaded.class_names)), out / "grid.png")
-    if npz:
-        arrays = {"images": pictures, "seeds": np.array(repeated)}
-        if flat is not None:
-            arrays["labels"] = np.array(flat)
-        np.savez_compressed(out / "samples.npz", allow_pickle=False, **arrays)
+
+def _write_arrays(pictures: np.ndarray, labels: list[int] | None, seeds: list[int], path: Path) -> None:
+    arrays = {"images": pictures, "seeds": np.array(seeds)}
+    if labels is not None:
+        arrays["labels"] = np.array(labels)
+    np.savez_compressed(path, allow_pickle=False, **arrays)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import re
 import shlex
 from pathlib import Path
 
 import torch
 
 from leandit.api import train
+from leandit.cli.output import say
 from leandit.cli.progress import TrainingProgress
 from leandit.data import build_source
 from leandit.errors import LeanDiTError
 from leandit.models import count_parameters, forward_flops, training_memory
 from leandit.presets import run_config
 from leandit.train import RunConfig
+from leandit.train.checkpoint import list_steps
 from leandit.train.resolve import resolve
 
 _RUNS = Path("runs")
@@ -27,17 +31,22 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(config)
     out = Path(options.out) if options.out else _default_folder(config.name, options.resume)
-    print(f"{'Resuming' if options.resume else 'Training'} {config.name} in {out}")
+    say(f"{'Resuming' if options.resume else 'Training'} {config.name} in {out}")
     code = train(config, out, resume=options.resume, callbacks=[TrainingProgress()])
     if code:
         again = shlex.join(["leandit", "train", options.preset, *options.overrides, "--out", str(out), "--resume"])
-        print(f"Stopped after a checkpoint; go on with: {again}")
+        complete = config.train.steps in list_steps(out / "checkpoints")
+        say(
+            f"Stopped: the run is complete, only pictures are missing; draw them with: {again}"
+            if complete
+            else f"Stopped after a checkpoint; go on with: {again}"
+        )
         return code
-    print(f"\nDone: {out}")
+    say(f"\nDone: {out}")
     for name, meaning in _PICTURES.items():
         if (out / name).exists():
-            print(f"  {out / name}: {meaning}")
-    print(f"Draw more with: leandit sample {out}")
+            say(f"  {out / name}: {meaning}")
+    say(f"Draw more with: leandit sample {out}")
     return 0
 
 
@@ -50,18 +59,21 @@ _PICTURES = {
 
 def _default_folder(name: str, resume: bool) -> Path:
     """Return the first free folder of runs/NAME, runs/NAME-2, ..., or to resume, the last one that exists."""
-    candidate, number = _RUNS / name, 1
-    last = None
-    while candidate.exists():
-        last, number = candidate, number + 1
-        candidate = _RUNS / f"{name}-{number}"
     if not resume:
-        return candidate
-    if last is None:
+        numbered = (_RUNS / f"{name}-{number}" for number in itertools.count(2))
+        return next(folder for folder in itertools.chain([_RUNS / name], numbered) if not folder.exists())
+    last = max(_RUNS.glob("*"), key=lambda folder: _number(folder.name, name), default=None)
+    if last is None or not _number(last.name, name):
         raise LeanDiTError(
             f"{_RUNS / name}: there is no run to resume; leave --resume out, or name its folder with --out"
         )
     return last
+
+
+def _number(folder: str, name: str) -> int:
+    """Return 1 for NAME, n for NAME-n, and 0 for the folder of another run."""
+    match = re.fullmatch(re.escape(name) + r"(?:-([2-9]|[1-9]\d+))?", folder)
+    return int(match[1] or 1) if match else 0
 
 
 def _dry_run(config: RunConfig) -> int:

@@ -17,13 +17,15 @@ def read_tree(path: Path) -> Tree:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise LeanDiTError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise LeanDiTError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    language = "TOML" if path.suffix == ".toml" else "JSON"
     try:
-        tree = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        language = "TOML" if path.suffix == ".toml" else "JSON"
+        tree = tomllib.loads(text) if language == "TOML" else json.loads(text)
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
         raise LeanDiTError(f"{path}: not valid {language}: {error}") from None
+    except (ValueError, RecursionError):
+        raise LeanDiTError(f"{path}: not usable {language}: a number too long or values nested too deep") from None
     if not isinstance(tree, dict):
         raise LeanDiTError(f"{path}: a configuration is a table of keys, not a {type(tree).__name__}")
     return tree

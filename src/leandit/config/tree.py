@@ -27,6 +27,8 @@ def validate(kind: type[C], tree: Tree, source: str) -> C:
         lines = [f"  {line}" for line in _describe(kind, error)]
         count = f"{len(lines)} error{'s' if len(lines) > 1 else ''}"
         raise LeanDiTError("\n".join([f"{source}: {count} in the configuration", *lines])) from None
+    except RecursionError:
+        raise _too_deep(source) from None
 
 
 def apply_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
@@ -35,11 +37,18 @@ def apply_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
     Setting `a.type` to another kind resets the rest of `a` to that kind's defaults, whatever the order in
     which the overrides are given.
     """
-    result = copy.deepcopy(tree)
+    try:
+        result = copy.deepcopy(tree)
+    except RecursionError:
+        raise _too_deep("the configuration") from None
     pairs = [_split_override(text) for text in overrides]
     for path, value in sorted(pairs, key=_types_first):
         _set(result, path, value)
     return result
+
+
+def _too_deep(source: str) -> LeanDiTError:
+    return LeanDiTError(f"{source}: values nested too deep; no setting has more than a few levels")
 
 
 def _types_first(override: tuple[list[str], Any]) -> float:
@@ -62,7 +71,7 @@ def _split_override(text: str) -> tuple[list[str], Any]:
         raise LeanDiTError(f"override {text!r} is not of the form key.subkey=value, as in optimizer.lr=3e-4")
     try:
         return key.split("."), json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON, a number too long, or nested too deep
         return key.split("."), None if value in ("None", "none") else {"True": True, "False": False}.get(value, value)
 
 
@@ -105,7 +114,12 @@ def _describe(kind: type[Config], error: ValidationError) -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no number of more than some thousand digits
+        text = "a number too long to print"
+    except RecursionError:
+        text = "values nested too deep to print"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

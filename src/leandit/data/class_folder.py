@@ -10,8 +10,9 @@ from typing import Literal
 from pydantic import Field
 
 from leandit.config import Config
+from leandit.data.paths import user_path
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, read_picture
-from leandit.data.source import Example
+from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError
 
 
@@ -53,6 +54,11 @@ class ClassFolderSource:
         if empty:
             raise LeanDiTError(f"{self._root / empty[0]}: class folder without pictures; fill it or remove it")
 
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        return fingerprint(file.as_posix() for file in self._files)
+
     def __len__(self) -> int:
         """Return the number of pictures."""
         return len(self._files)
@@ -66,7 +72,7 @@ class ClassFolderSource:
 
 def open_folder(path: str) -> Path:
     """Return the folder, resolved; a LeanDiTError where there is none."""
-    folder = Path(path).expanduser()
+    folder = user_path(path, "data.source.path")
     if not folder.is_dir():
         kind = "a file, not a folder" if folder.exists() else "no such folder"
         raise LeanDiTError(f"{folder}: {kind}; correct data.source.path (now in {Path.cwd()})")

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from leandit.config import Config
-from leandit.data.source import Example
+from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError, unknown
 
 Style = Literal["noto", "fluent"]
@@ -55,6 +55,11 @@ class EmojiSource:
         self._images = images[chosen]
         self._records = [records[i] for i in chosen]
         self._labels = [label_of[record["subcategory"]] for record in self._records]
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        return fingerprint([record["name"], record["style"], record["subcategory"]] for record in self._records)
 
     def __len__(self) -> int:
         """Return the number of chosen pictures."""

@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from leandit.config import Config
-from leandit.data.source import Example
+from leandit.data.paths import user_path
+from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError
 
 MAX_BYTES = 4 * 1024**3
@@ -36,7 +37,7 @@ class IdxSource:
     """Grey pictures in memory, served as RGB; with `class_names` the name of the class is the caption."""
 
     def __init__(self, config: IdxConfig) -> None:
-        self._path = Path(config.images).expanduser()
+        self._path = user_path(config.images, "data.source.images")
         images = _read_idx(self._path, dimensions=3, contents="pictures")
         if images.size == 0:
             raise LeanDiTError(f"{self._path}: holds no pictures (shape {images.shape}); give another file")
@@ -48,7 +49,7 @@ class IdxSource:
     def _read_labels(self, config: IdxConfig) -> tuple[np.ndarray | None, tuple[str, ...]]:
         if config.labels is None:
             return None, ()
-        path = Path(config.labels).expanduser()
+        path = user_path(config.labels, "data.source.labels")
         labels = _read_idx(path, dimensions=1, contents="labels")
         if len(labels) != len(self._images):
             raise LeanDiTError(
@@ -63,6 +64,12 @@ class IdxSource:
                 f"give at least {highest + 1} names"
             )
         return labels, names
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        contents = [array for array in (self._images, self._labels) if array is not None]
+        return fingerprint([*array.shape, zlib.crc32(array.data)] for array in contents)
 
     def __len__(self) -> int:
         """Return the number of pictures."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from leandit.config import Config
 from leandit.data.class_folder import open_folder
 from leandit.data.pictures import PILLOW_MAX_PIXELS, read_picture
-from leandit.data.source import Example
+from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError, nearest
 
 MAX_CLASSES = 65_536
@@ -54,6 +54,11 @@ class MetadataFolderSource:
         self._entries = _Reader(self._root, config).read()
         self.class_names = _class_names(self._root / "metadata.jsonl", self._entries, config.class_names)
         self._number = {name: number for number, name in enumerate(self.class_names)}
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        return fingerprint([entry.file_name, entry.label, entry.text] for entry in self._entries)
 
     def __len__(self) -> int:
         """Return the number of lines."""

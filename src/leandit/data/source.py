@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,8 +29,23 @@ class Source(Protocol):
     def class_names(self) -> tuple[str, ...]:
         """Names by class number; empty when the pictures have no labels."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells whether another source has the same pictures, in the same order and with the same labels.
+
+        Files count by their names, so that a damaged picture may be mended in the middle of a run.
+        """
+
     def __len__(self) -> int:
         """Return the number of pictures, at least 1."""
 
     def __getitem__(self, index: int) -> Example:
         """Return picture `index`, 0 <= index < len; a bad one is a LeanDiTError that names the file."""
+
+
+def fingerprint(items: Iterable[object]) -> str:
+    """Return a hash over items that have a JSON form, in their order."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(item).encode() + b"\n")
+    return digest.hexdigest()

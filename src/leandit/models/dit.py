@@ -51,7 +51,7 @@ class DiTConfig(Config):
     # Predict a variance beside the mean: twice the output channels.
     learned_sigma: bool = False
     # 0 in DiT's own code, 1 in diffusers' port; public checkpoints disagree.
-    timestep_freq_shift: float = 0.0
+    timestep_freq_shift: float = Field(0.0, ge=0, lt=128)
     # 1e-6 in DiT's own code, 1e-5 in diffusers' port; public checkpoints disagree.
     norm_eps: float = Field(1e-6, gt=0)
     attention_impl: AttentionImpl = "auto"
@@ -66,6 +66,8 @@ class DiTConfig(Config):
             raise ValueError(f"dim = {self.dim} is not divisible by 4, which sin-cos positions need")
         if self.input_size is not None and self.input_size % self.patch_size:
             raise ValueError(f"input_size = {self.input_size} is not divisible by patch_size = {self.patch_size}")
+        if self.hidden < 1:
+            raise ValueError(f"mlp_ratio = {self.mlp_ratio} leaves a dim of {self.dim} without a hidden unit")
         if self.moe is not None:
             self.moe.expert_hidden(self.hidden)
             if self.moe.every > self.depth:

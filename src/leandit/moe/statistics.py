@@ -18,7 +18,7 @@ from leandit.moe.router import Router, RouterOutput
 
 @dataclass(frozen=True)
 class RouterStats:
-    """One layer in one optimiser step: pair counts summed and the cutoff averaged over its micro-batches."""
+    """One router: pair counts summed, and the cutoff averaged, over its layers and the micro-batches of a step."""
 
     co_selection: Float[Tensor, "experts experts"]
     cutoff: Tensor | None
@@ -30,14 +30,23 @@ class RouterStats:
 
 
 @torch.no_grad()
-def router_stats(micro_batches: Sequence[Sequence[RouterOutput]]) -> list[RouterStats]:
-    """Reduce the router outputs of a step, micro-batch by layer, to one record per layer."""
-    return [_reduce(layer) for layer in zip(*micro_batches, strict=True)]
+def router_stats(outputs: Sequence[RouterOutput], num_routers: int) -> list[RouterStats]:
+    """Reduce one micro-batch's outputs, by layer, to one record per router; a single router serves all layers."""
+    if num_routers not in (1, len(outputs)):
+        raise ValueError(f"{len(outputs)} router outputs for {num_routers} routers")
+    records = [RouterStats(co_selection(output.mask), output.cutoff) for output in outputs]
+    return [_reduce(records)] if num_routers == 1 else records
 
 
-def _reduce(outputs: Sequence[RouterOutput]) -> RouterStats:
-    together = torch.stack([co_selection(output.mask) for output in outputs]).sum(0)
-    cutoffs = [output.cutoff for output in outputs if output.cutoff is not None]
+@torch.no_grad()
+def combine(micro_batches: Sequence[Sequence[RouterStats]]) -> list[RouterStats]:
+    """Reduce the records of a step, micro-batch by router, to one record per router."""
+    return [_reduce(router) for router in zip(*micro_batches, strict=True)]
+
+
+def _reduce(records: Sequence[RouterStats]) -> RouterStats:
+    together = torch.stack([record.co_selection for record in records]).sum(0)
+    cutoffs = [record.cutoff for record in records if record.cutoff is not None]
     return RouterStats(together, torch.stack(cutoffs).mean(0) if cutoffs else None)
 
 
@@ -81,7 +90,7 @@ def combination_usage(together: Float[Tensor, "experts experts"]) -> float:
 class CollapseWatch:
     """Names the experts that got less than `share` of their fair load for `patience` steps in a row.
 
-    Not part of a checkpoint: after a restart the count begins anew.
+    `counts` goes into a checkpoint and comes back by `restore`, so that a restart does not begin the count anew.
     """
 
     def __init__(self, names: Sequence[str], share: float = 0.01, patience: int = 50) -> None:
@@ -89,6 +98,15 @@ class CollapseWatch:
         self.share = share
         self.patience = patience
         self._starved: list[Tensor] = []
+
+    @property
+    def counts(self) -> list[list[int]]:
+        """Steps in a row that each expert of each router has starved for."""
+        return [counts.tolist() for counts in self._starved]
+
+    def restore(self, counts: Sequence[Sequence[int]]) -> None:
+        """Take over the counts of a checkpoint."""
+        self._starved = [torch.tensor(router, dtype=torch.long) for router in counts]
 
     def update(self, stats: Sequence[RouterStats]) -> list[str]:
         """Return a line for each expert that reaches `patience` in this step."""

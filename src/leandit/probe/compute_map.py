@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from leandit.probe.figure import new_figure
+from leandit.probe.figure import new_figure, plain_legend
 from leandit.probe.recorder import ComputeTrace
 
 _MOMENTS = (0.9, 0.7, 0.5, 0.3, 0.1)
@@ -56,7 +56,7 @@ def _maps(trace: ComputeTrace) -> np.ndarray:
 
 def _draw_row(axes: Any, picture: Tensor, name: str, maps: np.ndarray, scale: dict[str, Any]) -> Any:
     axes[0].imshow(picture.numpy().squeeze(), cmap="gray", vmin=0, vmax=255)
-    axes[0].set_ylabel(name, fontsize=10)
+    axes[0].set_ylabel(name, fontsize=10, parse_math=False)
     for axis, grid_map in zip(axes[1:], maps, strict=True):
         image = axis.imshow(grid_map, **scale)
     for axis in axes:
@@ -75,6 +75,6 @@ def _draw_curve(axis: Any, trace: ComputeTrace, k: int) -> None:
     axis.set_ylabel("experts per token")
     axis.set_title("Mean over the picture against the timestep", fontsize=10)
     if len(trace.layers) <= 16:
-        axis.legend(fontsize=8, ncols=2)
+        plain_legend(axis, fontsize=8, ncols=2)
     axis.set_xlim(0, 1)
     axis.set_ylim(bottom=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leandit.probe.figure import new_figure
+from leandit.probe.figure import new_figure, plain_legend
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -36,7 +36,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
         if len(axis.lines) <= 16:
-            axis.legend(fontsize=8)
+            plain_legend(axis, fontsize=8)
     figure.savefig(path, dpi=110)
 
 

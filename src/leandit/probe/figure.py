@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -16,3 +17,9 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def plain_legend(axis: Axes, **options: Any) -> None:
+    """Add a legend whose names are taken literally: matplotlib reads text between dollar signs as a formula."""
+    for text in axis.legend(**options).get_texts():
+        text.set_parse_math(False)

@@ -1,16 +1,19 @@
 """From a run's folder to pictures."""
 
-from leandit.sampling.generate import draw, sample, to_pictures
-from leandit.sampling.grid import draw_grid, rows_by_label, save_png, to_image
+from leandit.sampling.generate import draw, sample, sample_batches, to_pictures
+from leandit.sampling.grid import class_name, draw_grid, fits_grid, rows_by_label, save_png, to_image
 from leandit.sampling.load import LoadedRun, load
 
 __all__ = [
     "LoadedRun",
+    "class_name",
     "draw",
     "draw_grid",
+    "fits_grid",
     "load",
     "rows_by_label",
     "sample",
+    "sample_batches",
     "save_png",
     "to_image",
     "to_pictures",

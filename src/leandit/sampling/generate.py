@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, UInt8
@@ -31,6 +31,18 @@ def sample(
     mode treats each sample on its own, so batches change a picture by rounding errors only. `progress(done, total)`
     counts sampler steps over all batches.
     """
+    return torch.cat(list(sample_batches(run, labels, seeds, settings, batch_size, progress)))
+
+
+def sample_batches(
+    run: LoadedRun,
+    labels: Sequence[int] | None,
+    seeds: Sequence[int],
+    settings: SamplingConfig | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Iterator[UInt8[Tensor, "batch height width channels"]]:
+    """Yield the pictures of `sample` batch by batch, as soon as each is drawn."""
     settings = settings or run.config.sampling
     _check_seeds(seeds)
     starts = range(0, len(seeds), batch_size)
@@ -42,13 +54,11 @@ def sample(
         if progress:
             progress(steps_done, total * len(starts))
 
-    pictures = []
     for start in starts:
         part = slice(start, start + batch_size)
         label = None if labels is None else torch.tensor(labels[part], device=run.device)
         drawn = draw(run.model, run.objective, label, seeds[part], settings, advance)
-        pictures.append(to_pictures(drawn))
-    return torch.cat(pictures)
+        yield to_pictures(drawn)
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

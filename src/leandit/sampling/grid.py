@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+# A grid is for looking at: more pictures than this are cut off.
+_MAX_ROWS = 16
+_MAX_COLUMNS = 32
 _MARGIN = 4
 _MIN_CELL = 72  # small pictures are enlarged by a whole factor to about this size
 
@@ -47,11 +51,28 @@ def rows_by_label(
 ) -> list[tuple[str, Tensor]]:
     """Group pictures by label, for `draw_grid`; without labels, cut them into rows of a near-square grid."""
     if labels is None:
-        columns = int(np.ceil(len(pictures) ** 0.5))
+        columns = max(math.ceil(len(pictures) ** 0.5), math.ceil(len(pictures) / _MAX_ROWS))
         return [("", pictures[start : start + columns]) for start in range(0, len(pictures), columns)]
-    names = {label: class_names[label] if 0 <= label < len(class_names) else f"class {label}" for label in labels}
     chosen = np.array(labels)
-    return [(names[label], pictures[chosen == label]) for label in dict.fromkeys(labels)]
+    return [(class_name(label, class_names), pictures[chosen == label]) for label in dict.fromkeys(labels)]
+
+
+def class_name(label: int, class_names: Sequence[str]) -> str:
+    """Return the name of a class, or "class 7": a model may have more classes than its data have names."""
+    return class_names[label] if 0 <= label < len(class_names) else f"class {label}"
+
+
+def fits_grid(labels: Sequence[int] | None, count: int) -> list[int]:
+    """Return which of `count` pictures a grid of at most 16 rows and 32 columns shows: the first of each row."""
+    if labels is None:
+        return list(range(min(count, _MAX_ROWS * _MAX_COLUMNS)))
+    room = dict.fromkeys(list(dict.fromkeys(labels))[:_MAX_ROWS], _MAX_COLUMNS)
+    kept = []
+    for index, label in enumerate(labels):
+        if room.get(label, 0):
+            room[label] -= 1
+            kept.append(index)
+    return kept
 
 
 def save_png(image: Image.Image, path: Path) -> None:

@@ -13,7 +13,7 @@ from leandit.config import validate
 from leandit.diffusion import Objective, build_objective
 from leandit.errors import LeanDiTError, nearest
 from leandit.models import DiT
-from leandit.train.checkpoint import Checkpoint, folder_name, list_steps, open_checkpoint
+from leandit.train.checkpoint import Checkpoint, newest_first, open_checkpoint
 from leandit.train.config import RunConfig
 from leandit.train.folder import RunFolder
 from leandit.train.manifest import DamagedCheckpoint
@@ -85,9 +85,8 @@ def _read(path: Path, weights: str) -> tuple[Checkpoint, dict[str, Tensor]]:
         checkpoint = open_checkpoint(path)
         return checkpoint, checkpoint.tensors(weights)
     folder = RunFolder(path).checkpoints
-    for step in reversed(list_steps(folder)):
+    for checkpoint in newest_first(folder):
         try:
-            checkpoint = open_checkpoint(folder / folder_name(step))
             return checkpoint, checkpoint.tensors(weights)
         except DamagedCheckpoint as error:
             _log.warning("passed over: %s", error)

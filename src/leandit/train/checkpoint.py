@@ -7,6 +7,7 @@ config.json and manifest.json. Nothing in it is ever unpickled.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -43,6 +44,7 @@ _GROUP_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 # safetensors reports a failed write (a full disk) as its own exception, the errno in its text.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _FOLDER_NAME = re.compile(r"step-(\d{8,})")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,16 +117,22 @@ def open_checkpoint(path: Path, *, full: bool = False) -> Checkpoint:
 
 
 def find_newest(folder: Path) -> Checkpoint | None:
-    """Return the newest readable checkpoint in `folder`, changing nothing: safe beside a running training.
+    """Return the first of `newest_first`, or None."""
+    return next(newest_first(folder), None)
 
-    Damaged ones are passed over, as are those that retention deletes meanwhile.
+
+def newest_first(folder: Path) -> Iterator[Checkpoint]:
+    """Yield the readable checkpoints in `folder`, changing nothing: safe beside a running training.
+
+    Damaged ones are passed over with a warning, as are those that retention deletes meanwhile.
     """
     for step in reversed(list_steps(folder)):
         try:
-            return open_checkpoint(folder / folder_name(step))
-        except DamagedCheckpoint:
+            checkpoint = open_checkpoint(folder / folder_name(step))
+        except DamagedCheckpoint as error:
+            _log.warning("passed over: %s", error)
             continue
-    return None
+        yield checkpoint
 
 
 def write_checkpoint(

@@ -8,7 +8,16 @@ from pydantic import Field, model_validator
 
 from leandit.config import Config
 from leandit.data import DataConfig
-from leandit.diffusion import EulerConfig, GuidanceConfig, ObjectiveConfig, RectifiedFlowConfig, SamplerConfig
+from leandit.diffusion import (
+    EulerConfig,
+    GuidanceConfig,
+    ObjectiveConfig,
+    RectifiedFlowConfig,
+    SamplerConfig,
+    build_objective,
+    build_sampler,
+)
+from leandit.errors import LeanDiTError
 from leandit.models import DiTConfig
 from leandit.train.optimizers import AdamWConfig, OptimizerConfig
 from leandit.train.schedule import ScheduleConfig
@@ -78,7 +87,7 @@ class SamplingConfig(Config):
 class RunConfig(Config):
     """A whole run. Presets are functions that return one; `config.json` in the run's folder restates it in full."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     seed: int = Field(0, ge=0, lt=2**63)
     model: DiTConfig
     objective: ObjectiveConfig = RectifiedFlowConfig()
@@ -101,6 +110,7 @@ class RunConfig(Config):
             raise ValueError(
                 "sampling.sampler.type = ddpm needs objective.type=ddpm; euler and heun suit any objective"
             )
+        self._check_sampler(learned)
         moe = self.model.moe
         if self.losses.per_layer_regularisation and moe and not moe.per_layer_regularisation:
             raise ValueError(
@@ -108,3 +118,16 @@ class RunConfig(Config):
                 "set model.moe.per_layer_regularisation=true or losses.per_layer_regularisation=0"
             )
         return self
+
+    def _check_sampler(self, learned: bool) -> None:
+        """Find out now what would otherwise show only when pictures are drawn, after the training."""
+        sampler = self.sampling.sampler
+        if sampler.type == "ddpm" and sampler.variance == "learned" and not learned:
+            raise ValueError(
+                "sampling.sampler.variance = learned needs objective.learned_sigma=true; "
+                "set sampling.sampler.variance to small or large"
+            )
+        try:
+            build_sampler(sampler, build_objective(self.objective).path)
+        except LeanDiTError as error:
+            raise ValueError(f"sampling.{error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 from leandit.config import diff, read_tree, validate, write_config
 from leandit.errors import LeanDiTError
+from leandit.train.checkpoint import list_steps
 from leandit.train.config import RunConfig
 
 _VERSIONED = ("leandit", "torch", "numpy", "safetensors", "pillow", "pydantic", "grain")
@@ -65,16 +67,26 @@ class RunFolder:
             )
         return validate(RunConfig, read_tree(self.config), str(self.config))
 
-    def start(self, config: RunConfig, resume: bool) -> None:
-        """Write down what this start is made of; refuse a folder in use by another run or another config."""
+    def has_checkpoints(self) -> bool:
+        """Whether there is a step to go on from, or was one before it was set aside as damaged."""
+        return bool(list_steps(self.checkpoints)) or any(self.checkpoints.glob("step-*.corrupt-*"))
+
+    def check(self, config: RunConfig, resume: bool) -> None:
+        """Raise LeanDiTError for a folder that holds other things, another run or the run of another config.
+
+        A run that ended before its first checkpoint has nothing to lose, so any config may take its place.
+        """
         self.check_usable()
-        if self.config.exists():
-            if not resume:
-                raise LeanDiTError(
-                    f"{self.path}: a run is already in this folder.\n"
-                    "Add --resume to continue it, or choose another --out"
-                )
-            self._check_same(config)
+        if not self.has_checkpoints():
+            return
+        if not resume:
+            raise LeanDiTError(
+                f"{self.path}: a run is already in this folder.\nAdd --resume to continue it, or choose another --out"
+            )
+        self._check_same(config)
+
+    def record(self, config: RunConfig) -> None:
+        """Write down what this start is made of: the config and the environment."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # By a rename: a kill must not leave half a config, without which nothing can be resumed.
@@ -115,7 +127,8 @@ class RunFolder:
         if changed:
             raise LeanDiTError(
                 "\n".join([f"{self.path}: cannot resume with another configuration:", *changed])
-                + "\nResume without these overrides, or start a new run in another --out"
+                + "\nGo on with the run's own settings, or start a new run in another --out:\n  "
+                + shlex.join(["leandit", "train", str(self.config), "--out", str(self.path), "--resume"])
             )
 
 

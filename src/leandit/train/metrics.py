@@ -53,7 +53,10 @@ class MetricsLog:
 
     def sync(self) -> None:
         """Bring all lines to the disk (fsync): with each checkpoint, so that both survive a power cut."""
-        os.fsync(self._descriptor)
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._failed(error) from None
 
     def truncate_after(self, step: int) -> None:
         """Drop the lines of later steps, for a run resumed at `step`; atomic, the rest stays as it is."""

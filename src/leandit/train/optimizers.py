@@ -18,7 +18,7 @@ class AdamWConfig(Config):
     """AdamW on every parameter; the defaults are those of DiT."""
 
     type: Literal["adamw"] = "adamw"
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(1e-4, gt=0, le=10)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     eps: float = Field(1e-8, gt=0)
@@ -29,7 +29,7 @@ class MuonConfig(Config):
     """Muon on the matrices of attention, feed-forwards, experts and routers' hidden layers; AdamW on all else."""
 
     type: Literal["muon"] = "muon"
-    lr: float = Field(1e-2, gt=0)
+    lr: float = Field(1e-2, gt=0, le=10)
     momentum: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     # Newton-Schulz iterations.

@@ -49,6 +49,10 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise LeanDiTError(f"device {device!r}: torch finds no CUDA device here; use cpu or auto")
+    index = device.partition(":")[2]
+    if index and int(index) >= (count := torch.cuda.device_count()):
+        found = "is only cuda:0" if count == 1 else f"are only cuda:0 to cuda:{count - 1}"
+        raise LeanDiTError(f"device {device!r}: there {found} here; use one of them or auto")
     return device
 
 

@@ -10,6 +10,7 @@ from leandit.train.callbacks import Callback, TensorBoardMirror
 from leandit.train.config import RunConfig
 from leandit.train.folder import RunFolder
 from leandit.train.lock import RunLock
+from leandit.train.memory import explain_out_of_memory
 from leandit.train.resolve import resolve
 from leandit.train.signals import StopRequest
 from leandit.train.trainer import Trainer
@@ -18,19 +19,25 @@ from leandit.train.trainer import Trainer
 def run_training(config: RunConfig, out: Path, resume: bool = False, callbacks: Sequence[Callback] = ()) -> int:
     """Train in the folder `out`; return 0, or 130 / 143 if a signal ended it after a checkpoint.
 
-    With `resume`, go on from the newest checkpoint that verifies, or start if there is none yet.
+    With `resume`, go on from the newest checkpoint that verifies. Without any checkpoint yet, start anew.
     """
     source = build_source(config.data.source)
     config = resolve(config, source)
     folder = RunFolder(out)
     # Before the lock too, which would otherwise leave its file in a folder that is none of ours.
     folder.check_usable()
-    with RunLock(out), StopRequest() as stop:
-        folder.start(config, resume)
-        if config.train.tensorboard:
-            callbacks = [*callbacks, TensorBoardMirror()]
+    if config.train.tensorboard:
+        callbacks = [*callbacks, TensorBoardMirror()]
+    with RunLock(out), StopRequest() as stop, explain_out_of_memory(config.train):
+        folder.check(config, resume)
+        resuming = folder.has_checkpoints()
+        if not resuming:
+            # Before anything else is written: a folder with files but no config is taken for none of ours.
+            folder.record(config)
         trainer = Trainer(config, source, folder, callbacks)
-        if resume:
-            trainer.resume()
+        trainer.resume()
+        if resuming:
+            # Only now, since the checkpoint may refuse this config.
+            folder.record(config)
         trainer.fit(stop)
     return stop.exit_code

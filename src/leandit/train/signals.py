@@ -8,6 +8,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+class Stopped(Exception):
+    """Ends what goes on between two steps, such as drawing, once a signal has come; the trainer catches it."""
+
+
 class StopRequest:
     """Context manager that notes SIGINT and SIGTERM instead of dying; a second Ctrl-C dies at once.
 
@@ -23,6 +27,11 @@ class StopRequest:
     def requested(self) -> bool:
         """Whether a signal has come."""
         return self.exit_code != 0
+
+    def check(self) -> None:
+        """Raise Stopped if a signal has come; for whatever takes long between two steps."""
+        if self.requested:
+            raise Stopped
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():

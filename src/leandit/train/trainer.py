@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,9 +17,9 @@ from leandit.errors import LeanDiTError
 from leandit.models import Conditioning
 from leandit.moe import (
     CollapseWatch,
-    RouterOutput,
     RouterStats,
     combination_usage,
+    combine,
     max_violation,
     post_step,
     router_stats,
@@ -29,12 +30,16 @@ from leandit.train.callbacks import Callback, StepReport
 from leandit.train.checkpoint import Checkpoint
 from leandit.train.config import RunConfig
 from leandit.train.ema import EMA
+from leandit.train.finite import check_finite, non_finite
 from leandit.train.folder import RunFolder
+from leandit.train.identity import check_same_data, identity
 from leandit.train.losses import loss_terms
 from leandit.train.metrics import MetricsLog
 from leandit.train.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
-from leandit.train.signals import StopRequest
+from leandit.train.signals import Stopped, StopRequest
 from leandit.train.store import CheckpointStore
+
+_log = logging.getLogger("leandit")
 
 
 class Trainer:
@@ -64,7 +69,11 @@ class Trainer:
         self.metrics = MetricsLog(folder.metrics)
         self.router_names = [name.removesuffix(".router") for name, _ in routers(self.model)]
         self.watch = CollapseWatch(self.router_names)
+        self.stop = StopRequest()
         self.step = 0
+        self._saved_step: int | None = None
+        # Once: a picture that is deleted meanwhile must not make another data set of it.
+        self._identity = identity(source)
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint that verifies; return whether there was one."""
@@ -81,13 +90,15 @@ class Trainer:
 
     def fit(self, stop: StopRequest) -> None:
         """Train to the last step, or until `stop` is set; publish a checkpoint at the end in both cases."""
+        self.stop = stop
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
             self._loop(stop)
             if self.step >= self.config.train.steps:
                 for callback in self.callbacks:
-                    callback.on_finish(self)
+                    with contextlib.suppress(Stopped):
+                        callback.on_finish(self)
         finally:
             self.metrics.close()
             for callback in self.callbacks:
@@ -105,11 +116,14 @@ class Trainer:
                 self.warn(message)
             if self.step % train.log_every == 0 or self.step in (1, train.steps):
                 self._log({**parts, "images_per_second": speed}, stats)
-            for callback in self.callbacks:
-                callback.on_step(self, StepReport(self.step, parts["loss"], speed))
-            if self.step % train.checkpoint_every == 0 and self.step < train.steps:
+            # Before the callbacks, which may draw for minutes.
+            if self.step % train.checkpoint_every == 0 or self.step == train.steps:
                 self.save()
-        self.save()
+            for callback in self.callbacks:
+                with contextlib.suppress(Stopped):
+                    callback.on_step(self, StepReport(self.step, parts["loss"], speed))
+        if self.step != self._saved_step:
+            self.save()
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         try:
@@ -121,8 +135,9 @@ class Trainer:
             raise
 
     def save(self) -> None:
-        """Publish a checkpoint of this step, unless it exists."""
-        self.metrics.sync()
+        """Publish a checkpoint of this step, unless it exists; one with weights that are not finite is refused."""
+        check_finite("weights", self.model.state_dict(), self.step, self.store.steps())
+        check_finite("averaged weights", self.ema.tensors, self.step, self.store.steps())
         groups = {
             "model": self.model.state_dict(),
             "ema": self.ema.tensors,
@@ -130,23 +145,26 @@ class Trainer:
         }
         state = {
             "samples_seen": self.step * self.config.train.batch_size,
-            "class_names": list(self.source.class_names),
-            "pictures": len(self.source),
+            **self._identity,
+            "starved_steps": self.watch.counts,
         }
         self.store.publish(self.step, groups, state, self.config.model_dump(mode="json"))
+        self._saved_step = self.step
+        self.metrics.sync()
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        before = (checkpoint.state["pictures"], tuple(checkpoint.state["class_names"]))
-        if before != (len(self.source), self.source.class_names):
+        check_same_data(self.folder.path, checkpoint.state, self._identity)
+        if checkpoint.step > self.config.train.steps:
             raise LeanDiTError(
-                f"{self.folder.path}: the data has changed: {before[0]} pictures in {len(before[1])} classes when the "
-                f"run was stopped, {len(self.source)} in {len(self.source.class_names)} now.\n"
-                "Put the pictures back as they were, or start a new run in another --out"
+                f"{self.folder.path}: train.steps = {self.config.train.steps}, but the run has a checkpoint of step "
+                f"{checkpoint.step} already.\nResume with at least {checkpoint.step} steps, or start a new run in "
+                "another --out"
             )
         self.model.load_state_dict(checkpoint.tensors("model"))
         self.ema.load(checkpoint.tensors("ema"))
         load_optimizer_tensors(self.optimizers, self.model, checkpoint.tensors("optimizer"))
-        self.step = checkpoint.step
+        self.watch.restore(checkpoint.state.get("starved_steps", []))
+        self.step = self._saved_step = checkpoint.step
 
     def _train_step(self, batch: Batch) -> tuple[dict[str, float], list[RouterStats]]:
         """One optimiser step; return its loss terms by name and the routers' statistics."""
@@ -155,25 +173,25 @@ class Trainer:
         accumulation = self.config.train.accumulation
         size = len(batch.indices) // accumulation
         sums: dict[str, Tensor] = {}
-        outputs: list[Sequence[RouterOutput]] = []
+        routing: list[list[RouterStats]] = []
         for start in range(0, len(batch.indices), size):
             part = slice(start, start + size)
-            terms, routing = self._micro_batch(batch, part)
-            outputs.append(routing)
+            terms, routed = self._micro_batch(batch, part)
+            routing.append(routed)
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros(())) + value / accumulation
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip or torch.inf)
         if not torch.isfinite(norm):
-            raise self._non_finite("gradient", batch.keys)
+            raise non_finite("gradient", self.step + 1, batch.keys, self.store.steps())
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        stats = router_stats(outputs)
+        stats = combine(routing)
         post_step(self.model, stats)
         self.ema.update(self.model, self.step)
         return {**{name: float(value) for name, value in sums.items()}, "gradient_norm": float(norm)}, stats
 
-    def _micro_batch(self, batch: Batch, part: slice) -> tuple[dict[str, Tensor], Sequence[RouterOutput]]:
+    def _micro_batch(self, batch: Batch, part: slice) -> tuple[dict[str, Tensor], list[RouterStats]]:
         noised, cond = self._draw(batch, part)
         with self._autocast():
             output = self.model(noised.x_t, noised.t, cond)
@@ -181,12 +199,12 @@ class Trainer:
         if not torch.isfinite(terms.total):
             bad = (~torch.isfinite(terms.per_sample)).nonzero()[:, 0].tolist()
             keys = batch.keys[part]
-            raise self._non_finite("loss", [keys[i] for i in bad] or keys)
+            raise non_finite("loss", self.step + 1, [keys[i] for i in bad] or keys, self.store.steps())
         (terms.total / self.config.train.accumulation).backward()
         return {
             "loss": terms.total.detach(),
             **{n: v.detach() for n, v in terms.parts.items()},
-        }, output.routers
+        }, router_stats(output.routers, len(self.router_names))
 
     def _draw(self, batch: Batch, part: slice) -> tuple[Noised, Conditioning]:
         """Noise the pictures of a micro-batch and drop some labels, by (seed, sample index) alone."""
@@ -226,16 +244,9 @@ class Trainer:
             callback.on_metrics(self, self.step, values)
 
     def warn(self, message: str) -> None:
-        """Tell the callbacks what a person should know."""
+        """Tell the callbacks what a person should know; where none listens, the log of the package."""
+        line = f"step {self.step}: {message}"
+        if not any(type(callback).on_warning is not Callback.on_warning for callback in self.callbacks):
+            _log.warning(line)
         for callback in self.callbacks:
-            callback.on_warning(self, f"step {self.step}: {message}")
-
-    def _non_finite(self, what: str, keys: Sequence[str]) -> LeanDiTError:
-        shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
-        saved = self.store.steps()
-        return LeanDiTError(
-            f"step {self.step + 1}: the {what} is not finite; stopped before it reached the weights.\n"
-            f"Samples: {shown}\n"
-            f"Newest checkpoint: {f'step {saved[-1]}' if saved else 'none yet'}. "
-            "Lower optimizer.lr, lengthen schedule.warmup_steps, set train.precision=fp32, or look at these samples"
-        )
+            callback.on_warning(self, line)

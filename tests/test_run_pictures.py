@@ -1,0 +1,53 @@
+"""The pictures that a run leaves behind, whatever its classes are called and however many the model has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from leandit.api import train
+from leandit.pictures import FinalPictures, SampleGrids
+from leandit.presets import run_config
+from leandit.train import Callback, StepReport, Trainer, run_training
+
+FINAL = ("samples.png", "loss.png", "compute.png")
+
+
+def check_pictures(folder: Path) -> None:
+    for name in FINAL:
+        with Image.open(folder / name) as picture:
+            picture.load()
+
+
+def test_a_model_with_more_classes_than_the_data(tmp_path: Path) -> None:
+    assert train(run_config("tiny", ["model.num_classes=10", "train.steps=1"]), tmp_path / "run") == 0
+    check_pictures(tmp_path / "run")
+
+
+def test_class_names_are_not_read_as_formulas(tmp_path: Path) -> None:
+    data = 'data.source.classes={"$\\\\frac{$": ["heart"], "a_$b$": ["cat-face"]}'
+    assert train(run_config("tiny", [data, "train.steps=1"]), tmp_path / "run") == 0
+    check_pictures(tmp_path / "run")
+
+
+class StopsAfter(Callback):
+    """Asks the trainer to stop, as a signal does, once this step is done."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, trainer: Trainer, report: StepReport) -> None:
+        if report.step == self.step:
+            trainer.stop.exit_code = 143
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_signal_ends_the_drawing(step: int, tmp_path: Path) -> None:
+    config = run_config("tiny", ["train.steps=2", "train.sample_every=1"])
+    callbacks = [StopsAfter(step), SampleGrids(), FinalPictures()]
+    assert run_training(config, tmp_path / "run", callbacks=callbacks) == 143
+    assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}").is_dir()
+    assert not list((tmp_path / "run").rglob("samples.png"))
+    assert bool(list((tmp_path / "run").rglob("grids/*.png"))) == (step == 2)
