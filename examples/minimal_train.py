@@ -116,7 +116,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     source = build_source(DATA.source)
     names = source.class_names
-    model = MODEL.complete(DATA.image_size, DATA.channels, len(names)).build()
+    model = MODEL.complete(input_size=DATA.image_size, channels=DATA.channels, num_classes=len(names)).build()
     objective = build_objective(OBJECTIVE)
     loader = Loader(source, DATA, options.batch_size, SEED)
     average = train(model, objective, loader, options.steps)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("ops", "nn", "moe", "diffusion", "models", "sampling", "probe")
+CHECKED = ("ops", "nn", "moe", "diffusion", "models", "sampling", "probe", "text")
 install_import_hook([f"leandit.{package}" for package in CHECKED], "beartype.beartype").__enter__()
 
 import pytest  # noqa: E402

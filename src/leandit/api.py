@@ -11,7 +11,8 @@ from torch import Tensor
 
 from leandit import sampling
 from leandit.config import apply_overrides, validate
-from leandit.models import DiT, DiTConfig
+from leandit.errors import LeanDiTError
+from leandit.models import Backbone
 from leandit.pictures import FinalPictures, SampleGrids
 from leandit.presets import model_config
 from leandit.sampling import LoadedRun, load
@@ -20,14 +21,14 @@ from leandit.train import Callback, RunConfig, SamplingConfig, run_training
 __all__ = ["create_model", "load", "sample", "sampling_settings", "train"]
 
 
-def create_model(name: str, **overrides: Any) -> DiT:
+def create_model(name: str, **overrides: Any) -> Backbone:
     """Return a named model with fresh weights, such as "RaceDiT-B/2-4in32" or "DiT-S/4".
 
     Overrides are fields of its config, such as `input_size=16`, `num_classes=10` or `moe=None`. Under
     `with torch.device("meta")` it costs no memory. Raises LeanDiTError for an unknown name or field.
     """
     config = model_config(name)
-    return validate(DiTConfig, {**config.model_dump(mode="json"), **overrides}, f"create_model({name!r})").build()
+    return validate(type(config), {**config.model_dump(mode="json"), **overrides}, f"create_model({name!r})").build()
 
 
 def train(config: RunConfig, out: str | Path, resume: bool = False, callbacks: Sequence[Callback] = ()) -> int:
@@ -43,34 +44,44 @@ def sample(
     labels: Iterable[int | str] | None = None,
     seeds: Iterable[int] = range(16),
     *,
+    prompts: Iterable[str] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> UInt8[Tensor, "batch height width channels"]:
-    """Return pictures 0..255 on the CPU: for each label, in the order given, one picture per seed.
+    """Return pictures 0..255 on the CPU: for each label or prompt, in the order given, one picture per seed.
 
-    Labels are numbers or class names; None means every class of a conditional model. `steps` and `guidance`
-    default to the run's own. One seed and label is one picture, whatever else is drawn with it (to 1e-4).
+    Labels are numbers or class names; None means every class of a class-conditional model. A text model takes
+    `prompts`. `steps` and `guidance` default to the run's own. One seed and label or prompt is one picture, whatever
+    else is drawn with it (to 1e-4).
     """
     loaded = run if isinstance(run, LoadedRun) else load(run)
     settings = sampling_settings(loaded.config.sampling, steps, guidance)
-    each_label, each_seed = every_pair(label_list(loaded, labels), list(seeds))
-    return sampling.sample(loaded, each_label, each_seed, settings, batch_size, progress)
+    wanted, each_seed = every_pair(choose(loaded, labels, prompts), list(seeds))
+    return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress)
 
 
-def every_pair(labels: Sequence[int] | None, seeds: Sequence[int]) -> tuple[list[int] | None, list[int]]:
-    """Return the label and the seed of each picture: for each label, in the order given, every seed."""
-    if labels is None:
+def every_pair(choices: list[int | str] | None, seeds: Sequence[int]) -> tuple[Wanted, list[int]]:
+    """Return what is wanted and the seed of each picture: for each label or prompt, in the order given, every seed."""
+    if choices is None:
         return None, list(seeds)
-    return [label for label in labels for _ in seeds], [seed for _ in labels for seed in seeds]
+    return [choice for choice in choices for _ in seeds], [seed for _ in choices for seed in seeds]
 
 
-def label_list(run: LoadedRun, labels: Iterable[int | str] | None) -> list[int] | None:
-    """Return the labels to draw; None for an unconditional model."""
+def choose(run: LoadedRun, labels: Iterable[int | str] | None, prompts: Iterable[str] | None) -> list[int | str] | None:
+    """Return the labels or prompts to draw, checked against the run; None for an unconditional model."""
+    if run.text is not None:
+        if labels is not None:
+            raise LeanDiTError(f"{run.path}: the model is conditioned on text and has no classes; give prompts instead")
+        if prompts is None:
+            raise LeanDiTError(f"{run.path}: the model is conditioned on text; say what to draw with prompts")
+        return list(prompts)
+    if prompts is not None:
+        raise LeanDiTError(f"{run.path}: the model reads no text; choose classes with labels instead of prompts")
     if labels is not None:
         return [run.label(str(label)) for label in labels]
-    return list(range(run.model.config.num_classes)) if run.model.config.num_classes else None
+    return [*range(run.model.config.num_classes)] if run.model.config.num_classes else None
 
 
 def sampling_settings(base: SamplingConfig, steps: int | None, guidance: float | None) -> SamplingConfig:

@@ -11,12 +11,13 @@ from leandit.moe import routers
 from leandit.probe import ComputeRecorder, plot_compute, plot_curves
 from leandit.sampling import LoadedRun, class_name, draw_grid, rows_by_label, sample, save_png
 from leandit.train import Callback, StepReport, read_metrics
+from leandit.train.conditioner import NO_CAPTION
 
 if TYPE_CHECKING:
     from leandit.train import Trainer
 
-# Rows of a grid and of the compute map: with more classes, the first ones are shown.
-_GRID_CLASSES = 16
+# Rows of a grid and of the compute map: with more classes or prompts, the first ones are shown.
+_GRID_ROWS = 16
 _PROBED = 6
 
 
@@ -54,8 +55,9 @@ def averaged_run(trainer: Trainer) -> LoadedRun:
     """Return a run to sample from: a copy of the model in evaluation mode with the averaged weights."""
     model = trainer.config.model.build().to(trainer.device)
     model.load_state_dict(trainer.ema.tensors)
-    names = trainer.source.class_names
-    return LoadedRun(trainer.config, model.eval(), trainer.objective, names, trainer.step, trainer.folder.path)
+    names, path = trainer.source.class_names, trainer.folder.path
+    text = trainer.conditioner.encoder
+    return LoadedRun(trainer.config, model.eval(), trainer.objective, names, trainer.step, path, text)
 
 
 def _stoppable(trainer: Trainer) -> Progress:
@@ -65,19 +67,26 @@ def _stoppable(trainer: Trainer) -> Progress:
 
 def _save_grid(run: LoadedRun, path: Path, progress: Progress) -> None:
     count = run.config.sampling.grid
-    classes = min(run.config.model.num_classes or 0, _GRID_CLASSES)
-    labels = [label for label in range(classes) for _ in range(-(-count // classes))] if classes else None
-    pictures = sample(run, labels, range(len(labels) if labels else count), progress=progress)
-    save_png(draw_grid(rows_by_label(pictures, labels, run.class_names)), path)
+    rows = _choices(run, _GRID_ROWS)
+    wanted = [choice for choice in rows for _ in range(-(-count // len(rows)))] if rows else None
+    pictures = sample(run, wanted, range(len(wanted) if wanted else count), progress=progress)
+    save_png(draw_grid(rows_by_label(pictures, wanted, run.class_names)), path)
 
 
 def _save_compute(run: LoadedRun, path: Path, progress: Progress) -> None:
-    classes = run.config.model.num_classes or 0
-    labels = [i % classes for i in range(min(_PROBED, max(classes, 3)))] if classes else None
-    count = len(labels) if labels else _PROBED
+    choices = _choices(run, _PROBED)
+    wanted = (choices * _PROBED)[: max(len(choices), 3)] if choices else None
+    count = len(wanted) if wanted else _PROBED
     with ComputeRecorder(run.model, count) as recorder:
-        pictures = sample(run, labels, range(count), progress=progress)
-    names = [class_name(label, run.class_names) for label in labels] if labels else [""] * count
+        pictures = sample(run, wanted, range(count), progress=progress)
+    names = [class_name(choice, run.class_names) for choice in wanted] if wanted else [""] * count
     moe = run.config.model.moe
     assert moe is not None
     plot_compute(recorder.trace(), pictures, names, moe.k, path)
+
+
+def _choices(run: LoadedRun, most: int) -> list[int | str] | None:
+    """Return what a picture can be asked to show: the first classes, or the config's prompts."""
+    if run.text is not None:
+        return list(run.config.sampling.prompts[:most]) or [NO_CAPTION]
+    return list(range(min(run.config.model.num_classes or 0, most))) or None

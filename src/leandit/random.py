@@ -24,6 +24,8 @@ class Stream(IntEnum):
     INIT = 5
     SAMPLE = 6
     SAMPLER_STEP = 7
+    CAPTION = 8
+    CAPTION_DROP = 9
 
 
 def generator(seed: int, stream: Stream, index: int, step: int = 0) -> np.random.Generator:

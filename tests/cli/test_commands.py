@@ -48,7 +48,7 @@ def test_dry_run_prints_config_and_cost_and_writes_nothing(
     config = json.loads(text + "}")
     assert config["train"]["steps"] == 7
     assert (config["model"]["input_size"], config["model"]["num_classes"]) == (32, 2)
-    model = run_config("tiny").model.complete(32, 3, 2).build()
+    model = run_config("tiny").model.complete(input_size=32, channels=3, num_classes=2).build()
     assert f"parameters            {sum(p.numel() for p in model.parameters()):,}" in costs
     for word in ("FLOPs per step", "memory", "GiB", "2 classes"):
         assert word in costs

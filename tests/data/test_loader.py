@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from leandit.data import Batch, DataConfig, EmojiConfig, Example, Loader
+from leandit.data import Batch, Caption, DataConfig, EmojiConfig, Example, Loader
 from leandit.errors import LeanDiTError
 from leandit.random import Stream, generator
 
@@ -33,7 +33,7 @@ class Numbered:
             raise LeanDiTError(f"picture {index} is bad")
         image = np.zeros((4, 4, 3), np.uint8)
         image[:, 0] = index + 1
-        return Example(image, index % 2, f"number {index}", str(index))
+        return Example(image, index % 2, (Caption(f"number {index}"),), str(index))
 
 
 def loader(count: int = 10, batch_size: int = 4, seed: int = 0, bad: int | None = None, **options: object) -> Loader:
@@ -118,7 +118,7 @@ def test_one_channel_and_no_labels() -> None:
         class_names = ()
 
         def __getitem__(self, index: int) -> Example:
-            return Example(np.full((8, 6, 3), 255, np.uint8), None, None, "x")
+            return Example(np.full((8, 6, 3), 255, np.uint8), None, (), "x")
 
     config = DataConfig(source=EmojiConfig(), image_size=4, channels=1)
     batch = next(Loader(Plain(3), config, 2, 0).batches())

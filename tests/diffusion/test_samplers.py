@@ -15,6 +15,7 @@ from leandit.diffusion import (
     Denoised,
     EulerConfig,
     HeunConfig,
+    HeunSDEConfig,
     LinearPath,
     SamplerConfig,
     VariancePreservingPath,
@@ -34,6 +35,7 @@ STOCHASTIC = [
     DDPMSamplerConfig(steps=6, variance="large"),
     DDPMSamplerConfig(steps=6, variance="learned"),
     DDIMConfig(steps=6, eta=0.7),
+    HeunSDEConfig(steps=6),
 ]
 
 
@@ -145,6 +147,27 @@ def test_stochastic_ddim_keeps_the_marginals_of_the_linear_path():
     )
     np.testing.assert_allclose(x.mean((0, 2, 3)), MEAN.flatten(), atol=0.06)
     np.testing.assert_allclose(x.std((0, 2, 3)), STD.flatten(), rtol=0.03)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_stochastic_heun_keeps_the_marginals(name):
+    seeds, path = range(24), PATHS[name]
+    x = build_sampler(HeunSDEConfig(steps=60, churn=1.5), path)(
+        gaussian(path), initial_noise(seeds, (4, 24, 24)), None, seeds
+    )
+    np.testing.assert_allclose(x.mean((0, 2, 3)), MEAN.flatten(), atol=0.06)
+    np.testing.assert_allclose(x.std((0, 2, 3)), STD.flatten(), rtol=0.03)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_stochastic_heun_without_churn_is_heun_and_with_it_another_path(name):
+    path, noise = PATHS[name], initial_noise([1, 2], (4, 2, 2))
+
+    def draw(config):
+        return build_sampler(config, path)(gaussian(path), noise, None, [1, 2])
+
+    torch.testing.assert_close(draw(HeunSDEConfig(steps=9, churn=0.0)), draw(HeunConfig(steps=9)))
+    assert not torch.allclose(draw(HeunSDEConfig(steps=9)), draw(HeunConfig(steps=9)), atol=0.1)
 
 
 @pytest.mark.parametrize("config", [*STOCHASTIC, EulerConfig(steps=6), HeunConfig(steps=6)])

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from leandit.cli.main import main, parse
-from leandit.presets import run_config
+from leandit.presets import PRESETS, run_config
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -76,7 +76,7 @@ def run_block(block: Block, namespace: dict[str, object], page: Path) -> None:
     elif block.language == "sh":
         for words in commands(block):
             options = parse(words)
-            if words[0] == "train" and options.preset in ("quickstart", "tiny", "fashion-mnist"):
+            if words[0] == "train" and options.preset in PRESETS:
                 run_config(options.preset, options.overrides)
     elif block.language == "toml":
         name = block.code.splitlines()[0].removeprefix("# ")

@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from leandit.models import Conditioning, DiTConfig, count_parameters, forward_flops, training_memory
+from leandit.models import (
+    BackboneConfig,
+    Conditioning,
+    DiTAirConfig,
+    DiTConfig,
+    MMDiTConfig,
+    PixArtConfig,
+    count_parameters,
+    forward_flops,
+    training_memory,
+)
 from leandit.moe import MoEConfig
 from leandit.ops import grouped_gemm
 
@@ -47,8 +57,50 @@ def test_flops_equal_torchs_count(changes: dict[str, Any], monkeypatch: pytest.M
     assert forward_flops(settings) == pytest.approx(counter.get_total_flops() / 2, rel=1e-3)
 
 
+_EXPERT_CHOICE = MoEConfig(
+    strategy="expert_choice",
+    gate="softmax",
+    k=2,
+    num_experts=4,
+    hidden_split=1,
+    every=2,
+    router="linear",
+    per_layer_regularisation=False,
+)
+_RACE = MoEConfig(k=2, num_experts=6, per_layer_regularisation=False)
+_EC_DIT = {"adaln": "per_layer", "kv_heads": 1, "project_text": False, "time_dim": None}
+_TEXT_MODELS: dict[str, BackboneConfig] = {
+    "pixart": PixArtConfig(),
+    "ec-dit": PixArtConfig(**_EC_DIT),
+    "mmdit": MMDiTConfig(),
+    "dit-air": DiTAirConfig(),
+}
+
+
+@pytest.mark.parametrize("sharing", ["none", "adaln", "attention", "block"])
+@pytest.mark.parametrize("moe", [None, _RACE, _EXPERT_CHOICE], ids=["dense", "race", "expert choice"])
+@pytest.mark.parametrize("kind", _TEXT_MODELS)
+def test_flops_with_text_equal_torchs_count(
+    kind: str, moe: MoEConfig | None, sharing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouped_gemm, "BLOCK", 1)
+    sizes = {"dim": 48, "depth": 3, "heads": 3, "input_size": 16, "channels": 4, "text_dim": 20, "pooled_dim": 28}
+    settings = _TEXT_MODELS[kind].replace(
+        **sizes, num_classes=0, sharing=sharing, moe=moe, learned_sigma=True, attention_impl="math"
+    )
+    model = settings.build().train()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(
+            torch.randn(2, 4, 16, 16),
+            torch.rand(2),
+            Conditioning(text=torch.randn(2, 7, 20), pooled=torch.randn(2, 28)),
+        )
+    assert forward_flops(settings, 7) == pytest.approx(counter.get_total_flops() / 2, rel=1e-3)
+
+
 def test_flops_need_to_know_the_input() -> None:
-    with pytest.raises(ValueError, match=r"see DiTConfig.complete"):
+    with pytest.raises(ValueError, match=r"see BackboneConfig.complete"):
         forward_flops(DiTConfig())
 
 
@@ -98,13 +150,13 @@ def test_training_memory_of_weights_and_checkpointing() -> None:
     assert whole / 3 < part < whole / 2
 
 
-_BUILD_XL = """
-import json, resource, time
+_BUILD = """
+import json, resource, sys, time
 import torch
 from leandit import api
 start = time.perf_counter()
 with torch.device("meta"):
-    model = api.create_model("RaceDiT-XL/2-4in32")
+    model = api.create_model(sys.argv[1])
 seconds = time.perf_counter() - start
 matrices = [p.numel() for name, p in model.blocks.named_parameters()
             if (name.endswith(".weight") or ".experts.w" in name) and "target_head" not in name]
@@ -113,9 +165,12 @@ print(json.dumps({"seconds": seconds, "peak": peak, "parameters": sum(matrices)}
 """
 
 
-def test_the_largest_model_builds_on_the_meta_device_in_little_memory() -> None:
-    done = subprocess.run([sys.executable, "-c", _BUILD_XL], capture_output=True, text=True, check=True, timeout=120)
+@pytest.mark.parametrize(("name", "parameters"), [("RaceDiT-XL/2-4in32", 2.788e9), ("EC-DiT-M-64E", 96.36e9)])
+def test_the_largest_models_build_on_the_meta_device_in_little_memory(name: str, parameters: float) -> None:
+    command = [sys.executable, "-c", _BUILD, name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     measured = json.loads(done.stdout)
-    print(f"RaceDiT-XL/2-4in32 on meta: {measured['seconds']:.2f} s, {measured['peak'] / 2**20:.0f} MiB at most")
+    print(f"{name} on meta: {measured['seconds']:.2f} s, {measured['peak'] / 2**20:.0f} MiB at most")
     assert measured["peak"] < 1e9
-    assert measured["parameters"] == pytest.approx(2.788e9, rel=0.005)
+    assert measured["seconds"] < 2
+    assert measured["parameters"] == pytest.approx(parameters, rel=0.005)

@@ -56,20 +56,21 @@ def test_a_fresh_model_predicts_zero_and_its_blocks_change_nothing() -> None:
         model = config(moe=moe).build()
         assert not model(*batch()).prediction.any()
         tokens, condition = torch.randn(2, 16, 24), torch.randn(2, 24)
-        for block in model.blocks:
-            assert torch.equal(block(tokens, condition)[0], tokens)
+        for parts in model.blocks:
+            assert torch.equal(model._block(parts, tokens, condition)[0], tokens)
 
 
 def test_a_block_takes_its_modulation_in_the_order_of_dits_checkpoints() -> None:
     """Shift, scale and gate of the attention, then those of the feed-forward."""
-    block = perturbed(config().build()).blocks[0]
+    model = perturbed(config().build())
+    parts = next(iter(model.blocks))
     tokens, condition = torch.randn(2, 16, 24), torch.randn(2, 24)
-    vectors = nn.functional.silu(condition) @ block.adaln.linear.weight.T + block.adaln.linear.bias
+    vectors = nn.functional.silu(condition) @ parts["adaln"].linear.weight.T + parts["adaln"].linear.bias
     shift1, scale1, gate1, shift2, scale2, gate2 = vectors[:, None].split(24, dim=-1)
-    x = tokens + gate1 * block.attention(nn.functional.layer_norm(tokens, (24,), eps=1e-6) * (1 + scale1) + shift1)
+    x = tokens + gate1 * parts["attention"](nn.functional.layer_norm(tokens, (24,), eps=1e-6) * (1 + scale1) + shift1)
     normed = nn.functional.layer_norm(x, (24,), eps=1e-6)
-    expected = x + gate2 * block.feed_forward(normed * (1 + scale2) + shift2)
-    torch.testing.assert_close(block(tokens, condition)[0], expected, rtol=1e-4, atol=1e-5)
+    expected = x + gate2 * parts["feed_forward"](normed * (1 + scale2) + shift2)
+    torch.testing.assert_close(model._block(parts, tokens, condition)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_step_away_from_zero_every_parameter_learns() -> None:
@@ -198,7 +199,7 @@ def test_init_weights_sets_every_parameter_and_buffer(moe: MoEConfig | None) -> 
 
 def test_initial_scales() -> None:
     model = config(dim=192, heads=3, num_classes=100, moe=MoEConfig(k=2, num_experts=4)).build()
-    qkv = model.blocks[0].attention.qkv.weight
+    qkv = next(iter(model.blocks))["attention"].qkv.weight
     assert qkv.std().item() == pytest.approx((2 / (192 + 576)) ** 0.5, rel=0.05)  # Xavier
     assert model.time_embedding.first.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert model.label_embedding is not None
@@ -224,7 +225,7 @@ def test_complete_fills_only_what_was_left_open() -> None:
     settings = config(channels=None, num_classes=None)
     completed = settings.complete(input_size=16, channels=1, num_classes=0)
     assert (completed.input_size, completed.channels, completed.num_classes) == (8, 1, 0)
-    with pytest.raises(ValueError, match=r"see DiTConfig.complete"):
+    with pytest.raises(ValueError, match=r"see BackboneConfig.complete"):
         settings.build()
 
 

@@ -1,4 +1,4 @@
-"""Every named model against the figures of the Expert Race paper, typed anew from its Tables 4 and 5."""
+"""Every named model against the figures of its paper, typed anew."""
 
 from __future__ import annotations
 
@@ -57,11 +57,6 @@ def test_table_5(total: float, routing: str) -> None:
     assert (config.moe.k, config.moe.num_experts) == (k, experts)
 
 
-def test_every_figure_of_the_paper_is_tested_here() -> None:
-    here = {*TABLE_4, *(f"RaceDiT-B/2-{routing}" for names in TABLE_5.values() for routing in names)}
-    assert {name for name, model in MODELS.items() if model.paper_total is not None} == here
-
-
 # DiT (arXiv 2212.09748), Table 4 (forward GFLOPs as multiply-adds, 32 x 32 latents): 6.06, 23.01, 80.71, 118.64.
 @pytest.mark.parametrize(
     ("name", "gigaflops"), [("DiT-S/2", 6.06), ("DiT-B/2", 23.01), ("DiT-L/2", 80.71), ("DiT-XL/2", 118.64)]
@@ -75,10 +70,123 @@ def test_smaller_patches_cost_more() -> None:
         assert card(f"DiT-{size}/2").flops > 3 * card(f"DiT-{size}/4").flops > 9 * card(f"DiT-{size}/8").flops
 
 
-def test_all_names_build_for_imagenet_at_256_pixels() -> None:
+# DiT-Air, Table 1: weights of N layers of width d, in d².
+TABLE_1 = {
+    "PixArt-alpha/{}": lambda n: 6 + 16 * n,
+    "MMDiT/{}": lambda n: 36 * n,
+    "MMDiT/{}-shared-AdaLN": lambda n: 12 + 24 * n,
+    "DiT-Air/{}": lambda n: 12 + 12 * n,
+    "DiT-Air/{}-Lite": lambda n: 16 + 8 * n,
+    "DiT-Air/{}-Lite-full": lambda n: 24,
+}
+LAYERS = {"S": 12, "B": 18, "L": 24, "XL": 30, "XXL": 38}
+
+
+@pytest.mark.parametrize("size", LAYERS)
+@pytest.mark.parametrize("name", TABLE_1)
+def test_dit_airs_formulas_are_exact(name: str, size: str) -> None:
+    layers = LAYERS[size]
+    assert card(name.format(size)).blocks == TABLE_1[name](layers) * (64 * layers) ** 2
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller", "millions"),
+    [
+        ("DiT-Air/B", "DiT-Air/B-Lite", 91),
+        ("DiT-Air/B-Lite", "DiT-Air/B-Lite-full", 181),
+        ("MMDiT/B", "MMDiT/B-shared-AdaLN", 271),
+    ],
+)
+def test_differences_between_printed_models(larger: str, smaller: str, millions: int) -> None:
+    assert card(larger).total - card(smaller).total == pytest.approx(millions * 1e6, abs=1e6)
+
+
+# Printed totals and activated parameters, billions. DiT-Air prints totals of dense models only.
+TEXT_FIGURES = {
+    "DiT-Air/B": (0.321, 0.321),
+    "DiT-Air/B-Lite": (0.230, 0.230),
+    "DiT-Air/B-Lite-full": (0.049, 0.049),
+    "MMDiT/B": (0.902, 0.902),
+    "MMDiT/B-shared-AdaLN": (0.631, 0.631),
+    "DiT-Air/XXL": (2.8, 2.8),
+    "DENSE-M": (8.03, 8.03),
+    "EC-DiT-XL-8E": (2.51, 1.62),
+    "EC-DiT-XL-16E": (3.70, 1.62),
+    "EC-DiT-XL-32E": (None, 1.62),
+    **{f"EC-DiT-XXL-{experts}E": (None, 2.71) for experts in (8, 16, 32)},
+    "EC-DiT-M-64E": (97.21, 8.27),
+}
+
+
+@pytest.mark.parametrize("name", TEXT_FIGURES)
+def test_text_models_come_within_one_percent(name: str) -> None:
+    counted = card(name)
+    pairs = zip((counted.total, counted.activated), (counted.paper_total, counted.paper_activated), strict=True)
+    for (value, paper), typed in zip(pairs, TEXT_FIGURES[name], strict=True):
+        if typed is None:
+            assert paper is None
+        else:
+            assert paper == pytest.approx(typed * 1e9)
+            assert value == pytest.approx(typed * 1e9, rel=0.01)
+
+
+def test_totals_are_the_sum_of_their_parts() -> None:
+    for name in MODELS:
+        counted = card(name)
+        besides = [part for part in (counted.embedders, counted.not_itemised) if part is not None]
+        assert len(besides) == (2 if model_config(name).conditions_on_text else 0)
+        assert counted.total == counted.blocks + sum(besides)
+
+
+def test_what_papers_do_not_itemise_is_one_number_for_each_family() -> None:
+    families = {"PixArt-alpha/": 0, "DiT-Air/": 8e6, "MMDiT/": 32e6, "EC-DiT-": 816e6, "DENSE-": 816e6}
+    for family, millions in families.items():
+        found = {card(name).not_itemised for name in MODELS if name.startswith(family)}
+        assert found == {millions}
+
+
+# EC-DiT: layers, width, experts, and the total that is left of its Table 1 without the experts, in billions.
+EC_DIT = {
+    "XL": (28, 1152, (8, 16, 32), 1.471),
+    "XXL": (38, 1536, (8, 16, 32), 2.355),
+    "3XL": (42, 2304, (8, 16, 32), 4.497),
+    "M": (38, 3072, (64,), 6.840),
+}
+
+
+@pytest.mark.parametrize("size", EC_DIT)
+def test_ec_dit_is_a_dense_model_with_experts_in_every_second_layer(size: str) -> None:
+    layers, dim, counts, dense = EC_DIT[size]
+    feed_forward, expert_layers = 8 * dim**2, layers // 2
+    for experts in counts:
+        counted = card(f"EC-DiT-{size}-{experts}E")
+        without = counted.total - expert_layers * ((experts - 1) * feed_forward + experts * dim)
+        assert without == pytest.approx(dense * 1e9, rel=0.01)
+        assert counted.activated == without + expert_layers * (feed_forward + experts * dim)
+        if size != "M":  # the dense M is deeper
+            assert card(f"DENSE-{size}").total == without
+
+
+def test_what_does_not_add_up_has_a_note_and_no_figure() -> None:
+    noted = {name: model for name, model in MODELS.items() if model.note is not None}
+    assert set(noted) == {"DiT-Air/L-Lite", "EC-DiT-3XL-8E", "EC-DiT-3XL-16E", "EC-DiT-3XL-32E"}
+    assert all(model.paper_total is model.paper_activated is None for model in noted.values())
+    assert card("EC-DiT-3XL-8E").activated == pytest.approx(5.389e9, rel=0.01)  # by the rule, where 5.18 is printed
+    assert card("DiT-Air/L-Lite").total < 0.55e9  # where 0.7 is listed
+
+
+def test_every_figure_of_the_papers_is_tested_here() -> None:
+    race = {f"RaceDiT-B/2-{routing}" for names in TABLE_5.values() for routing in names}
+    printed = {name for name, model in MODELS.items() if model.paper_total or model.paper_activated}
+    assert printed == {*TABLE_4, *race, *TEXT_FIGURES}
+
+
+def test_all_names_build_for_256_pixels() -> None:
     for name, model in MODELS.items():
         assert name == model.name
-        assert (model.config.input_size, model.config.channels, model.config.num_classes) == (32, 4, 1000)
+        text = model.config.conditions_on_text
+        assert (model.config.input_size, model.config.channels) == (32, 8 if text else 4)
+        assert (model.config.num_classes, model.config.text_dim) == ((0, 1024) if text else (1000, None))
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

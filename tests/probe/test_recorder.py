@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,14 +12,19 @@ from leandit.models import Conditioning, DiT
 from leandit.moe import routers
 from leandit.presets import run_config
 from leandit.probe import ComputeRecorder, ComputeTrace
-from leandit.sampling import draw
+from leandit.sampling import LoadedRun, draw
 from leandit.train import SamplingConfig
 
 
 @pytest.fixture
 def model() -> DiT:
     torch.manual_seed(0)
-    model = run_config("tiny", ["model.depth=3", "model.moe.every=2"]).model.complete(32, 3, 2).build().eval()
+    model = (
+        run_config("tiny", ["model.depth=3", "model.moe.every=2"])
+        .model.complete(input_size=32, channels=3, num_classes=2)
+        .build()
+        .eval()
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -65,17 +72,16 @@ def test_recording_changes_nothing_and_leaves_no_hook(model: DiT) -> None:
 
 
 def test_under_guidance_the_conditional_half_is_kept(model: DiT) -> None:
-    objective = build_objective(RectifiedFlowConfig())
+    run = LoadedRun(run_config("tiny"), model, build_objective(RectifiedFlowConfig()), (), 0, Path())
 
-    def experts(scale: float, label: torch.Tensor) -> torch.Tensor:
+    def experts(scale: float, labels: list[int]) -> torch.Tensor:
         settings = SamplingConfig(sampler=EulerConfig(steps=1), guidance=GuidanceConfig(scale=scale))
         with ComputeRecorder(model, batch=2) as recorder:
-            draw(model, objective, label, [0, 1], settings)
+            draw(run, labels, [0, 1], settings)
         return recorder.trace().experts
 
-    label = torch.tensor([0, 1])
-    assert torch.equal(experts(4.0, label), experts(1.0, label))
-    assert not torch.equal(experts(1.0, label), experts(1.0, torch.tensor([-1, -1])))
+    assert torch.equal(experts(4.0, [0, 1]), experts(1.0, [0, 1]))
+    assert not torch.equal(experts(1.0, [0, 1]), experts(1.0, [-1, -1]))
 
 
 def test_calls_at_the_same_time_are_averaged() -> None:

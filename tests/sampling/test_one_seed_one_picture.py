@@ -30,10 +30,9 @@ def awake(tiny_run: Path) -> LoadedRun:
         for parameter in run.model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
         x = torch.randn(4, 3, 32, 32, generator=generator)
-        for block in run.model.blocks:
+        for index, parts in enumerate(run.model.blocks):
             routing = run.model(x, torch.full((4,), 0.5), Conditioning(torch.zeros(4, dtype=torch.long))).routers
-            index = list(run.model.blocks).index(block)
-            block.moe.router.threshold.value.copy_(routing[index].scores.median())
+            parts["moe"].router.threshold.value.copy_(routing[index].scores.median())
     return run
 
 
@@ -41,8 +40,7 @@ def draw_in_batches(run: LoadedRun, size: int, settings: SamplingConfig) -> torc
     parts = []
     for start in range(0, len(LABELS), size):
         part = slice(start, start + size)
-        label = torch.tensor(LABELS[part])
-        parts.append(draw(run.model, run.objective, label, list(range(100, 116))[part], settings))
+        parts.append(draw(run, LABELS[part], list(range(100, 116))[part], settings))
     return torch.cat(parts)
 
 
@@ -73,7 +71,7 @@ def test_the_stochastic_sampler_has_its_noise_from_the_seed_too(tmp_path: Path) 
 def test_label_guidance_and_seed_each_matter(awake: LoadedRun) -> None:
     def one(label: int, seed: int, scale: float = 1.0) -> torch.Tensor:
         settings = SamplingConfig(sampler=EulerConfig(steps=3), guidance=GuidanceConfig(scale=scale))
-        return draw(awake.model, awake.objective, torch.tensor([label]), [seed], settings)
+        return draw(awake, [label], [seed], settings)
 
     base = one(0, 3)
     for other in (one(1, 3), one(0, 4), one(0, 3, 3.0)):
@@ -124,8 +122,7 @@ def test_target_heads_stay_behind_and_change_nothing(tiny_run: Path) -> None:
     assert not run.model.training
     full = run.config.model.build().eval()
     full.load_state_dict(stored)
-    settings = run.config.sampling
-    bare, dressed = (draw(m, run.objective, torch.tensor([0]), [1], settings) for m in (run.model, full))
+    bare, dressed = (draw(replace(run, model=m), [0], [1]) for m in (run.model, full))
     assert torch.equal(bare, dressed)
 
 
@@ -149,6 +146,8 @@ def test_nothing_to_draw_and_impossible_seeds_are_refused(awake: LoadedRun) -> N
         sample(awake, labels=[-1], seeds=[0])
     with pytest.raises(LeanDiTError, match="label '9"):
         sample(awake, labels=["9" * 5000], seeds=[0])
-    unconditional = replace(awake, model=run_config("tiny").model.complete(32, 3, 0).build(), class_names=())
+    unconditional = replace(
+        awake, model=run_config("tiny").model.complete(input_size=32, channels=3, num_classes=0).build(), class_names=()
+    )
     with pytest.raises(LeanDiTError, match="no classes"):
         sample(unconditional, labels=[0], seeds=[0])

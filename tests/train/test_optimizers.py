@@ -17,7 +17,7 @@ from leandit.train.optimizers import build_optimizers, load_optimizer_tensors, o
 
 def tiny_model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return run_config("tiny").model.complete(32, 3, 2).build()
+    return run_config("tiny").model.complete(input_size=32, channels=3, num_classes=2).build()
 
 
 def fill_gradients(model: nn.Module, seed: int) -> None:

@@ -188,7 +188,7 @@ def test_accumulated_gradients_of_a_dense_model_are_those_of_the_whole_batch(tmp
 def test_thresholds_move_once_per_step_whatever_the_accumulation(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path, "train.accumulation=3", "train.activation_checkpointing=true")
     seen: list[float] = []
-    router = trainer.model.blocks[0].moe.router
+    router = next(iter(trainer.model.blocks))["moe"].router
     handle = router.register_forward_hook(lambda m, i, out: seen.append(float(out.cutoff)))
     trainer._train_step(trainer.loader.batch(0))
     handle.remove()
@@ -471,7 +471,7 @@ def test_a_micro_batch_leaves_none_of_its_routing_behind(tmp_path: Path) -> None
         alive.append(sum(mask() is not None for mask in masks))
         masks.append(weakref.ref(output.mask))
 
-    handle = trainer.model.blocks[0].moe.router.register_forward_hook(look)
+    handle = next(iter(trainer.model.blocks))["moe"].router.register_forward_hook(look)
     trainer._train_step(trainer.loader.batch(0))
     handle.remove()
     trainer.metrics.close()

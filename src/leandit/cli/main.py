@@ -68,6 +68,8 @@ def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     sample = commands.add_parser("sample", help="draw pictures from a run", description="Draw pictures from a run.")
     sample.add_argument("folder", metavar="RUN", help="a run's folder, or one of its checkpoints")
     sample.add_argument("--labels", help="classes by number or name, as in 3,7 or heart,cat; default: all")
+    sample.add_argument("--prompts", nargs="+", metavar="TEXT", help='for a text model, as in "red apple, noto emoji"')
+    sample.add_argument("--prompts-file", metavar="FILE", help="prompts from a UTF-8 file, one per line")
     sample.add_argument("--seeds", default="0-15", help="as in 0-63 or 1,5,9 (default: %(default)s)")
     sample.add_argument("--steps", type=int, help="steps of the sampler; default: the run's")
     sample.add_argument("--guidance", type=float, help="scale of the guidance, 1 is none; default: the run's")

@@ -7,44 +7,74 @@ import json
 from dataclasses import asdict
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from leandit.presets import MODELS, ModelCard, model_card
+from leandit.presets.text_models import TEXT_TOKENS
+
+_WIDTH = 114
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print all named models as a table or as JSON."""
+    """Print all named models as two tables, classes and text, or as JSON."""
     cards = [model_card(model) for model in MODELS.values()]
     if options.json:
         print(json.dumps([asdict(card) for card in cards], indent=2))
     else:
-        # Rendered first: rich itself ends the program with 1 when the reader is gone.
-        console = Console()
+        # Rendered first: rich itself ends the program with 1 when the reader is gone. A pipe counts as 80 columns,
+        # where figures would be cut.
+        console = Console(width=max(Console().width, _WIDTH))
         with console.capture() as rendered:
-            console.print(_table(cards))
+            console.print(_class_table([card for card in cards if card.not_itemised is None]))
+            console.print(_text_table([card for card in cards if card.not_itemised is not None]))
         print(rendered.get(), end="")
     return 0
 
 
-def _table(cards: list[ModelCard]) -> Table:
-    table = Table(
-        caption="Parameters are the blocks' weight matrices, as Expert Race counts them (* without routers, as in its "
+def _class_table(cards: list[ModelCard]) -> Table:
+    table = _table(
+        "Parameters are the blocks' weight matrices, as Expert Race counts them (* without routers, as in its "
         "Table 5).\nFLOPs: one forward pass over one 256-pixel picture (32 x 32 latents), two per multiply-add.",
-        caption_justify="left",
+        ("total", "paper", "activated", "paper", "GFLOPs"),
     )
-    table.add_column("model")
-    for title in ("total", "paper", "activated", "paper", "GFLOPs"):
-        table.add_column(title, justify="right")
     for card in cards:
-        table.add_row(
-            card.name + ("" if card.counts_routers else " *"),
-            _billions(card.total),
-            _billions(card.paper_total),
-            _billions(card.activated),
-            _billions(card.paper_activated),
-            f"{card.flops / 1e9:.1f}",
-        )
+        table.add_row(card.name + ("" if card.counts_routers else " *"), *_totals(card), _flops(card))
     return table
+
+
+def _text_table(cards: list[ModelCard]) -> Table:
+    notes = list(dict.fromkeys(card.note for card in cards if card.note is not None))
+    marks = {note: f"[{number}]" for number, note in enumerate(notes, 1)}
+    table = _table(
+        "total = blocks + embedders + not itemised, which is what the papers' totals hold besides: derived from them,\n"
+        "and in EC-DiT's family mostly its text encoder (T5, 670M). "
+        f"FLOPs as above, with {TEXT_TOKENS} text tokens.\n" + "\n".join(f"{marks[note]} {note}" for note in notes),
+        ("blocks", "embedders", "not itemised", "total", "paper", "activated", "paper", "GFLOPs"),
+    )
+    for card in cards:
+        name = card.name if card.note is None else f"{card.name} {marks[card.note]}"
+        parts = (_billions(value) for value in (card.blocks, card.embedders, card.not_itemised))
+        table.add_row(name, *parts, *_totals(card), _flops(card))
+    return table
+
+
+def _table(caption: str, columns: tuple[str, ...]) -> Table:
+    # A note's mark such as [1] is text, not a style of the console's.
+    table = Table(caption=escape(caption), caption_justify="left")
+    table.add_column("model", no_wrap=True)
+    for title in columns:
+        table.add_column(title, justify="right")
+    return table
+
+
+def _totals(card: ModelCard) -> tuple[str, ...]:
+    figures = (card.total, card.paper_total, card.activated, card.paper_activated)
+    return tuple(_billions(value) for value in figures)
+
+
+def _flops(card: ModelCard) -> str:
+    return f"{card.flops / 1e9:.1f}"
 
 
 def _billions(value: float | None) -> str:

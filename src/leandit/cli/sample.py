@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leandit.api import every_pair, label_list, load, sampling_settings
+from leandit.api import choose, every_pair, load, sampling_settings
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
 from leandit.sampling import draw_grid, fits_grid, rows_by_label, sample_batches, save_png, to_image
 from leandit.train.checkpoint import STATE
+from leandit.train.conditioner import Wanted
 from leandit.train.folder import RunFolder
 from leandit.train.manifest import MANIFEST
 
@@ -31,17 +32,18 @@ def run(options: argparse.Namespace) -> int:
         raise LeanDiTError(f"--batch-size {options.batch_size}: must be at least 1")
     loaded = load(options.folder, weights=options.weights)
     names = None if options.labels is None else [part.strip() for part in options.labels.split(",")]
+    prompts = options.prompts if options.prompts_file is None else read_prompts(Path(options.prompts_file))
     settings = sampling_settings(loaded.config.sampling, options.steps, options.guidance)
     build_sampler(settings.sampler, loaded.objective.path)
     out = _out(options.out, loaded.path)
-    chosen = label_list(loaded, names)
-    labels, seeds = every_pair(None if chosen is None else list(dict.fromkeys(chosen)), seeds)
+    chosen = choose(loaded, names, prompts)
+    wanted, seeds = every_pair(None if chosen is None else list(dict.fromkeys(chosen)), seeds)
     with _writing(out):
         # Before the drawing, which may take hours.
         out.mkdir(parents=True, exist_ok=True)
     with SamplingProgress() as progress:
-        batches = sample_batches(loaded, labels, seeds, settings, options.batch_size, progress)
-        shown = _write(batches, labels, seeds, out, loaded.class_names, options.npz)
+        batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress)
+        shown = _write(batches, wanted, seeds, out, loaded.class_names, options.npz)
     print(f"{len(seeds)} pictures and grid.png in {out} (weights of step {loaded.step})")
     if shown < len(seeds):
         print(f"grid.png shows {shown} of the {len(seeds)} pictures: at most 16 rows and 32 columns")
@@ -56,6 +58,21 @@ def _writing(out: Path) -> Iterator[None]:
         raise LeanDiTError(
             f"{out}: the pictures cannot be written: {error.strerror or error}; choose another --out"
         ) from None
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 file that are not empty, one prompt each."""
+    try:
+        lines = path.read_bytes().decode("utf-8").splitlines()
+    except OSError as error:
+        raise LeanDiTError(f"--prompts-file {path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise LeanDiTError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise LeanDiTError(f"--prompts-file {path}: there is no prompt in it; write one per line")
+    return prompts
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -105,34 +122,39 @@ def _default_out(path: Path) -> Path:
 
 def _write(
     batches: Iterable[Tensor],
-    labels: list[int] | None,
+    wanted: Wanted,
     seeds: list[int],
     out: Path,
     class_names: Sequence[str],
     npz: bool,
 ) -> int:
     """Write each picture as soon as its batch is drawn, then the arrays and the grid; return how many it shows."""
-    shown = fits_grid(labels, len(seeds))
+    shown = fits_grid(wanted, len(seeds))
     # Without the arrays, only what the grid shows is held in memory.
     needed = range(len(seeds)) if npz else frozenset(shown)
     kept: dict[int, Tensor] = {}
+    order = {choice: index for index, choice in enumerate(dict.fromkeys(wanted or ()))}
     for index, picture in enumerate(itertools.chain.from_iterable(batches)):
-        prefix = "" if labels is None else f"label-{labels[index]:04d}_"
+        prefix = "" if wanted is None else _prefix(wanted[index], order)
         with _writing(out):
             save_png(to_image(picture), out / f"{prefix}seed-{seeds[index]:06d}.png")
         if index in needed:
             kept[index] = picture.clone()  # a view would keep its whole batch
     with _writing(out):
         if npz:
-            _write_arrays(torch.stack(list(kept.values())).numpy(), labels, seeds, out / "samples.npz")
-        shown_labels = None if labels is None else [labels[index] for index in shown]
-        rows = rows_by_label(torch.stack([kept[index] for index in shown]), shown_labels, class_names)
+            _write_arrays(torch.stack(list(kept.values())).numpy(), wanted, seeds, out / "samples.npz")
+        shown_wanted = None if wanted is None else [wanted[index] for index in shown]
+        rows = rows_by_label(torch.stack([kept[index] for index in shown]), shown_wanted, class_names)
         save_png(draw_grid(rows), out / "grid.png")
     return len(shown)
 
 
-def _write_arrays(pictures: np.ndarray, labels: list[int] | None, seeds: list[int], path: Path) -> None:
+def _prefix(choice: int | str, order: dict[int | str, int]) -> str:
+    return f"prompt-{order[choice]:04d}_" if isinstance(choice, str) else f"label-{choice:04d}_"
+
+
+def _write_arrays(pictures: np.ndarray, wanted: Wanted, seeds: list[int], path: Path) -> None:
     arrays = {"images": pictures, "seeds": np.array(seeds)}
-    if labels is not None:
-        arrays["labels"] = np.array(labels)
+    if wanted is not None:
+        arrays["prompts" if isinstance(wanted[0], str) else "labels"] = np.array(wanted)
     np.savez_compressed(path, allow_pickle=False, **arrays)

@@ -18,11 +18,14 @@ from leandit.data import build_source
 from leandit.errors import LeanDiTError
 from leandit.models import count_parameters, forward_flops, training_memory
 from leandit.presets import run_config
+from leandit.text import build_text_encoder
 from leandit.train import RunConfig
 from leandit.train.checkpoint import list_steps
 from leandit.train.resolve import resolve
 
 _RUNS = Path("runs")
+# What FLOPs are counted with where the model reads text: a short caption.
+_TYPICAL_TEXT_TOKENS = 16
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,7 +81,8 @@ def _number(folder: str, name: str) -> int:
 
 def _dry_run(config: RunConfig) -> int:
     source = build_source(config.data.source)
-    config = resolve(config, source)
+    text = None if config.text is None else build_text_encoder(config.text)
+    config = resolve(config, source, text)
     print(json.dumps(config.model_dump(mode="json"), indent=2))
     with torch.device("meta"):
         parameters = sum(p.numel() for p in config.model.build().parameters())
@@ -91,7 +95,7 @@ def _dry_run(config: RunConfig) -> int:
         bf16=train.precision == "bf16",
         activation_checkpointing=train.activation_checkpointing,
     )
-    flops = 3 * train.batch_size * forward_flops(config.model)
+    flops = 3 * train.batch_size * forward_flops(config.model, _TYPICAL_TEXT_TOKENS)
     print(f"\npictures              {len(source):,} in {len(source.class_names)} classes")
     print(f"parameters            {parameters:,}, of which in the blocks' matrices")
     print(f"                      {count.total:,} in total and {count.activated:,} activated per token")

@@ -72,7 +72,7 @@ def _split_override(text: str) -> tuple[list[str], Any]:
     try:
         return key.split("."), json.loads(value)
     except (ValueError, RecursionError):  # not JSON, a number too long, or nested too deep
-        return key.split("."), None if value in ("None", "none") else {"True": True, "False": False}.get(value, value)
+        return key.split("."), None if value == "None" else {"True": True, "False": False}.get(value, value)
 
 
 def _set(tree: Tree, path: list[str], value: Any) -> None:

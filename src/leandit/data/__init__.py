@@ -1,15 +1,19 @@
 """Pictures for training: sources with random access, and the loader that makes them a stream of batches."""
 
+from leandit.data.captions import Caption
 from leandit.data.class_folder import ClassFolderConfig
 from leandit.data.emoji_pack import EmojiConfig
 from leandit.data.idx import IdxConfig
 from leandit.data.loader import Batch, DataConfig, Loader
 from leandit.data.metadata_folder import MetadataFolderConfig
+from leandit.data.parquet import ParquetConfig
 from leandit.data.source import Example, Source
 from leandit.data.sources import SourceConfig, build_source
+from leandit.data.webdataset import WebDatasetConfig
 
 __all__ = [
     "Batch",
+    "Caption",
     "ClassFolderConfig",
     "DataConfig",
     "EmojiConfig",
@@ -17,7 +21,9 @@ __all__ = [
     "IdxConfig",
     "Loader",
     "MetadataFolderConfig",
+    "ParquetConfig",
     "Source",
     "SourceConfig",
+    "WebDatasetConfig",
     "build_source",
 ]

@@ -67,7 +67,7 @@ class ClassFolderSource:
         """Read picture `index`."""
         file = self._files[index]
         label = self.class_names.index(file.parts[0]) if self.class_names else None
-        return Example(read_picture(self._root / file, self._max_pixels), label, None, file.as_posix())
+        return Example(read_picture(self._root / file, self._max_pixels), label, (), file.as_posix())
 
 
 def open_folder(path: str) -> Path:

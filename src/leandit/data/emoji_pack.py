@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from leandit.config import Config
+from leandit.data.captions import Caption
 from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError, unknown
 
@@ -30,6 +31,9 @@ class EmojiConfig(Config):
     split: Literal["train", "held_out", "all"] = "train"
     # Pictures whose name contains one of these texts are left out.
     exclude_names: tuple[str, ...] = ()
+    # Beside "{name}, {style} emoji" also "a picture of {name}" and "{subcategory}: {name}", drawn 8 : 1 : 1. The
+    # latter two do not say the style.
+    caption_variants: bool = False
 
     @field_validator("classes")
     @classmethod
@@ -42,7 +46,7 @@ class EmojiConfig(Config):
 
 
 class EmojiSource:
-    """The chosen emoji, all in memory; the caption of a picture is "red apple, noto emoji"."""
+    """The chosen emoji, all in memory; the first caption of a picture is "red apple, noto emoji"."""
 
     def __init__(self, config: EmojiConfig) -> None:
         images, records = _read_pack()
@@ -53,6 +57,7 @@ class EmojiSource:
         if not chosen:
             raise LeanDiTError("data.source: no emoji is left; choose more styles or classes, or shorten exclude_names")
         self._images = images[chosen]
+        self._caption_variants = config.caption_variants
         self._records = [records[i] for i in chosen]
         self._labels = [label_of[record["subcategory"]] for record in self._records]
 
@@ -69,7 +74,17 @@ class EmojiSource:
         """Return picture `index` of those chosen, in the order of their code points."""
         record = self._records[index]
         name, style = record["name"], record["style"]
-        return Example(self._images[index], self._labels[index], f"{name}, {style} emoji", f"{name} ({style})")
+        captions = _captions(record) if self._caption_variants else _captions(record)[:1]
+        return Example(self._images[index], self._labels[index], captions, f"{name} ({style})")
+
+
+def _captions(record: Record) -> tuple[Caption, ...]:
+    name = record["name"]
+    return (
+        Caption(f"{name}, {record['style']} emoji", 8.0),
+        Caption(f"a picture of {name}"),
+        Caption(f"{record['subcategory']}: {name}"),
+    )
 
 
 def _read_pack() -> tuple[np.ndarray, list[Record]]:

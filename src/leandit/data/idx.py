@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from leandit.config import Config
+from leandit.data.captions import Caption
 from leandit.data.paths import user_path
 from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError
@@ -79,8 +80,8 @@ class IdxSource:
         """Return picture `index` of the file."""
         image = np.repeat(self._images[index][..., None], 3, axis=2)
         label = None if self._labels is None else int(self._labels[index])
-        text = self.class_names[label] if self._captioned and label is not None else None
-        return Example(image, label, text, f"{self._path.name}[{index}]")
+        captions = (Caption(self.class_names[label]),) if self._captioned and label is not None else ()
+        return Example(image, label, captions, f"{self._path.name}[{index}]")
 
 
 def _read_idx(path: Path, dimensions: int, contents: str) -> np.ndarray:

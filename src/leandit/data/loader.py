@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from leandit.config import Config
+from leandit.data.captions import draw_caption
 from leandit.data.pictures import fit_square, to_channels
 from leandit.data.source import Example, Source
 from leandit.data.sources import SourceConfig
@@ -50,6 +51,7 @@ class Batch:
     """In [-1, 1]: uint8 value v becomes v / 127.5 - 1."""
     labels: Int[Tensor, " batch"] | None
     texts: tuple[str, ...] | None
+    """One caption per picture, drawn by weight among those that it has."""
     indices: tuple[int, ...]
     """The number n of each sample in the run, from 0: the counter for its noise."""
     keys: tuple[str, ...]
@@ -88,7 +90,7 @@ class Loader:
         return Batch(
             images=self._images(examples, indices),
             labels=_labels(examples),
-            texts=_texts(examples),
+            texts=self._texts(examples, indices),
             indices=indices,
             keys=tuple(example.key for example in examples),
         )
@@ -113,6 +115,14 @@ class Loader:
         mirrored = flip > 0 and generator(self._seed, Stream.AUGMENT, n).random() < flip
         return image[:, ::-1] if mirrored else image
 
+    def _texts(self, examples: list[Example], indices: tuple[int, ...]) -> tuple[str, ...] | None:
+        if not all(example.captions for example in examples):
+            return None
+        return tuple(
+            draw_caption(example.captions, generator(self._seed, Stream.CAPTION, n))
+            for example, n in zip(examples, indices, strict=True)
+        )
+
 
 class _Steps:
     """The batches from one step on, as the random-access source that Grain reads."""
@@ -131,11 +141,6 @@ class _Steps:
 def _labels(examples: list[Example]) -> Int[Tensor, " batch"] | None:
     labels = [example.label for example in examples if example.label is not None]
     return torch.tensor(labels, dtype=torch.int64) if len(labels) == len(examples) else None
-
-
-def _texts(examples: list[Example]) -> tuple[str, ...] | None:
-    texts = tuple(example.text for example in examples if example.text is not None)
-    return texts if len(texts) == len(examples) else None
 
 
 def _import_grain() -> Any:

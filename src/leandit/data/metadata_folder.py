@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from leandit.config import Config
+from leandit.data.captions import BadCaption, Caption, kind, parse_captions
 from leandit.data.class_folder import open_folder
 from leandit.data.pictures import PILLOW_MAX_PIXELS, read_picture
 from leandit.data.source import Example, fingerprint
@@ -20,12 +22,15 @@ MAX_REPORTED = 10
 
 
 class MetadataFolderConfig(Config):
-    """A folder with metadata.jsonl; a line is {"file_name": "a/b.png", "text": "a cat", "label": 3}."""
+    """A folder with metadata.jsonl; a line is {"file_name": "a/b.png", "text": "a cat", "label": 3}.
+
+    Several captions are a list of texts, or of {"text": "a cat", "weight": 9} to show some more often than others.
+    """
 
     type: Literal["metadata_folder"] = "metadata_folder"
     # The folder; relative to the current directory, ~ is the home directory.
     path: str
-    # Key of the caption in a line; lines without it anywhere mean a set without captions.
+    # Key of the caption or captions in a line; lines without it anywhere mean a set without captions.
     text_key: str = Field("text", min_length=1)
     # Key of the class in a line: a whole number from 0, or a name.
     label_key: str = Field("label", min_length=1)
@@ -41,7 +46,7 @@ class _Entry:
 
     line: int
     file_name: str
-    text: str | None
+    captions: tuple[Caption, ...]
     label: int | str | None
 
 
@@ -58,7 +63,10 @@ class MetadataFolderSource:
     @property
     def fingerprint(self) -> str:
         """See `Source`."""
-        return fingerprint([entry.file_name, entry.label, entry.text] for entry in self._entries)
+        return fingerprint(
+            [entry.file_name, entry.label, [[caption.text, caption.weight] for caption in entry.captions]]
+            for entry in self._entries
+        )
 
     def __len__(self) -> int:
         """Return the number of lines."""
@@ -69,7 +77,7 @@ class MetadataFolderSource:
         entry = self._entries[index]
         image = read_picture(self._root / entry.file_name, self._max_pixels)
         label = self._number[entry.label] if isinstance(entry.label, str) else entry.label
-        return Example(image, label, entry.text, entry.file_name)
+        return Example(image, label, entry.captions, entry.file_name)
 
 
 class _Reader:
@@ -88,8 +96,8 @@ class _Reader:
         for number, line in enumerate(self._lines(), start=1):
             if line.strip():
                 self._read_line(number, line)
-        self._check_complete("text", self._config.text_key)
-        self._check_complete("label", self._config.label_key)
+        self._check_complete(lambda entry: bool(entry.captions), self._config.text_key)
+        self._check_complete(lambda entry: entry.label is not None, self._config.label_key)
         self._check_one_type()
         if self._problems:
             raise LeanDiTError(self._report())
@@ -114,15 +122,16 @@ class _Reader:
             path = _locate(self._root, record)
             if path in self._first_line:
                 raise _BadLine(f"{record['file_name']!r} is already named in line {self._first_line[path]}")
-            text, label = _text(record, self._config.text_key), _label(record, self._config.label_key)
-        except _BadLine as problem:
+            captions = parse_captions(record.get(self._config.text_key), self._config.text_key)
+            label = _label(record, self._config.label_key)
+        except (_BadLine, BadCaption) as problem:
             self._problems.append(f"line {number}: {problem}")
             return
         self._first_line[path] = number
-        self._entries.append(_Entry(number, record["file_name"], text, label))
+        self._entries.append(_Entry(number, record["file_name"], captions, label))
 
-    def _check_complete(self, field: str, key: str) -> None:
-        without = [entry.line for entry in self._entries if getattr(entry, field) is None]
+    def _check_complete(self, has: Callable[[_Entry], bool], key: str) -> None:
+        without = [entry.line for entry in self._entries if not has(entry)]
         if len(without) < len(self._entries):
             self._problems += [f"line {line}: no {key!r}, though other lines have one" for line in without]
 
@@ -131,7 +140,7 @@ class _Reader:
         if labels:
             first_line, first = labels[0]
             self._problems += [
-                f"line {line}: label {label!r} is {_kind(label)}, but line {first_line} has {_kind(first)}"
+                f"line {line}: label {label!r} is {kind(label)}, but line {first_line} has {kind(first)}"
                 for line, label in labels
                 if type(label) is not type(first)
             ]
@@ -181,34 +190,15 @@ def _locate(root: Path, record: dict[str, Any]) -> Path:
     return path
 
 
-def _text(record: dict[str, Any], key: str) -> str | None:
-    text = record.get(key)
-    if text is not None and not isinstance(text, str):
-        raise _BadLine(f"{key!r} is {_kind(text)}, not a text")
-    return text
-
-
 def _label(record: dict[str, Any], key: str) -> int | str | None:
     label = record.get(key)
     if label is None or isinstance(label, str):
         return label
     if not isinstance(label, int) or isinstance(label, bool):
-        raise _BadLine(f"{key!r} is {_kind(label)}; a label is a whole number or a name")
+        raise _BadLine(f"{key!r} is {kind(label)}; a label is a whole number or a name")
     if not 0 <= label < MAX_CLASSES:
         raise _BadLine(f"label {label} is out of range: labels are 0 to {MAX_CLASSES - 1}")
     return label
-
-
-def _kind(value: object) -> str:
-    names = {
-        bool: "true or false",
-        int: "a number",
-        float: "a fraction",
-        str: "a text",
-        list: "a list",
-        dict: "an object",
-    }
-    return names[type(value)]
 
 
 def _class_names(path: Path, entries: list[_Entry], given: tuple[str, ...] | None) -> tuple[str, ...]:

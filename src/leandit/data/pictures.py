@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,31 +18,40 @@ PILLOW_MAX_PIXELS = 89_478_485
 
 
 def read_picture(path: Path, max_pixels: int = PILLOW_MAX_PIXELS) -> np.ndarray:
+    """Return the picture in a file as `decode_picture` does; a file that is missing is a LeanDiTError too."""
+    try:
+        with path.open("rb") as file:
+            return decode_picture(file, str(path), max_pixels)
+    except FileNotFoundError:
+        raise LeanDiTError(f"{path}: no such picture; restore it, or remove it from the data set") from None
+    except OSError as error:
+        raise LeanDiTError(f"{path}: cannot be read: {error}") from None
+
+
+def decode_picture(file: BinaryIO, name: str, max_pixels: int = PILLOW_MAX_PIXELS) -> np.ndarray:
     """Return the picture (its first frame) as uint8 RGB [height, width, 3], upright by its EXIF orientation.
 
     Transparency is composited on white; 16-bit grey is scaled to 8 bits; CMYK and palettes become RGB. A file
-    that is missing, truncated, of another format or larger than `max_pixels` is a LeanDiTError that names it.
+    that is truncated, of another format or larger than `max_pixels` is a LeanDiTError that gives `name`.
     """
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            _check_size(path, picture, max_pixels)
+        with Image.open(file, formats=FORMATS) as picture:
+            _check_size(name, picture, max_pixels)
             picture.load()
-            return np.asarray(_to_rgb(path, ImageOps.exif_transpose(picture)))
+            return np.asarray(_to_rgb(name, ImageOps.exif_transpose(picture)))
     except LeanDiTError:
         raise
-    except FileNotFoundError:
-        raise LeanDiTError(f"{path}: no such picture; restore it, or remove it from the data set") from None
     except Image.DecompressionBombError:
         raise LeanDiTError(
-            f"{path}: far too many pixels, as in a decompression bomb; shrink or remove the picture"
+            f"{name}: far too many pixels, as in a decompression bomb; shrink or remove the picture"
         ) from None
     except Image.UnidentifiedImageError:
         raise LeanDiTError(
-            f"{path}: {_what_instead(path)} ({', '.join(FORMATS)} are read); replace or remove the file"
+            f"{name}: {_what_instead(file)} ({', '.join(FORMATS)} are read); replace or remove the file"
         ) from None
     # On damaged bytes Pillow's decoders raise a dozen kinds of error, struct.error and IndexError too.
     except Exception as error:
-        raise LeanDiTError(f"{path}: damaged or truncated picture ({error}); replace or remove the file") from None
+        raise LeanDiTError(f"{name}: damaged or truncated picture ({error}); replace or remove the file") from None
 
 
 def fit_square(image: np.ndarray, size: int) -> np.ndarray:
@@ -63,31 +74,31 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).convert("L"))[..., None]
 
 
-def _check_size(path: Path, picture: Image.Image, max_pixels: int) -> None:
+def _check_size(name: str, picture: Image.Image, max_pixels: int) -> None:
     width, height = picture.size
     if width * height > max_pixels:
         raise LeanDiTError(
-            f"{path}: {width} x {height} pixels are more than max_pixels={max_pixels}; "
+            f"{name}: {width} x {height} pixels are more than max_pixels={max_pixels}; "
             f"shrink or remove the picture, or raise max_pixels (at most {PILLOW_MAX_PIXELS})"
         )
 
 
-def _to_rgb(path: Path, picture: Image.Image) -> Image.Image:
+def _to_rgb(name: str, picture: Image.Image) -> Image.Image:
     if picture.mode.startswith(("I", "F")):
-        return _from_deep_grey(path, picture)
+        return _from_deep_grey(name, picture)
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
     return picture.convert("RGB")
 
 
-def _from_deep_grey(path: Path, picture: Image.Image) -> Image.Image:
+def _from_deep_grey(name: str, picture: Image.Image) -> Image.Image:
     """Scale 0..65535 to 0..255; Pillow's own conversion would clip at 255 instead."""
     values = np.asarray(picture)
     if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise LeanDiTError(f"{path}: 32-bit pictures are not read; save it with 8 or 16 bits per channel")
+        raise LeanDiTError(f"{name}: 32-bit pictures are not read; save it with 8 or 16 bits per channel")
     return Image.fromarray(np.rint(values / 257.0).astype(np.uint8)).convert("RGB")
 
 
-def _what_instead(path: Path) -> str:
-    return "empty file" if path.stat().st_size == 0 else "not a picture of a known format"
+def _what_instead(file: BinaryIO) -> str:
+    return "empty file" if file.seek(0, os.SEEK_END) == 0 else "not a picture of a known format"

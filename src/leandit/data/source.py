@@ -10,16 +10,24 @@ from typing import Protocol
 
 import numpy as np
 
+from leandit.data.captions import Caption
+
 
 @dataclass(frozen=True)
 class Example:
-    """One picture: uint8 RGB [height, width, 3], with its class number, its caption, or neither."""
+    """One picture: uint8 RGB [height, width, 3], with its class number, its captions, or neither."""
 
     image: np.ndarray
     label: int | None
-    text: str | None
+    captions: tuple[Caption, ...]
+    """One is drawn whenever the picture is shown; empty when there are none."""
     key: str
     """Name of the picture for messages, such as its path inside the folder."""
+
+    @property
+    def text(self) -> str | None:
+        """Return the first caption, or None."""
+        return self.captions[0].text if self.captions else None
 
 
 class Source(Protocol):

@@ -10,14 +10,15 @@ from leandit.data.class_folder import ClassFolderConfig, ClassFolderSource
 from leandit.data.emoji_pack import EmojiConfig, EmojiSource
 from leandit.data.idx import IdxConfig, IdxSource
 from leandit.data.metadata_folder import MetadataFolderConfig, MetadataFolderSource
+from leandit.data.parquet import ParquetConfig, ParquetSource
 from leandit.data.source import Source
+from leandit.data.webdataset import WebDatasetConfig, WebDatasetSource
 
-SourceConfig = Annotated[
-    EmojiConfig | ClassFolderConfig | MetadataFolderConfig | IdxConfig, Field(discriminator="type")
-]
+AnySourceConfig = EmojiConfig | ClassFolderConfig | MetadataFolderConfig | IdxConfig | WebDatasetConfig | ParquetConfig
+SourceConfig = Annotated[AnySourceConfig, Field(discriminator="type")]
 
 
-def build_source(config: EmojiConfig | ClassFolderConfig | MetadataFolderConfig | IdxConfig) -> Source:
+def build_source(config: AnySourceConfig) -> Source:
     """Open the source: paths, metadata and headers are checked now, pixels when they are read."""
     match config:
         case EmojiConfig():
@@ -28,3 +29,7 @@ def build_source(config: EmojiConfig | ClassFolderConfig | MetadataFolderConfig 
             return MetadataFolderSource(config)
         case IdxConfig():
             return IdxSource(config)
+        case WebDatasetConfig():
+            return WebDatasetSource(config)
+        case ParquetConfig():
+            return ParquetSource(config)

@@ -1,15 +1,29 @@
 """Backbones: one complete file each, all of the form `Backbone(x, t, cond) -> BackboneOutput`."""
 
+from leandit.models.backbone import Backbone, BackboneConfig
 from leandit.models.cost import ParameterCount, count_parameters, forward_flops, training_memory
 from leandit.models.dit import DiT, DiTConfig
+from leandit.models.dit_air import DiTAir, DiTAirConfig
+from leandit.models.mmdit import MMDiT, MMDiTConfig
+from leandit.models.pixart import PixArt, PixArtConfig
 from leandit.models.records import BackboneOutput, Conditioning
+from leandit.models.registry import ModelConfig
 
 __all__ = [
+    "Backbone",
+    "BackboneConfig",
     "BackboneOutput",
     "Conditioning",
     "DiT",
+    "DiTAir",
+    "DiTAirConfig",
     "DiTConfig",
+    "MMDiT",
+    "MMDiTConfig",
+    "ModelConfig",
     "ParameterCount",
+    "PixArt",
+    "PixArtConfig",
     "count_parameters",
     "forward_flops",
     "training_memory",

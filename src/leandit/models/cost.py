@@ -6,73 +6,119 @@ from dataclasses import dataclass
 
 import torch
 
-from leandit.models.dit import DiTConfig
+from leandit.models.backbone import BackboneConfig
+from leandit.models.dit_air import DiTAirConfig
+from leandit.models.mmdit import MMDiTConfig
+from leandit.models.pixart import PixArtConfig
 
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Weight matrices of the blocks, as in the paper: no biases, no embeddings, no target heads.
+    """Weight matrices of the blocks with their modulation, as the papers count: no biases, no target heads.
 
-    `activated` counts k of the E experts. `router` is the share of the routers in both.
+    `activated` counts k of the E experts. `router` is the share of the routers in both. `embedders` are the weight
+    matrices outside the blocks: patches, time, label or text, and the output.
 
-    Reference: Expert Race, Table 4; Table 5 leaves the routers out.
+    Reference: Expert Race, Table 4 (Table 5 leaves the routers out); DiT-Air, Table 1.
     """
 
     total: int
     activated: int
     router: int
+    embedders: int
 
 
-def count_parameters(config: DiTConfig) -> ParameterCount:
+def count_parameters(config: BackboneConfig) -> ParameterCount:
     """Count on the model itself, built on the meta device."""
     with torch.device("meta"):
         model = config.build()
-    total = activated = router = 0
-    for name, parameter in model.blocks.named_parameters():
+    total = activated = router = embedders = 0
+    for name, parameter in model.named_parameters():
         if (not name.endswith("weight") and ".experts.w" not in name) or ".target_head." in name or parameter.ndim < 2:
             continue
         size = parameter.numel()
+        if not name.startswith("blocks."):
+            embedders += size
+            continue
         total += size
         router += size if ".router." in name else 0
         if ".experts." in name and config.moe is not None:
             size = size * config.moe.k // config.moe.num_experts
         activated += size
-    return ParameterCount(total, activated, router)
+    return ParameterCount(total, activated, router, embedders)
 
 
-def forward_flops(config: DiTConfig) -> int:
+def forward_flops(config: BackboneConfig, text_tokens: int = 0) -> int:
     """Return the FLOPs of one forward pass over one picture, two per multiply-add, matrix products only.
 
-    Per block and picture of L tokens: 8 L d² + 4 L² d for attention, 4 L d h for the feed-forward of hidden width
-    h (k experts of width h / split with experts), 2 L (d² + d E) for the two-layer router, 12 d² for the
-    modulation; embeddings and the output layer come on top.
+    Per block and picture of L tokens: 8 L d² + 4 L² d for self-attention, 4 L d h for the feed-forward of hidden
+    width h (k experts of width h / split with experts), 2 L (d² + d E) for the two-layer router, 2 d² for each
+    modulation vector; embeddings and the output layer come on top. Cross-attention to T text tokens adds
+    4 L d² + 4 T d_text d + 4 L T d; one stream over text and image has L + T tokens, and so have two streams.
     """
     if config.input_size is None or config.channels is None:
-        raise ValueError("FLOPs need input_size and channels: see DiTConfig.complete")
-    d = config.dim
-    tokens = (config.input_size // config.patch_size) ** 2
-    patch_in = config.channels * config.patch_size**2
+        raise ValueError("FLOPs need input_size and channels: see BackboneConfig.complete")
+    blocks = sum(_block_flops(config, index, text_tokens) for index in range(config.depth))
+    return _patch_flops(config) + _condition_flops(config, text_tokens) + blocks
+
+
+def _patch_flops(config: BackboneConfig) -> int:
+    """Patches to tokens and back, and the final modulation, for which adaLN-single has no weights."""
+    patch_in = (config.channels or 0) * config.patch_size**2
     patch_out = patch_in * (2 if config.learned_sigma else 1)
-    once = 2 * tokens * d * (patch_in + patch_out) + 2 * (256 * d + d * d) + 2 * 2 * d * d
-    blocks = sum(_block_flops(config, index, tokens) for index in range(config.depth))
-    return once + blocks
+    modulation = 0 if isinstance(config, PixArtConfig) and config.adaln == "single" else 4 * config.dim**2
+    return 2 * config.grid**2 * config.dim * (patch_in + patch_out) + modulation
 
 
-def _block_flops(config: DiTConfig, index: int, tokens: int) -> int:
+def _condition_flops(config: BackboneConfig, text_tokens: int) -> int:
+    """The two-layer networks of time, pooled text and text tokens."""
     d = config.dim
-    attention = 8 * tokens * d * d + 4 * tokens * tokens * d
-    modulation = 12 * d * d
-    if config.moe is None or not config.moe.in_block(index):
-        return attention + modulation + 4 * tokens * d * config.hidden
-    moe = config.moe
+    sinusoids = (config.time_dim or d) if isinstance(config, PixArtConfig) else 256
+    flops = 2 * d * (sinusoids + d)
+    if isinstance(config, MMDiTConfig | DiTAirConfig):
+        flops += 2 * d * ((config.pooled_dim or 0) + d)
+    if config.conditions_on_text and not (isinstance(config, PixArtConfig) and not config.project_text):
+        flops += 2 * text_tokens * d * ((config.text_dim or 0) + d)
+    return flops
+
+
+def _block_flops(config: BackboneConfig, index: int, text_tokens: int) -> int:
+    d, tokens = config.dim, config.grid**2
+    feed_forward = _feed_forward_flops(config, index, tokens)
+    if isinstance(config, MMDiTConfig | DiTAirConfig):
+        joint = tokens + text_tokens
+        text = 4 * text_tokens * d * config.hidden if index < config.depth - 1 else 0
+        return 8 * joint * d * d + 4 * joint * joint * d + 24 * d * d + feed_forward + text
+    if isinstance(config, PixArtConfig):
+        return _pixart_attention_flops(config, index, text_tokens) + feed_forward
+    return 8 * tokens * d * d + 4 * tokens * tokens * d + 12 * d * d + feed_forward
+
+
+def _pixart_attention_flops(config: PixArtConfig, index: int, text_tokens: int) -> int:
+    """Self-attention, cross-attention and modulation, which layers that share it compute once."""
+    d, tokens = config.dim, config.grid**2
+    kv = d * (config.kv_heads or config.heads) // config.heads
+    width = d if config.project_text else config.text_dim or 0
+    own = 2 * tokens * (2 * d * d + 2 * d * kv) + 4 * tokens * tokens * d
+    cross = 4 * tokens * d * d + 4 * text_tokens * width * kv + 4 * tokens * text_tokens * d
+    shared = config.adaln == "single" or config.sharing != "none"
+    vectors = 6 if config.adaln == "single" else 4
+    return own + cross + (0 if shared and index else 2 * vectors * d * d)
+
+
+def _feed_forward_flops(config: BackboneConfig, index: int, tokens: int) -> int:
+    d, moe = config.dim, config.moe
+    if moe is None or not moe.in_block(index):
+        return 4 * tokens * d * config.hidden
     experts = moe.k + (1 if moe.shared_expert else 0)
-    feed_forward = 4 * tokens * d * moe.expert_hidden(config.hidden) * experts
     hidden_layer = d * d if moe.router == "mlp" else 0
-    return attention + modulation + feed_forward + 2 * tokens * (hidden_layer + d * moe.num_experts)
+    return 4 * tokens * d * moe.expert_hidden(config.hidden) * experts + 2 * tokens * (
+        hidden_layer + d * moe.num_experts
+    )
 
 
 def training_memory(
-    parameters: int, config: DiTConfig, micro_batch: int, *, bf16: bool, activation_checkpointing: bool
+    parameters: int, config: BackboneConfig, micro_batch: int, *, bf16: bool, activation_checkpointing: bool
 ) -> int:
     """Return a rough estimate of the bytes that a training step needs, beside what Python and torch take.
 

@@ -2,36 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from leandit.moe import RouterOutput
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a picture is asked to show; absent parts are None. A negative label means "no label"."""
+    """What a picture is asked to show; absent parts are None.
+
+    A negative label means "no label". `text_mask` is True where there is a token; text is padded behind its end.
+    `pooled` is one vector for the whole text.
+    """
 
     label: Int[Tensor, " batch"] | None = None
+    text: Float[Tensor, "batch text_tokens text_dim"] | None = None
+    text_mask: Bool[Tensor, "batch text_tokens"] | None = None
+    pooled: Float[Tensor, "batch pooled_dim"] | None = None
 
     def stack(self, other: Conditioning) -> Conditioning:
-        """Return both along the batch, this one first; guidance evaluates them in one pass."""
-        if self.label is None or other.label is None:
-            return Conditioning()
-        return Conditioning(torch.cat([self.label, other.label]))
+        """Return both along the batch, this one first; guidance evaluates them in one pass. Shorter text is padded."""
+        length = max((c.text.shape[1] for c in (self, other) if c.text is not None), default=0)
+        return Conditioning(
+            _cat(self.label, other.label),
+            _cat(_pad(self.text, length, (0, 0)), _pad(other.text, length, (0, 0))),
+            _cat(_pad(self._full_mask(), length, ()), _pad(other._full_mask(), length, ())),
+            _cat(self.pooled, other.pooled),
+        )
+
+    def _full_mask(self) -> Tensor | None:
+        """The mask of the text, also where it was left out because all of the text counts."""
+        if self.text is None or self.text_mask is not None:
+            return self.text_mask
+        return torch.ones(self.text.shape[:2], dtype=torch.bool, device=self.text.device)
 
     def null(self) -> Conditioning:
-        """Return the unconditional twin."""
+        """Return the unconditional twin of a labelled condition."""
         return Conditioning(None if self.label is None else torch.full_like(self.label, -1))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
+        """Return a copy with `change` applied to every part that is there, such as a move to another device."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return Conditioning(*(None if value is None else change(value) for value in values))
 
 
 @dataclass(frozen=True)
 class BackboneOutput:
-    """A backbone's raw prediction, in the shape of its input or with twice its channels for a learned variance,
-    and the routers' outputs, one per MoE layer in order of depth (empty for a dense model)."""
+    """What a backbone returns.
+
+    `prediction` is raw, in the shape of the input or with twice its channels for a learned variance; `routers` holds
+    the routers' outputs, one per layer with experts in order of depth (none for a dense model).
+    """
 
     prediction: Float[Tensor, "batch out_channels height width"]
     routers: tuple[RouterOutput, ...]
+
+
+def _cat(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return None if one is None or other is None else torch.cat([one, other])
+
+
+def _pad(value: Tensor | None, length: int, before: tuple[int, ...]) -> Tensor | None:
+    return None if value is None else F.pad(value, (*before, 0, length - value.shape[1]))

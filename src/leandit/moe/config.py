@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from leandit.config import Config, one_of
 from leandit.moe.gate import GATES
-from leandit.moe.strategies import STRATEGIES
+from leandit.moe.strategies import GROUPED, STRATEGIES
 
 
 class MoEConfig(Config):
@@ -20,6 +20,12 @@ class MoEConfig(Config):
 
     # Which scores compete with one another: see `leandit.moe.strategies`.
     strategy: one_of(STRATEGIES) = "expert_race"  # type: ignore[valid-type]
+    # Expert choice in training: experts choose among so many consecutive tokens of the batch, whatever pictures
+    # they are from; null is each picture's tokens. EC-DiT: 1024.
+    group_tokens: int | None = Field(None, ge=1)
+    # The same in evaluation and sampling. With null a picture does not depend on those that it is drawn with; with
+    # a number it does, unless groups happen to be whole pictures. EC-DiT: 512, two pictures.
+    inference_group_tokens: int | None = Field(None, ge=1)
     # What turns logits into scores, before the selection.
     gate: one_of(GATES) = "identity"  # type: ignore[valid-type]
     # Mean number of experts per token.
@@ -45,6 +51,9 @@ class MoEConfig(Config):
             raise ValueError(f"k = {self.k} is more than num_experts = {self.num_experts}")
         if self.router == "linear" and self.per_layer_regularisation:
             raise ValueError("a linear router has no hidden layer: set per_layer_regularisation=false or router=mlp")
+        for key in ("group_tokens", "inference_group_tokens"):
+            if getattr(self, key) is not None and self.strategy not in GROUPED:
+                raise ValueError(f"{key} is for strategy=expert_choice; with {self.strategy} leave it null")
         return self
 
     def expert_hidden(self, dense_hidden: int) -> int:

@@ -63,7 +63,9 @@ class Router(nn.Module):
         scores = GATES[self.config.gate](logits)
         cutoff = None
         if self.training or not self.spans_samples:
-            mask, row_cutoff = select_mask(scores, strategy=self.config.strategy, k=self.config.k)
+            c = self.config
+            group_tokens = c.group_tokens if self.training else c.inference_group_tokens
+            mask, row_cutoff = select_mask(scores, strategy=c.strategy, k=c.k, group_tokens=group_tokens)
             if self.training and self.spans_samples:
                 cutoff = self.threshold.reduce(row_cutoff)
         else:

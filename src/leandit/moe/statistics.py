@@ -51,7 +51,7 @@ def _reduce(records: Sequence[RouterStats]) -> RouterStats:
 
 
 def routers(model: nn.Module) -> Iterable[tuple[str, Router]]:
-    """Yield (name, router) for every MoE layer, in the order of the model's router outputs."""
+    """Yield (name, router) in order of depth; one router for all layers if these share it."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, Router))
 
 

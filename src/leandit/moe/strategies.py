@@ -15,9 +15,13 @@ Where k L / E (k B L / E) is no whole number, every row keeps its floor, and the
 go to the rows whose next-best scores are the highest: within a sample for expert choice, so that samples stay
 independent.
 
+Expert choice can also run over groups of so many consecutive tokens of the flattened batch: the pool is then a group
+of G tokens, whatever samples they come from, and each expert keeps k G / E of them. Tokens that fill no whole group
+at the end of the batch are one shorter group, whose experts keep their share of it.
+
 Legend: B batch, L tokens, E experts, R rows, P pool.
 
-Reference: Expert Race, Figure 3 and Table 6.
+Reference: Expert Race, Figure 3 and Table 6; EC-DiT (arXiv 2410.02098), section 3.1 for groups.
 """
 
 from __future__ import annotations
@@ -57,23 +61,27 @@ STRATEGIES: dict[str, Strategy] = {
     "le_choice": Strategy("B", "LE"),
     "expert_race": Strategy("", "BLE"),
 }
+# The strategies whose pool can be a group of tokens instead.
+GROUPED = ("expert_choice",)
 
 
-def select(scores: Float[Tensor, "batch tokens experts"], *, strategy: str, k: int) -> Assignment:
+def select(
+    scores: Float[Tensor, "batch tokens experts"], *, strategy: str, k: int, group_tokens: int | None = None
+) -> Assignment:
     """Return the B*L*k pairs that win under `strategy`, ties broken deterministically (earlier positions win).
 
     `scores` are gated, `k` is the mean number of experts per token, 1 <= k <= E. Raises LeanDiTError for an unknown
-    strategy or a k out of range.
+    strategy, a k out of range, or groups with a strategy that has none.
 
     Reference: Expert Race, Table 6.
     """
-    mask, _ = select_mask(scores, strategy=strategy, k=k)
+    mask, _ = select_mask(scores, strategy=strategy, k=k, group_tokens=group_tokens)
     return Assignment.from_mask(scores, mask)
 
 
 @torch.no_grad()
 def select_mask(
-    scores: Float[Tensor, "batch tokens experts"], *, strategy: str, k: int
+    scores: Float[Tensor, "batch tokens experts"], *, strategy: str, k: int, group_tokens: int | None = None
 ) -> tuple[Bool[Tensor, "batch tokens experts"], Float[Tensor, " rows"]]:
     """Return the mask of the selected pairs, and the smallest kept score of each row (what thresholds track)."""
     if strategy not in STRATEGIES:
@@ -82,6 +90,8 @@ def select_mask(
         raise LeanDiTError(
             f"k = {k} experts per token: must be between 1 and the number of experts, {scores.shape[-1]}"
         )
+    if group_tokens is not None:
+        return _select_in_groups(scores, strategy, k, group_tokens)
     rule = STRATEGIES[strategy]
     order = [_AXES.index(axis) for axis in rule.rows + rule.pool]
     permuted = scores.permute(order)
@@ -93,6 +103,21 @@ def select_mask(
     mask_RP, cutoff_R = pooled_topk(scores_RP, _budgets(scores_RP, groups, scores.shape[0] * scores.shape[1] * k))
     inverse = torch.tensor(order).argsort().tolist()
     return mask_RP.reshape(permuted.shape).permute(inverse), cutoff_R
+
+
+def _select_in_groups(
+    scores: Float[Tensor, "batch tokens experts"], strategy: str, k: int, group_tokens: int
+) -> tuple[Bool[Tensor, "batch tokens experts"], Float[Tensor, " rows"]]:
+    """Select as if every group were a sample of its own."""
+    if strategy not in GROUPED:
+        raise LeanDiTError(f"strategy {strategy} has no groups of tokens: leave group_tokens out, or use expert_choice")
+    num_experts = scores.shape[-1]
+    scores_TE = scores.reshape(-1, num_experts)
+    whole = scores_TE.shape[0] // group_tokens * group_tokens
+    full, rest = scores_TE[:whole].reshape(-1, group_tokens, num_experts), scores_TE[None, whole:]
+    selected = [select_mask(part, strategy=strategy, k=k) for part in (full, rest)]
+    mask = torch.cat([mask.reshape(-1, num_experts) for mask, _ in selected]).reshape(scores.shape)
+    return mask, torch.cat([cutoff for _, cutoff in selected])
 
 
 def _budgets(scores_RP: Float[Tensor, "rows pool"], groups: int, total: int) -> Int[Tensor, " rows"]:

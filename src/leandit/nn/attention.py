@@ -1,34 +1,88 @@
-"""Multi-head self-attention."""
+"""Multi-head self-attention and cross-attention."""
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from leandit.nn.linear import Linear
-from leandit.ops import attention
+from leandit.ops import attention, row_stable_linear
 from leandit.ops.attention import AttentionImpl
 
 
 class SelfAttention(nn.Module):
     """softmax(q kᵀ / sqrt(head_dim)) v over all tokens of a sample, with optional RMS normalisation of q and k.
 
-    Reference: DiT (arXiv 2212.09748); qk-norm as in SD3 (arXiv 2403.03206).
+    With `kv_heads` below `heads` each head of keys and values serves heads / kv_heads heads of queries in turn.
+
+    Reference: DiT (arXiv 2212.09748); qk-norm as in SD3 (arXiv 2403.03206); grouped queries as in GQA
+    (arXiv 2305.13245).
     """
 
-    def __init__(self, dim: int, heads: int, qk_norm: bool, norm_eps: float, impl: AttentionImpl) -> None:
+    def __init__(
+        self, dim: int, heads: int, qk_norm: bool, norm_eps: float, impl: AttentionImpl, kv_heads: int | None = None
+    ) -> None:
         super().__init__()
         self.heads = heads
+        self.kv_heads = kv_heads or heads
+        self.head_dim = dim // heads
         self.impl = impl
-        self.qkv = Linear(dim, 3 * dim)
+        self.qkv = Linear(dim, (heads + 2 * self.kv_heads) * self.head_dim)
         self.proj = Linear(dim, dim)
-        head_dim = dim // heads
-        self.q_norm = nn.RMSNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
 
     def forward(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        batch, tokens, dim = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, dim // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        y = attention(self.q_norm(q), self.k_norm(k), v, self.impl)
-        return self.proj(y.transpose(1, 2).reshape(batch, tokens, dim))
+        qkv = _split_heads(self.qkv(x), self.head_dim)
+        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        return self.proj(_join_heads(attention(self.q_norm(q), self.k_norm(k), v, self.impl)))
+
+
+class CrossAttention(nn.Module):
+    """softmax(q kᵀ / sqrt(head_dim)) v with queries from a sample's tokens, keys and values from its text.
+
+    `text_dim` is the text's width. `kv_heads` and `qk_norm` are as in `SelfAttention`.
+
+    Reference: PixArt-alpha (arXiv 2310.00426), section 2.3; grouped queries as in EC-DiT (arXiv 2410.02098).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        text_dim: int,
+        heads: int,
+        qk_norm: bool,
+        norm_eps: float,
+        impl: AttentionImpl,
+        kv_heads: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.kv_heads = kv_heads or heads
+        self.head_dim = dim // heads
+        self.impl = impl
+        self.q = Linear(dim, dim)
+        self.kv = Linear(text_dim, 2 * self.kv_heads * self.head_dim)
+        self.proj = Linear(dim, dim)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        text: Float[Tensor, "batch text_tokens text_dim"],
+        text_mask: Bool[Tensor, "batch text_tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Attend to the text where `text_mask` is True (all of it without one); every text needs one token."""
+        q = _split_heads(self.q(x), self.head_dim)
+        # Prompts can be shorter than the rows that a matrix library needs to compute each in the same way.
+        kv = row_stable_linear(text.flatten(0, 1), self.kv.weight, self.kv.bias).unflatten(0, text.shape[:2])
+        k, v = _split_heads(kv, self.head_dim).chunk(2, dim=1)
+        return self.proj(_join_heads(attention(self.q_norm(q), self.k_norm(k), v, self.impl, text_mask)))
+
+
+def _split_heads(x: Float[Tensor, "batch tokens dim"], head_dim: int) -> Float[Tensor, "batch heads tokens head_dim"]:
+    return x.unflatten(2, (-1, head_dim)).transpose(1, 2)
+
+
+def _join_heads(x: Float[Tensor, "batch heads tokens head_dim"]) -> Float[Tensor, "batch tokens dim"]:
+    return x.transpose(1, 2).flatten(2)

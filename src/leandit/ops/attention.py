@@ -1,6 +1,6 @@
 """Scaled dot-product attention with a choice of backend.
 
-Legend: B batch, H heads, L tokens, D head dim.
+Legend: B batch, H heads, G heads of keys and values, L tokens, S keys, D head dim.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,20 +20,28 @@ _MATH_MAX_TOKENS = 256
 
 def attention(
     q_BHLD: Float[Tensor, "batch heads tokens head_dim"],
-    k_BHLD: Float[Tensor, "batch heads keys head_dim"],
-    v_BHLD: Float[Tensor, "batch heads keys head_dim"],
+    k_BGSD: Float[Tensor, "batch kv_heads keys head_dim"],
+    v_BGSD: Float[Tensor, "batch kv_heads keys head_dim"],
     impl: AttentionImpl = "auto",
+    mask_BS: Bool[Tensor, "batch keys"] | None = None,
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Return softmax(q kᵀ / sqrt(head_dim)) v.
+    """Return softmax(q kᵀ / sqrt(head_dim)) v over the keys where the mask is True (all without a mask).
 
-    `math` is plain matrix products, `sdpa` torch's fused kernel, `auto` takes `math` for short sequences in low
-    precision on a CPU and `sdpa` elsewhere.
+    With fewer key heads than query heads each key head serves heads / kv_heads queries in turn (grouped-query
+    attention). Every row of the mask needs one True. `math` is plain matrix products, `sdpa` torch's fused kernel,
+    `auto` takes `math` for short sequences in low precision on a CPU and `sdpa` elsewhere.
     """
+    if k_BGSD.shape[1] != q_BHLD.shape[1]:
+        repeats = q_BHLD.shape[1] // k_BGSD.shape[1]
+        k_BGSD, v_BGSD = k_BGSD.repeat_interleave(repeats, 1), v_BGSD.repeat_interleave(repeats, 1)
     if impl == "auto":
         low = torch.is_autocast_enabled("cpu") or q_BHLD.dtype == torch.bfloat16
-        short = max(q_BHLD.shape[-2], k_BHLD.shape[-2]) <= _MATH_MAX_TOKENS
+        short = max(q_BHLD.shape[-2], k_BGSD.shape[-2]) <= _MATH_MAX_TOKENS
         impl = "math" if q_BHLD.device.type == "cpu" and low and short else "sdpa"
+    mask_B11S = None if mask_BS is None else mask_BS[:, None, None]
     if impl == "sdpa":
-        return F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD)
-    scores_BHLL = (q_BHLD * q_BHLD.shape[-1] ** -0.5) @ k_BHLD.transpose(-1, -2)
-    return scores_BHLL.softmax(-1) @ v_BHLD
+        return F.scaled_dot_product_attention(q_BHLD, k_BGSD, v_BGSD, mask_B11S)
+    scores_BHLS = (q_BHLD * q_BHLD.shape[-1] ** -0.5) @ k_BGSD.transpose(-1, -2)
+    if mask_B11S is not None:
+        scores_BHLS = scores_BHLS.masked_fill(~mask_B11S, -torch.inf)
+    return scores_BHLS.softmax(-1) @ v_BGSD

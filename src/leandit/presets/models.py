@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leandit.errors import unknown
-from leandit.models import DiTConfig, count_parameters, forward_flops
+from leandit.models import BackboneConfig, DiTConfig, count_parameters, forward_flops
 from leandit.moe import MoEConfig
+from leandit.presets import text_models
 
 # depth, dim, heads. S is DiT's; B, L and XL are DiT's and Expert Race's alike; M is Expert Race's.
 _SIZES = {
@@ -34,19 +35,26 @@ _TABLE_5 = {
 class NamedModel:
     """A config under the paper's name. Figures are in parameters; None where the paper prints none.
 
-    `counts_routers` says which of the paper's two ways of counting the figures follow.
+    `counts_routers` says which of Expert Race's two ways of counting the figures follow. `not_itemised` is what a
+    text paper's totals hold beyond blocks and embedders, and None where figures are blocks alone. `note` says where
+    a printed figure does not add up.
     """
 
     name: str
-    config: DiTConfig
+    config: BackboneConfig
     paper_total: float | None = None
     paper_activated: float | None = None
     counts_routers: bool = True
+    not_itemised: int | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What `leandit models` shows of a model; `flops` is one forward pass over one picture."""
+    """What `leandit models` shows of a model; `flops` is one forward pass over one picture.
+
+    `total` is `blocks` alone, as Expert Race counts, or for a text model blocks + embedders + not_itemised.
+    """
 
     name: str
     total: int
@@ -55,6 +63,10 @@ class ModelCard:
     paper_total: float | None
     paper_activated: float | None
     counts_routers: bool
+    blocks: int
+    embedders: int | None
+    not_itemised: int | None
+    note: str | None
 
 
 def _dit(size: str, patch: int, moe: MoEConfig | None = None) -> DiTConfig:
@@ -87,13 +99,17 @@ def _catalogue() -> dict[str, NamedModel]:
             config = _dit("B", 2, MoEConfig(k=k, num_experts=num_experts))
             name = f"RaceDiT-B/2-{k}in{num_experts}"
             models.append(NamedModel(name, config, total * 1e9, counts_routers=False))
+    models.extend(
+        NamedModel(row.name, row.config, row.total, row.activated, not_itemised=row.not_itemised, note=row.note)
+        for row in text_models.rows()
+    )
     return {model.name: model for model in models}
 
 
 MODELS = _catalogue()
 
 
-def model_config(name: str) -> DiTConfig:
+def model_config(name: str) -> BackboneConfig:
     """Return the config of a named model; raise LeanDiTError with the nearest name for an unknown one."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
@@ -104,12 +120,18 @@ def model_card(model: NamedModel) -> ModelCard:
     """Count a named model as its paper does."""
     count = count_parameters(model.config)
     routers = 0 if model.counts_routers else count.router
+    text = model.not_itemised is not None
+    beside = count.embedders + model.not_itemised if model.not_itemised is not None else 0
     return ModelCard(
         model.name,
-        count.total - routers,
-        count.activated - routers,
-        forward_flops(model.config),
+        count.total - routers + beside,
+        count.activated - routers + beside,
+        forward_flops(model.config, text_models.TEXT_TOKENS if text else 0),
         model.paper_total,
         model.paper_activated,
         model.counts_routers,
+        count.total - routers,
+        count.embedders if text else None,
+        model.not_itemised,
+        model.note,
     )

@@ -11,6 +11,7 @@ from leandit.diffusion import GuidanceConfig, HeunConfig, RectifiedFlowConfig
 from leandit.errors import LeanDiTError, unknown
 from leandit.models import DiTConfig
 from leandit.moe import MoEConfig
+from leandit.presets import emoji_text
 from leandit.train import (
     AdamWConfig,
     MuonConfig,
@@ -100,6 +101,12 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "quickstart": quickstart,
     "tiny": tiny,
     "fashion-mnist": fashion_mnist,
+    "emoji-pixart": emoji_text.emoji_pixart,
+    "emoji-ec-dit": emoji_text.emoji_ec_dit,
+    "emoji-mmdit": emoji_text.emoji_mmdit,
+    "emoji-dit-air": emoji_text.emoji_dit_air,
+    "emoji-dit-air-lite": emoji_text.emoji_dit_air_lite,
+    "emoji-race-air": emoji_text.emoji_race_air,
 }
 
 

@@ -59,10 +59,11 @@ class ComputeRecorder:
 
     def trace(self) -> ComputeTrace:
         """Return what was recorded so far."""
-        experts = torch.stack(self._experts)
-        return ComputeTrace(
-            experts.unflatten(0, (len(self._times), len(self._names))), torch.tensor(self._times), self._names
-        )
+        experts = torch.stack(self._experts).unflatten(0, (len(self._times), -1))
+        # A router that all layers share is called once for each.
+        shared = len(self._names) != experts.shape[1]
+        names = tuple(f"layer {i}" for i in range(experts.shape[1])) if shared else self._names
+        return ComputeTrace(experts, torch.tensor(self._times), names)
 
     def _note_time(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         self._times.append(float(arguments[1][0]))

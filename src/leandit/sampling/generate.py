@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from leandit.diffusion import Denoised, Objective, build_sampler, guided, initial_noise
+from leandit.diffusion import Denoised, build_sampler, guided, initial_noise
 from leandit.errors import LeanDiTError
-from leandit.models import Conditioning, DiT
+from leandit.models import Conditioning
 from leandit.sampling.load import LoadedRun
+from leandit.train.conditioner import Conditioner, Wanted
 from leandit.train.config import SamplingConfig
 
 Progress = Callable[[int, int], None]
@@ -19,24 +20,24 @@ Progress = Callable[[int, int], None]
 
 def sample(
     run: LoadedRun,
-    labels: Sequence[int] | None,
+    wanted: Wanted,
     seeds: Sequence[int],
     settings: SamplingConfig | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> UInt8[Tensor, "batch height width channels"]:
-    """Return one picture per seed, `labels[i]` for seed `seeds[i]` (-1 is "no label"; None for a model without).
+    """Return one picture per seed: `wanted[i]`, a label or a prompt, for seed `seeds[i]`; None for a model without.
 
     `settings` default to the run's own. The noise of a picture comes from its seed alone and a model in evaluation
     mode treats each sample on its own, so batches change a picture by rounding errors only. `progress(done, total)`
     counts sampler steps over all batches.
     """
-    return torch.cat(list(sample_batches(run, labels, seeds, settings, batch_size, progress)))
+    return torch.cat(list(sample_batches(run, wanted, seeds, settings, batch_size, progress)))
 
 
 def sample_batches(
     run: LoadedRun,
-    labels: Sequence[int] | None,
+    wanted: Wanted,
     seeds: Sequence[int],
     settings: SamplingConfig | None = None,
     batch_size: int = 64,
@@ -56,9 +57,7 @@ def sample_batches(
 
     for start in starts:
         part = slice(start, start + batch_size)
-        label = None if labels is None else torch.tensor(labels[part], device=run.device)
-        drawn = draw(run.model, run.objective, label, seeds[part], settings, advance)
-        yield to_pictures(drawn)
+        yield to_pictures(draw(run, None if wanted is None else wanted[part], seeds[part], settings, advance))
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
@@ -70,27 +69,27 @@ def _check_seeds(seeds: Sequence[int]) -> None:
 
 
 def draw(
-    model: DiT,
-    objective: Objective,
-    label: Tensor | None,
+    run: LoadedRun,
+    wanted: Wanted,
     seeds: Sequence[int],
-    settings: SamplingConfig,
+    settings: SamplingConfig | None = None,
     progress: Progress | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
     """Run the sampler on one batch; return what the model calls data, in [-1, 1] for pictures."""
-    config = model.config
+    settings = settings or run.config.sampling
+    config = run.model.config
     size = config.input_size or 0
-    noise = initial_noise(seeds, (config.channels or 0, size, size)).to(model.positions.device)
-    cond = Conditioning(label)
+    noise = initial_noise(seeds, (config.channels or 0, size, size)).to(run.device)
+    conditioner = Conditioner(run.text, run.device)
 
     def denoise(x: Tensor, t: Tensor, cond: Conditioning) -> Denoised:
-        return objective.denoised(model(x, t, cond).prediction, x, t)
+        return run.objective.denoised(run.model(x, t, cond).prediction, x, t)
 
-    # Without a label there is nothing to be guided towards.
-    denoiser = guided(denoise, settings.guidance, cond.null()) if label is not None else denoise
-    sampler = build_sampler(settings.sampler, objective.path)
+    # Where nothing is wanted there is nothing to be guided towards.
+    denoiser = denoise if wanted is None else guided(denoise, settings.guidance, conditioner.null(len(seeds)))
+    sampler = build_sampler(settings.sampler, run.objective.path)
     with torch.no_grad():
-        return sampler(denoiser, noise, cond, seeds, progress=progress)
+        return sampler(denoiser, noise, conditioner(wanted), seeds, progress=progress)
 
 
 def to_pictures(

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from leandit.train.conditioner import Wanted
 
 # A grid is for looking at: more pictures than this are cut off.
 _MAX_ROWS = 16
@@ -45,32 +46,34 @@ def draw_grid(rows: Sequence[tuple[str, UInt8[Tensor, "_ height width channels"]
 
 
 def rows_by_label(
-    pictures: UInt8[Tensor, "batch height width channels"],
-    labels: Sequence[int] | None,
-    class_names: Sequence[str],
+    pictures: UInt8[Tensor, "batch height width channels"], wanted: Wanted, class_names: Sequence[str]
 ) -> list[tuple[str, Tensor]]:
-    """Group pictures by label, for `draw_grid`; without labels, cut them into rows of a near-square grid."""
-    if labels is None:
+    """Group pictures by label or prompt, for `draw_grid`; without these, cut them into rows of a near-square grid."""
+    if wanted is None:
         columns = max(math.ceil(len(pictures) ** 0.5), math.ceil(len(pictures) / _MAX_ROWS))
         return [("", pictures[start : start + columns]) for start in range(0, len(pictures), columns)]
-    chosen = np.array(labels)
-    return [(class_name(label, class_names), pictures[chosen == label]) for label in dict.fromkeys(labels)]
+    rows: dict[int | str, list[int]] = {}
+    for index, choice in enumerate(wanted):
+        rows.setdefault(choice, []).append(index)
+    return [(class_name(choice, class_names), pictures[indices]) for choice, indices in rows.items()]
 
 
-def class_name(label: int, class_names: Sequence[str]) -> str:
-    """Return the name of a class, or "class 7": a model may have more classes than its data have names."""
-    return class_names[label] if 0 <= label < len(class_names) else f"class {label}"
+def class_name(choice: int | str, class_names: Sequence[str]) -> str:
+    """Return a prompt itself, or the name of a class, or "class 7": a model may have more classes than names."""
+    if isinstance(choice, str):
+        return choice
+    return class_names[choice] if 0 <= choice < len(class_names) else f"class {choice}"
 
 
-def fits_grid(labels: Sequence[int] | None, count: int) -> list[int]:
+def fits_grid(wanted: Wanted, count: int) -> list[int]:
     """Return which of `count` pictures a grid of at most 16 rows and 32 columns shows: the first of each row."""
-    if labels is None:
+    if wanted is None:
         return list(range(min(count, _MAX_ROWS * _MAX_COLUMNS)))
-    room = dict.fromkeys(list(dict.fromkeys(labels))[:_MAX_ROWS], _MAX_COLUMNS)
+    room: dict[int | str, int] = dict.fromkeys(list(dict.fromkeys(wanted))[:_MAX_ROWS], _MAX_COLUMNS)
     kept = []
-    for index, label in enumerate(labels):
-        if room.get(label, 0):
-            room[label] -= 1
+    for index, choice in enumerate(wanted):
+        if room.get(choice, 0):
+            room[choice] -= 1
             kept.append(index)
     return kept
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from leandit.config import validate
 from leandit.diffusion import Objective, build_objective
 from leandit.errors import LeanDiTError, nearest
-from leandit.models import DiT
+from leandit.models import Backbone
+from leandit.text import TextEncoder, build_text_encoder
 from leandit.train.checkpoint import Checkpoint, newest_first, open_checkpoint
 from leandit.train.config import RunConfig
 from leandit.train.folder import RunFolder
@@ -27,16 +28,17 @@ class LoadedRun:
     """A model in evaluation mode with the weights of one checkpoint, and all that sampling needs to know."""
 
     config: RunConfig
-    model: DiT
+    model: Backbone
     objective: Objective
     class_names: tuple[str, ...]
     step: int
     path: Path
+    text: TextEncoder | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the model's weights are."""
-        return self.model.positions.device
+        return self.model.device
 
     def label(self, text: str) -> int:
         """Return the label that a number or a class name stands for."""
@@ -74,7 +76,8 @@ def load(path: str | Path, weights: str = "ema", device: str = "auto") -> Loaded
     except RuntimeError as error:
         raise LeanDiTError(f"{checkpoint.path}: its weights do not fit its own config.json: {error}") from None
     names = tuple(checkpoint.state.get("class_names", ()))
-    return LoadedRun(config, model, build_objective(config.objective), names, checkpoint.step, Path(path))
+    text = None if config.text is None else build_text_encoder(config.text)
+    return LoadedRun(config, model, build_objective(config.objective), names, checkpoint.step, Path(path), text)
 
 
 def _read(path: Path, weights: str) -> tuple[Checkpoint, dict[str, Tensor]]:

@@ -18,7 +18,8 @@ from leandit.diffusion import (
     build_sampler,
 )
 from leandit.errors import LeanDiTError
-from leandit.models import DiTConfig
+from leandit.models import ModelConfig
+from leandit.text import TextConfig
 from leandit.train.optimizers import AdamWConfig, OptimizerConfig
 from leandit.train.schedule import ScheduleConfig
 
@@ -49,7 +50,7 @@ class TrainConfig(Config):
     # Largest norm of the gradient; null leaves it as it is.
     clip: float | None = Field(1.0, gt=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1)
-    # Share of labels replaced by "no label", which guidance needs.
+    # Share of labels or captions replaced by "no label" or the empty caption, which guidance needs.
     label_dropout: float = Field(0.1, ge=0, le=1)
     # auto: bf16 autocast where the processor multiplies bf16 natively, else fp32; the run's config keeps the outcome.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -82,6 +83,8 @@ class SamplingConfig(Config):
     guidance: GuidanceConfig = GuidanceConfig()
     # Pictures in a grid.
     grid: int = Field(64, ge=1)
+    # What the grids of a text model show, one row each; a class model shows its classes.
+    prompts: tuple[str, ...] = ()
 
 
 class RunConfig(Config):
@@ -89,7 +92,9 @@ class RunConfig(Config):
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     seed: int = Field(0, ge=0, lt=2**63)
-    model: DiTConfig
+    model: ModelConfig
+    # What captions are encoded with; null for a model that is not conditioned on text.
+    text: TextConfig | None = None
     objective: ObjectiveConfig = RectifiedFlowConfig()
     data: DataConfig
     optimizer: OptimizerConfig = AdamWConfig()
@@ -106,6 +111,9 @@ class RunConfig(Config):
                 f"model.learned_sigma = {self.model.learned_sigma} does not fit the objective, "
                 f"which {'learns' if learned else 'learns no'} variance: set model.learned_sigma={str(learned).lower()}"
             )
+        if self.model.conditions_on_text != (self.text is not None):
+            wants = "is conditioned on text: set text" if self.text is None else "reads no text: set text=null"
+            raise ValueError(f"model.type = {self.model.type} {wants}")
         if self.sampling.sampler.type == "ddpm" and self.objective.type != "ddpm":
             raise ValueError(
                 "sampling.sampler.type = ddpm needs objective.type=ddpm; euler and heun suit any objective"

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leandit.diffusion import Noised, Objective
-from leandit.models import BackboneOutput, DiT
+from leandit.models import Backbone, BackboneOutput
 from leandit.moe import auxiliary_losses
 from leandit.train.config import LossWeights
 
@@ -24,7 +24,7 @@ class LossTerms:
 
 
 def loss_terms(
-    model: DiT, output: BackboneOutput, objective: Objective, noised: Noised, weights: LossWeights
+    model: Backbone, output: BackboneOutput, objective: Objective, noised: Noised, weights: LossWeights
 ) -> LossTerms:
     """Return objective + sum of weight * mean over layers of each auxiliary loss whose weight is not 0.
 
@@ -44,7 +44,7 @@ def loss_terms(
 
 
 def _router_parts(
-    model: DiT, output: BackboneOutput, objective: Objective, noised: Noised, weights: LossWeights
+    model: Backbone, output: BackboneOutput, objective: Objective, noised: Noised, weights: LossWeights
 ) -> dict[str, Tensor]:
     if not output.routers:
         return {}

@@ -38,7 +38,34 @@ class MuonConfig(Config):
     adamw: AdamWConfig = AdamWConfig(lr=2e-3, beta2=0.95)
 
 
-OptimizerConfig = Annotated[AdamWConfig | MuonConfig, Field(discriminator="type")]
+class AdafactorConfig(Config):
+    """Adafactor on every parameter: DiT-Air's optimiser, with its rate as the default.
+
+    torch's Adafactor keeps no first moment; DiT-Air states b1 = 0.9 and b2 = 0.999 for its own.
+    """
+
+    type: Literal["adafactor"] = "adafactor"
+    lr: float = Field(1e-4, gt=0)
+    # Power of the step by which the second moment's decay goes to 1.
+    beta2_decay: float = Field(-0.8, lt=0)
+    # Largest root mean square of an update.
+    clip_threshold: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class RMSPropConfig(Config):
+    """RMSProp with momentum on every parameter: EC-DiT's optimiser; the paper states neither momentum nor decay."""
+
+    type: Literal["rmsprop"] = "rmsprop"
+    lr: float = Field(1e-4, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    # Decay of the mean of squares.
+    alpha: float = Field(0.99, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+OptimizerConfig = Annotated[AdamWConfig | MuonConfig | AdafactorConfig | RMSPropConfig, Field(discriminator="type")]
 
 # Matrices that map tokens to tokens inside a block: what Muon is for.
 _MUON_PARTS = ("attention.", "feed_forward.", "experts.w", "shared_expert.", "router.hidden.")
@@ -46,8 +73,20 @@ _MUON_PARTS = ("attention.", "feed_forward.", "experts.w", "shared_expert.", "ro
 
 def build_optimizers(config: OptimizerConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
     """Return the torch optimisers that together move every parameter of the model once."""
-    if isinstance(config, AdamWConfig):
-        return [_adamw(config, list(model.parameters()))]
+    options = config.model_dump(exclude={"type"})
+    match config:
+        case AdamWConfig():
+            return [_adamw(config, list(model.parameters()))]
+        case AdafactorConfig():
+            threshold = options.pop("clip_threshold")
+            return [torch.optim.Adafactor(model.parameters(), d=threshold, **options)]
+        case RMSPropConfig():
+            return [torch.optim.RMSprop(model.parameters(), **options)]
+        case MuonConfig():
+            return _muon(config, model)
+
+
+def _muon(config: MuonConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
     named = dict(model.named_parameters())
     matrices = [name for name, p in named.items() if p.ndim >= 2 and any(part in name for part in _MUON_PARTS)]
     rest = [p for name, p in named.items() if name not in set(matrices)]

@@ -6,10 +6,12 @@ import torch
 
 from leandit.data import Source
 from leandit.errors import LeanDiTError
+from leandit.models import BackboneConfig
+from leandit.text import TextEncoder
 from leandit.train.config import RunConfig
 
 
-def resolve(config: RunConfig, source: Source) -> RunConfig:
+def resolve(config: RunConfig, source: Source, text: TextEncoder | None = None) -> RunConfig:
     """Fill in what is left to the data and to the machine, and check that model and data fit each other."""
     if not len(source):
         raise LeanDiTError("data.source: there is not a single picture in it")
@@ -18,8 +20,16 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
             f"data.image_size = {config.data.image_size} is not divisible by "
             f"model.patch_size = {config.model.patch_size}"
         )
-    model = config.model.complete(config.data.image_size, config.data.channels, len(source.class_names))
+    model = config.model.complete(
+        input_size=config.data.image_size,
+        channels=config.data.channels,
+        num_classes=0 if config.model.conditions_on_text else len(source.class_names),
+        text_dim=text.text_dim if text else None,
+        pooled_dim=text.pooled_dim if text else None,
+    )
     _check_fit(config, model.input_size, model.channels, model.num_classes, len(source.class_names))
+    if text is not None:
+        _check_text(model, text, source)
     device = resolve_device(config.train.device)
     precision = config.train.precision
     if precision == "auto":
@@ -41,6 +51,16 @@ def _check_fit(config: RunConfig, size: int | None, channels: int | None, num_cl
         )
     if num_classes and not found:
         raise LeanDiTError(f"model.num_classes = {num_classes}, but the data has no labels: set it to 0 or null")
+
+
+def _check_text(model: BackboneConfig, text: TextEncoder, source: Source) -> None:
+    if (model.text_dim, model.pooled_dim) != (text.text_dim, text.pooled_dim):
+        raise LeanDiTError(
+            f"model.text_dim = {model.text_dim} and model.pooled_dim = {model.pooled_dim} do not fit the text encoder, "
+            f"whose features are {text.text_dim} and {text.pooled_dim} wide; leave the model's at null to follow it"
+        )
+    if not source[0].captions:
+        raise LeanDiTError("data.source: its pictures have no captions, which this model is conditioned on")
 
 
 def resolve_device(device: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leandit.data import build_source
+from leandit.text import build_text_encoder
 from leandit.train.callbacks import Callback, TensorBoardMirror
 from leandit.train.config import RunConfig
 from leandit.train.folder import RunFolder
@@ -22,7 +23,8 @@ def run_training(config: RunConfig, out: Path, resume: bool = False, callbacks: 
     With `resume`, go on from the newest checkpoint that verifies. Without any checkpoint yet, start anew.
     """
     source = build_source(config.data.source)
-    config = resolve(config, source)
+    text = None if config.text is None else build_text_encoder(config.text)
+    config = resolve(config, source, text)
     folder = RunFolder(out)
     # Before the lock too, which would otherwise leave its file in a folder that is none of ours.
     folder.check_usable()
@@ -34,7 +36,7 @@ def run_training(config: RunConfig, out: Path, resume: bool = False, callbacks: 
         if not resuming:
             # Before anything else is written: a folder with files but no config is taken for none of ours.
             folder.record(config)
-        trainer = Trainer(config, source, folder, callbacks)
+        trainer = Trainer(config, source, folder, callbacks, text)
         trainer.resume()
         if resuming:
             # Only now, since the checkpoint may refuse this config.

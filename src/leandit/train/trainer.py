@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,8 +27,10 @@ from leandit.moe import (
     routers,
 )
 from leandit.random import Stream, normal, uniform
+from leandit.text import TextEncoder
 from leandit.train.callbacks import Callback, StepReport
 from leandit.train.checkpoint import Checkpoint
+from leandit.train.conditioner import NO_CAPTION, NO_LABEL, Conditioner, Wanted
 from leandit.train.config import RunConfig
 from leandit.train.ema import EMA
 from leandit.train.finite import check_finite, non_finite
@@ -50,13 +53,19 @@ class Trainer:
     """
 
     def __init__(
-        self, config: RunConfig, source: Source, folder: RunFolder, callbacks: Sequence[Callback] = ()
+        self,
+        config: RunConfig,
+        source: Source,
+        folder: RunFolder,
+        callbacks: Sequence[Callback] = (),
+        text: TextEncoder | None = None,
     ) -> None:
         self.config = config
         self.source = source
         self.folder = folder
         self.callbacks = callbacks
         self.device = torch.device(config.train.device)
+        self.conditioner = Conditioner(text, self.device)
         torch.manual_seed(config.seed)
         self.model = config.model.build().to(self.device)
         self.model.activation_checkpointing = config.train.activation_checkpointing
@@ -207,16 +216,13 @@ class Trainer:
         }, router_stats(output.routers, len(self.router_names))
 
     def _draw(self, batch: Batch, part: slice) -> tuple[Noised, Conditioning]:
-        """Noise the pictures of a micro-batch and drop some labels, by (seed, sample index) alone."""
+        """Noise the pictures of a micro-batch and drop some labels or captions, by (seed, sample index) alone."""
         seed, indices = self.config.seed, batch.indices[part]
         x0 = batch.images[part].to(self.device)
         eps = torch.from_numpy(normal(seed, Stream.NOISE, indices, tuple(x0.shape[1:]))).to(self.device)
         u = torch.from_numpy(uniform(seed, Stream.TIMESTEP, indices)).to(self.device)
-        label = None
-        if batch.labels is not None and self.config.model.num_classes:
-            kept = torch.from_numpy(uniform(seed, Stream.LABEL_DROP, indices) >= self.config.train.label_dropout)
-            label = torch.where(kept, batch.labels[part], -1).to(self.device)
-        return self.objective.draw(x0, u, eps), Conditioning(label)
+        dropped = uniform(seed, Stream.LABEL_DROP, indices) < self.config.train.label_dropout
+        return self.objective.draw(x0, u, eps), self.conditioner(_wanted(self.config, batch, part, dropped))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16")
@@ -250,3 +256,13 @@ class Trainer:
             _log.warning(line)
         for callback in self.callbacks:
             callback.on_warning(self, line)
+
+
+def _wanted(config: RunConfig, batch: Batch, part: slice, dropped: np.ndarray) -> Wanted:
+    """Return the captions or labels of a micro-batch, "nothing" for those that are dropped."""
+    if config.model.conditions_on_text:
+        assert batch.texts is not None
+        return [NO_CAPTION if drop else text for text, drop in zip(batch.texts[part], dropped, strict=True)]
+    if batch.labels is None or not config.model.num_classes:
+        return None
+    return [NO_LABEL if drop else int(label) for label, drop in zip(batch.labels[part], dropped, strict=True)]

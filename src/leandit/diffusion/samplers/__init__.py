@@ -10,6 +10,7 @@ from leandit.diffusion.path import Path
 from leandit.diffusion.samplers.ancestral import Ancestral, DDPMSamplerConfig
 from leandit.diffusion.samplers.base import Observe, Progress, Sampler, initial_noise
 from leandit.diffusion.samplers.ddim import DDIM, DDIMConfig
+from leandit.diffusion.samplers.heun_sde import HeunSDE, HeunSDEConfig
 from leandit.diffusion.samplers.ode import Euler, EulerConfig, Heun, HeunConfig
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "EulerConfig",
     "Heun",
     "HeunConfig",
+    "HeunSDE",
+    "HeunSDEConfig",
     "Observe",
     "Progress",
     "Sampler",
@@ -29,7 +32,9 @@ __all__ = [
     "initial_noise",
 ]
 
-SamplerConfig = Annotated[EulerConfig | HeunConfig | DDPMSamplerConfig | DDIMConfig, Field(discriminator="type")]
+SamplerConfig = Annotated[
+    EulerConfig | HeunConfig | HeunSDEConfig | DDPMSamplerConfig | DDIMConfig, Field(discriminator="type")
+]
 
 
 def build_sampler(config: SamplerConfig, path: Path) -> Sampler:
@@ -43,6 +48,8 @@ def build_sampler(config: SamplerConfig, path: Path) -> Sampler:
             return Euler(config)
         case HeunConfig():
             return Heun(config)
+        case HeunSDEConfig():
+            return HeunSDE(config, path)
         case DDIMConfig():
             return DDIM(config, path)
         case DDPMSamplerConfig():

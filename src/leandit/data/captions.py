@@ -1,0 +1,72 @@
+"""Captions of a picture: one or several, each with the weight by which it is drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+MAX_CAPTIONS = 1000
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text, and how often it is shown in relation to the picture's other captions."""
+
+    text: str
+    weight: float = 1.0
+
+
+class BadCaption(ValueError):
+    """What is wrong with a value that should be a caption or several."""
+
+
+def parse_captions(value: object, key: str) -> tuple[Caption, ...]:
+    """Return the captions of None, a text, or a list of texts and {"text": ..., "weight": ...}.
+
+    Raises BadCaption, naming `key`, for anything else; weights are positive and finite.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (Caption(value),)
+    if not isinstance(value, list):
+        raise BadCaption(f"{key!r} is {kind(value)}, not a text or a list of texts")
+    if not 0 < len(value) <= MAX_CAPTIONS:
+        raise BadCaption(f"{key!r} is a list of {len(value)} captions; give 1 to {MAX_CAPTIONS}")
+    return tuple(_parse_one(item, f"{key}[{place}]") for place, item in enumerate(value))
+
+
+def draw_caption(captions: tuple[Caption, ...], generator: np.random.Generator) -> str:
+    """Return the text of one caption, drawn with a probability proportional to its weight."""
+    sums = list(accumulate(caption.weight for caption in captions))
+    place = np.searchsorted(sums, generator.random() * sums[-1], side="right")
+    return captions[min(int(place), len(captions) - 1)].text
+
+
+def kind(value: object) -> str:
+    """Return what a value from JSON is, in words."""
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a fraction",
+        str: "a text",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), f"of type {type(value).__name__}")
+
+
+def _parse_one(item: object, name: str) -> Caption:
+    if isinstance(item, str):
+        return Caption(item)
+    if not isinstance(item, dict):
+        raise BadCaption(f'{name} is {kind(item)}; write a text, or {{"text": ..., "weight": ...}}')
+    text, weight = item.get("text"), item.get("weight", 1.0)
+    if set(item) - {"text", "weight"} or not isinstance(text, str):
+        raise BadCaption(f'{name} has the keys {", ".join(sorted(item)) or "none"}; write "text" and "weight"')
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1e9 or math.isnan(weight):
+        raise BadCaption(f"{name} has the weight {weight!r}; a weight is a number above 0, at most 1e9")
+    return Caption(text, float(weight))

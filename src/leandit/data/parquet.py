@@ -1,0 +1,197 @@
+"""Parquet files with a column of pictures, as data sets lie on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import io
+import json
+from bisect import bisect_right
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from leandit.config import Config
+from leandit.data.captions import BadCaption, Caption, parse_captions
+from leandit.data.metadata_folder import MAX_CLASSES
+from leandit.data.pictures import PILLOW_MAX_PIXELS, decode_picture
+from leandit.data.shards import find_shards
+from leandit.data.source import Example, fingerprint
+from leandit.errors import LeanDiTError, nearest
+
+
+class ParquetConfig(Config):
+    """Parquet files with pictures inside: a column of {"bytes", "path"} as the hub has it, or of bytes."""
+
+    type: Literal["parquet"] = "parquet"
+    # Files and wildcards, such as "data/train-*.parquet".
+    paths: tuple[str, ...] = Field(min_length=1)
+    image_column: str = Field("image", min_length=1)
+    # A text, a list of texts, or a list of {"text", "weight"} per row; null or a column that is not there: no captions.
+    text_column: str | None = "text"
+    # Whole numbers; null or a column that is not there: no labels.
+    label_column: str | None = "label"
+    # Names by class number. null: those that the file's hub metadata gives, otherwise "0", "1", ...
+    class_names: tuple[str, ...] | None = Field(None, min_length=1)
+    # Row groups kept in memory. Training reads at random, and a row group is read whole: keep as many as fit.
+    cached_row_groups: int = Field(16, ge=1)
+    # A larger picture is an error: a small file can unpack to gigabytes.
+    max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+
+
+class ParquetSource:
+    """Rows in the order of the files; a row group is read when the first of its rows is asked for."""
+
+    def __init__(self, config: ParquetConfig) -> None:
+        _import_pyarrow()
+        self._config = config
+        files = [_open(path) for path in find_shards(config.paths, ".parquet")]
+        self._columns = self._choose_columns(files)
+        self._groups = [(path, group) for path, file in files for group in range(file.num_row_groups)]
+        sizes = [file.metadata.row_group(group).num_rows for _, file in files for group in range(file.num_row_groups)]
+        self._ends = list(accumulate(sizes))
+        if not self._ends or not self._ends[-1]:
+            raise LeanDiTError(f"{files[0][0]}: no rows; give other files in data.source.paths")
+        self._labels = self._read_labels(files)
+        self.class_names = self._name_classes(files[0][1])
+        self._read_group = lru_cache(maxsize=config.cached_row_groups)(self._load_group)
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`; rows have no names, so the files' names, their row groups' sizes and the labels count."""
+        return fingerprint([[[path.name, group] for path, group in self._groups], self._ends, self._labels])
+
+    def __len__(self) -> int:
+        """Return the number of rows in all files."""
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Example:
+        """Read row `index`."""
+        place = bisect_right(self._ends, index)
+        row = index - (self._ends[place - 1] if place else 0)
+        path, group = self._groups[place]
+        key = f"{path.name}[{group}:{row}]"
+        table = self._read_group(place)
+        image = decode_picture(_image_bytes(table, self._config.image_column, row, key), key, self._config.max_pixels)
+        return Example(image, self._labels[index] if self._labels else None, self._captions(table, row, key), key)
+
+    def _choose_columns(self, files: list[tuple[Path, Any]]) -> list[str]:
+        """Return the columns to read, which all files must have in common."""
+        config, first = self._config, files[0][1].schema_arrow.names
+        wanted = (config.text_column, config.label_column)
+        columns = [config.image_column, *(name for name in wanted if name is not None and name in first)]
+        for path, file in files:
+            names = file.schema_arrow.names
+            for column in columns:
+                if column not in names:
+                    raise LeanDiTError(
+                        f"{path}: no column {column!r} (it has {', '.join(names)}).{nearest(column, names)}\n"
+                        "Set data.source.image_column, text_column and label_column to the columns' names"
+                    )
+            _check_image_type(path, file.schema_arrow.field(config.image_column).type, config.image_column)
+        return columns
+
+    def _load_group(self, place: int) -> Any:
+        path, group = self._groups[place]
+        columns = [name for name in self._columns if name != self._config.label_column]
+        return _read(path, lambda file: file.read_row_group(group, columns=columns))
+
+    def _read_labels(self, files: list[tuple[Path, Any]]) -> list[int] | None:
+        column = self._config.label_column
+        if column is None or column not in self._columns:
+            return None
+        labels = []
+        for path, _ in files:
+            values = _read(path, lambda file: file.read(columns=[column])).column(column).to_pylist()
+            for row, value in enumerate(values):
+                if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_CLASSES:
+                    raise LeanDiTError(
+                        f"{path}: row {row}: {column!r} is {value!r}; labels are whole numbers, 0 to {MAX_CLASSES - 1} "
+                        "(or set data.source.label_column=null)"
+                    )
+            labels += values
+        return labels
+
+    def _name_classes(self, file: Any) -> tuple[str, ...]:
+        if self._labels is None:
+            return ()
+        highest = max(self._labels)
+        names = self._config.class_names or _hub_names(file.schema_arrow.metadata, self._config.label_column)
+        names = names or tuple(str(number) for number in range(highest + 1))
+        if highest >= len(names):
+            raise LeanDiTError(f"data.source: label {highest} has no name; class_names has {len(names)}")
+        return names
+
+    def _captions(self, table: Any, row: int, key: str) -> tuple[Caption, ...]:
+        column = self._config.text_column
+        if column not in self._columns:
+            return ()
+        try:
+            captions = parse_captions(table.column(column)[row].as_py(), str(column))
+        except BadCaption as problem:
+            raise LeanDiTError(f"{key}: {problem}; correct the row, or set data.source.text_column") from None
+        if not captions:
+            raise LeanDiTError(f"{key}: {column!r} is null; write a caption, or drop the row")
+        return captions
+
+
+def _import_pyarrow() -> Any:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise LeanDiTError(
+            f'parquet files need the pyarrow package ({error}); run: pip install "leandit[parquet]"'
+        ) from None
+    return parquet
+
+
+def _open(path: Path) -> tuple[Path, Any]:
+    return path, _read(path, lambda file: file)
+
+
+def _read(path: Path, use: Any) -> Any:
+    """Open a file of its own for each use: a reader must not be shared by threads."""
+    import pyarrow
+
+    try:
+        return use(_import_pyarrow().ParquetFile(path))
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise LeanDiTError(f"{path}: damaged, truncated or no parquet file ({reason}); fetch it again") from None
+
+
+def _check_image_type(path: Path, found: Any, column: str) -> None:
+    import pyarrow
+
+    kinds = pyarrow.types
+    inner = found
+    if kinds.is_struct(found) and found.get_field_index("bytes") >= 0:
+        inner = found.field("bytes").type
+    if not (kinds.is_binary(inner) or kinds.is_large_binary(inner)):
+        raise LeanDiTError(
+            f'{path}: column {column!r} holds {found}, not pictures ({{"bytes", "path"}} or bytes); '
+            "set data.source.image_column"
+        )
+
+
+def _image_bytes(table: Any, column: str, row: int, key: str) -> io.BytesIO:
+    value = table.column(column)[row].as_py()
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if data is None:
+        where = value.get("path") if isinstance(value, dict) else None
+        only = (
+            f"names a file ({where!r}) but does not hold it; embed the pictures" if where else "is null; drop the row"
+        )
+        raise LeanDiTError(f"{key}: {column!r} {only}")
+    return io.BytesIO(data)
+
+
+def _hub_names(metadata: dict[bytes, bytes] | None, column: str | None) -> tuple[str, ...] | None:
+    """Return the class names from the metadata that the datasets library writes, if they are there."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return tuple(str(name) for name in names) if isinstance(names, list) else None

@@ -1,0 +1,197 @@
+"""What all backbones have in common: geometry, embedding of patches and time, sharing, initialisation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from leandit.config import Config
+from leandit.models.records import BackboneOutput, Conditioning
+from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput, Threshold
+from leandit.nn import AdaLN, FeedForward, Layers, Linear, Sharing
+from leandit.nn.sharing import Makers, Parts
+from leandit.ops.attention import AttentionImpl
+
+
+class BackboneConfig(Config):
+    """The fields that every backbone has."""
+
+    # Whether the backbone reads text (Conditioning.text and .pooled) or labels.
+    conditions_on_text: ClassVar[bool] = False
+
+    dim: int = Field(384, ge=4)
+    depth: int = Field(12, ge=1)
+    heads: int = Field(6, ge=1)
+    patch_size: int = Field(2, ge=1)
+    # Height and width of the input, pixels or latents; null takes the data's.
+    input_size: int | None = Field(None, ge=1)
+    # Channels of the input; null takes the data's.
+    channels: int | None = Field(None, ge=1)
+    # Classes to condition on; 0 is a model without, null takes the data's.
+    num_classes: int | None = Field(None, ge=0)
+    # Width of the text features; null takes the text encoder's.
+    text_dim: int | None = Field(None, ge=1)
+    # Width of the pooled text vector; null takes the text encoder's.
+    pooled_dim: int | None = Field(None, ge=1)
+    # Hidden width of the dense feed-forward, in multiples of dim.
+    mlp_ratio: float = Field(4.0, gt=0)
+    # RMS normalisation of queries and keys.
+    qk_norm: bool = False
+    # Predict a variance beside the mean: twice the output channels.
+    learned_sigma: bool = False
+    # 0 in DiT's own code, 1 in diffusers' port; public checkpoints disagree.
+    timestep_freq_shift: float = Field(0.0, ge=0, lt=128)
+    # 1e-6 in DiT's own code, 1e-5 in diffusers' port; public checkpoints disagree.
+    norm_eps: float = Field(1e-6, gt=0)
+    # What the layers have in common: nothing, the AdaLN modulation, attention too, or the whole block.
+    sharing: Sharing = "none"
+    attention_impl: AttentionImpl = "auto"
+    # Experts in place of the dense feed-forward; null is a dense model.
+    moe: MoEConfig | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Any:
+        if self.dim % self.heads:
+            raise ValueError(f"dim = {self.dim} is not divisible by heads = {self.heads}")
+        if self.dim % 4:
+            raise ValueError(f"dim = {self.dim} is not divisible by 4, which sin-cos positions need")
+        if self.input_size is not None and self.input_size % self.patch_size:
+            raise ValueError(f"input_size = {self.input_size} is not divisible by patch_size = {self.patch_size}")
+        if self.hidden < 1:
+            raise ValueError(f"mlp_ratio = {self.mlp_ratio} leaves a dim of {self.dim} without a hidden unit")
+        if self.moe is not None:
+            self.moe.expert_hidden(self.hidden)
+            if self.moe.every > self.depth:
+                raise ValueError(
+                    f"moe.every = {self.moe.every} leaves no block with experts in a depth of {self.depth}"
+                )
+        return self
+
+    @property
+    def hidden(self) -> int:
+        """Hidden width of the dense feed-forward."""
+        return int(self.dim * self.mlp_ratio)
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return (self.input_size or 0) // self.patch_size
+
+    def complete(self, **given: int | None) -> Any:
+        """Return a copy with what was left to the data and to the text encoder filled in."""
+        return self.replace(**{key: value for key, value in given.items() if getattr(self, key) is None})
+
+    def build(self) -> Backbone:
+        """Return the model with initialised weights; on the meta device it costs no memory."""
+        raise NotImplementedError
+
+
+class Backbone(nn.Module, ABC):
+    """Backbone(x, t, cond) -> BackboneOutput.
+
+    A subclass builds its parts, calls `_finish_init` last, and runs its layers with `_run`. `prediction` has the
+    input's shape (twice its channels with `learned_sigma`); what it predicts is the objective's choice.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        if config.input_size is None or config.channels is None or config.num_classes is None:
+            raise ValueError("a backbone needs input_size, channels and num_classes: see BackboneConfig.complete")
+        if config.conditions_on_text and (config.text_dim is None or config.pooled_dim is None):
+            raise ValueError("a text backbone needs text_dim and pooled_dim: see BackboneConfig.complete")
+        self.config = config
+        self.activation_checkpointing = False
+        self.grid = config.grid
+        self.out_channels = config.channels * (2 if config.learned_sigma else 1)
+        self.patch_dim = config.channels * config.patch_size**2
+        self.out_dim = self.out_channels * config.patch_size**2
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
+    ) -> BackboneOutput:
+        """Predict from noisy input `x` at times `t` in [0, 1], where 0 is data and 1 is noise."""
+
+    def init_weights(self) -> None:
+        """Xavier-uniform matrices, zero AdaLN, norms of one; subclasses go on from there.
+
+        Sets every parameter and buffer, so that a model built on the meta device is complete after
+        `model.to_empty(device=...)` and this.
+        """
+        for module in self.modules():
+            if isinstance(module, Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.RMSNorm | nn.LayerNorm):
+                module.reset_parameters()
+            elif isinstance(module, Experts | Threshold):
+                module.init_weights()
+        for module in self.modules():
+            if isinstance(module, AdaLN):
+                nn.init.zeros_(module.linear.weight)
+
+    def patchify(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens patch_dim"]:
+        """Cut into patches in row-major order; a patch is flattened as (row, column, channel)."""
+        batch, channels = x.shape[:2]
+        p, grid = self.config.patch_size, self.grid
+        x = x.reshape(batch, channels, grid, p, grid, p)
+        return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, grid * grid, p * p * channels)
+
+    def unpatchify(
+        self, patches: Float[Tensor, "batch tokens patch_dim"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The inverse of `patchify`, for any number of channels."""
+        batch = patches.shape[0]
+        p, grid = self.config.patch_size, self.grid
+        x = patches.reshape(batch, grid, grid, p, p, -1)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, grid * p, grid * p)
+
+    def _build_layers(self, makers: Callable[[int], Makers]) -> Layers:
+        return Layers([makers(index) for index in range(self.config.depth)], self.config.sharing)
+
+    def _finish_init(self) -> None:
+        """Initialise, unless on the meta device, where there is nothing to initialise."""
+        if not next(self.parameters()).is_meta:
+            self.init_weights()
+
+    def _run(self, block: Callable[..., tuple[Any, ...]], parts: Parts, *state: Any) -> tuple[Any, ...]:
+        """Call `block(parts, *state)`, recomputing it in the backward pass if activations are checkpointed."""
+        if self.activation_checkpointing and self.training:
+            return checkpoint(block, parts, *state, use_reentrant=False)
+        return block(parts, *state)
+
+
+def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> Makers:
+    """Return the maker of a layer's experts, named "moe", or of its dense feed-forward."""
+    moe = config.moe
+    if moe is not None and moe.in_block(index):
+        return {"moe": lambda: MoELayer(moe, config.dim, config.hidden, target_dim)}
+    return {"feed_forward": lambda: FeedForward(config.dim, config.hidden)}
+
+
+def run_feed_forward(
+    parts: Parts, x: Float[Tensor, "batch tokens dim"]
+) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
+    """Apply a layer's experts or its dense feed-forward."""
+    if "moe" in parts:
+        y, routing = parts["moe"](x)
+        return y, routing
+    return parts["feed_forward"](x), None
+
+
+def routed(outputs: Sequence[RouterOutput | None]) -> tuple[RouterOutput, ...]:
+    """Return the outputs of the layers that have routers."""
+    return tuple(output for output in outputs if output is not None)

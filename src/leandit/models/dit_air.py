@@ -1,0 +1,167 @@
+"""DiT-Air and DiT-Air-Lite: one stream over text and image with one set of weights, and one AdaLN for all layers.
+
+Reference: DiT-Air (arXiv 2503.10618), Figure 3 and Table 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from leandit.errors import LeanDiTError
+from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
+from leandit.models.records import BackboneOutput, Conditioning
+from leandit.moe import RouterOutput
+from leandit.nn import AdaLN, FeedForward, FinalLayer, Linear, Sharing, TimestepEmbedding, modulate
+from leandit.nn.joint_attention import SingleStreamAttention
+from leandit.nn.rope import rope_2d
+from leandit.nn.sharing import Makers, Parts
+from leandit.nn.text_embedding import PooledEmbedding, TextEmbedding, joint_mask
+
+# N layers of width 64 N with N heads: the sizes at which the paper compares DiT-Air, MMDiT and PixArt-alpha.
+SIZES: dict[str, dict[str, int]] = {
+    name: {"depth": layers, "dim": 64 * layers, "heads": layers}
+    for name, layers in {"S": 12, "B": 18, "L": 24, "XL": 30, "XXL": 38}.items()
+}
+
+
+class DiTAirConfig(BackboneConfig):
+    """A DiT-Air; the default is size S.
+
+    `sharing="attention"` and `"block"` are the two forms of DiT-Air-Lite; `"none"` gives every layer its own AdaLN,
+    which the paper does not have. Experts compute image tokens only: routers regularised per layer predict patches,
+    and padded text must not win a race. The text of such a layer goes through a dense feed-forward beside them.
+    """
+
+    conditions_on_text: ClassVar[bool] = True
+
+    type: Literal["dit_air"] = "dit_air"
+    dim: int = Field(768, ge=4)
+    heads: int = Field(12, ge=1)
+    qk_norm: bool = True
+    sharing: Sharing = "adaln"
+    # Base of the rotary frequencies; the paper is silent. Text tokens are not turned, on which it is silent too.
+    rope_base: float = Field(10_000.0, gt=1)
+    # Whether the norm behind the feed-forward stands behind experts too. It undoes the size of their weights: a token
+    # with one expert comes out the same whatever its score, so that the router learns nothing from it.
+    norm_after_experts: bool = False
+
+    @model_validator(mode="after")
+    def _check_rope(self) -> Any:
+        if self.dim // self.heads % 4:
+            raise ValueError(
+                f"head width {self.dim // self.heads} (dim / heads) is not divisible by 4, which 2-D RoPE needs"
+            )
+        return self
+
+    def build(self) -> DiTAir:
+        return DiTAir(self)
+
+
+class DiTAir(Backbone):
+    """Attend and feed forward over [text ; image] with the same weights; modulate text and image apart.
+
+    AdaLN has 12 d² weights for the network, a block 12 d²: 4 d² of attention and 8 d² of feed-forward.
+    """
+
+    config: DiTAirConfig
+    rotation: Tensor
+
+    def __init__(self, config: DiTAirConfig) -> None:
+        super().__init__(config)
+        assert config.text_dim is not None  # the base has checked both
+        assert config.pooled_dim is not None
+        self.patch_embedding = Linear(self.patch_dim, config.dim)
+        rotation = torch.empty(2, self.grid**2, config.dim // config.heads // 2)
+        self.register_buffer("rotation", rotation, persistent=False)
+        self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
+        self.pooled_embedding = PooledEmbedding(config.pooled_dim, config.dim)
+        self.text_embedding = TextEmbedding(config.text_dim, config.dim)
+        self.blocks = self._build_layers(self._makers)
+        self.final = FinalLayer(config.dim, self.out_dim, config.norm_eps)
+        self._finish_init()
+
+    def _makers(self, index: int) -> Makers:
+        c = self.config
+        makers = {
+            "adaln": lambda: AdaLN(c.dim, 12),
+            "attention": lambda: SingleStreamAttention(c.dim, c.heads, c.qk_norm, c.norm_eps, c.attention_impl),
+            **feed_forward_maker(c, index, self.patch_dim),
+        }
+        if "moe" in makers and index < c.depth - 1:  # nothing reads the text behind the last layer
+            makers["feed_forward"] = lambda: FeedForward(c.dim, c.hidden)
+        return makers
+
+    def init_weights(self) -> None:
+        """Xavier-uniform matrices, N(0, 0.02) MLPs of time and pooled text, zero AdaLN and output."""
+        super().init_weights()
+        c = self.config
+        self.rotation.copy_(rope_2d(c.dim // c.heads, self.grid, c.rope_base))
+        for embedding in (self.time_embedding, self.pooled_embedding):
+            nn.init.normal_(embedding.first.weight, std=0.02)
+            nn.init.normal_(embedding.second.weight, std=0.02)
+        nn.init.zeros_(self.final.linear.weight)
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
+    ) -> BackboneOutput:
+        """Predict from noisy input; raise LeanDiTError without text of the widths that the model was built for."""
+        if cond.text is None or cond.pooled is None:
+            raise LeanDiTError("DiT-Air reads text, and the condition lacks it: give text and pooled")
+        image = self.patch_embedding(self.patchify(x))
+        text, text_mask = self.text_embedding(cond.text, cond.text_mask)
+        mask = joint_mask(text_mask, image.shape[1])
+        condition = self.time_embedding(t) + self.pooled_embedding(cond.pooled)
+        outputs = []
+        for index, parts in enumerate(self.blocks):
+            last = index == len(self.blocks) - 1
+            text, image, routing = self._run(self._block, parts, text, image, condition, mask, last)
+            outputs.append(routing)
+        return BackboneOutput(self.unpatchify(self.final(image, condition)), routed(outputs))
+
+    def _block(
+        self,
+        parts: Parts,
+        text: Float[Tensor, "batch text_tokens dim"],
+        image: Float[Tensor, "batch tokens dim"],
+        condition: Float[Tensor, "batch dim"],
+        mask: Bool[Tensor, "batch all_tokens"] | None,
+        last: bool,
+    ) -> tuple[Float[Tensor, "batch text_tokens dim"], Float[Tensor, "batch tokens dim"], RouterOutput | None]:
+        """Attention, then feed-forward, each as x + gate norm(f(norm(x) (1 + scale) + shift)).
+
+        AdaLN gives six vectors to the text, then six to the image. Experts have no norm behind them unless configured.
+        The last block leaves the text as it is, since nothing reads it.
+        """
+        vectors = parts["adaln"](condition)
+        (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
+        (image_shift1, image_scale1, image_gate1), (image_shift2, image_scale2, image_gate2) = vectors[6:9], vectors[9:]
+        y = parts["attention"](
+            torch.cat([self._modulated(text, shift1, scale1), self._modulated(image, image_shift1, image_scale1)], 1),
+            self.rotation,
+            mask,
+        )
+        y_text, y_image = self._norm(y).split([text.shape[1], image.shape[1]], dim=1)
+        image = image + image_gate1[:, None] * y_image
+        y, routing = run_feed_forward(parts, self._modulated(image, image_shift2, image_scale2))
+        if routing is None or self.config.norm_after_experts:
+            y = self._norm(y)
+        image = image + image_gate2[:, None] * y
+        if not last:
+            text = text + gate1[:, None] * y_text
+            y_text = parts["feed_forward"](self._modulated(text, shift2, scale2))
+            text = text + gate2[:, None] * self._norm(y_text)
+        return text, image, routing
+
+    def _modulated(
+        self, x: Float[Tensor, "batch tokens dim"], shift: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        return modulate(self._norm(x), shift, scale)
+
+    def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
+        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)

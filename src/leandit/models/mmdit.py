@@ -1,0 +1,134 @@
+"""MMDiT: a text stream and an image stream, each with its own weights, that meet in joint attention.
+
+Reference: SD3 (arXiv 2403.03206); as the baseline of DiT-Air (arXiv 2503.10618), Tables 1 and 2.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from leandit.errors import LeanDiTError
+from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
+from leandit.models.records import BackboneOutput, Conditioning
+from leandit.moe import RouterOutput
+from leandit.nn import AdaLN, FeedForward, FinalLayer, Linear, TimestepEmbedding, modulate, sincos_positions
+from leandit.nn.joint_attention import JointAttention
+from leandit.nn.sharing import Makers, Parts
+from leandit.nn.text_embedding import PooledEmbedding, TextEmbedding, joint_mask
+
+
+class MMDiTConfig(BackboneConfig):
+    """An MMDiT; the default is the size S of DiT-Air's comparison.
+
+    `sharing="adaln"` is the shared-AdaLN form of DiT-Air's Table 2. Experts replace the image stream's feed-forward
+    only: routers regularised per layer predict patches, and padded text must not win a race. The text stream stays
+    dense.
+    """
+
+    conditions_on_text: ClassVar[bool] = True
+
+    type: Literal["mmdit"] = "mmdit"
+    dim: int = Field(768, ge=4)
+    heads: int = Field(12, ge=1)
+    # SD3 needs it for stability at size; DiT-Air's baseline has it too.
+    qk_norm: bool = True
+
+    def build(self) -> MMDiT:
+        return MMDiT(self)
+
+
+class MMDiT(Backbone):
+    """Condition on time and pooled text through AdaLN-Zero, and on text tokens through joint attention.
+
+    The blocks have 36 d² weights each, 8 d² of attention, 16 d² of feed-forward and 12 d² of AdaLN, as DiT-Air's
+    Table 1 counts. That count includes what the last block would do with its text after attention. Nothing reads
+    that text, so it is not computed, and the weights for it get no gradient unless layers share them (SD3 leaves
+    them out). They are `attention.text.proj` and `text_feed_forward` of the last block.
+    """
+
+    positions: Tensor
+
+    def __init__(self, config: MMDiTConfig) -> None:
+        super().__init__(config)
+        assert config.text_dim is not None  # the base has checked both
+        assert config.pooled_dim is not None
+        self.patch_embedding = Linear(self.patch_dim, config.dim)
+        self.register_buffer("positions", torch.empty(self.grid**2, config.dim), persistent=False)
+        self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
+        self.pooled_embedding = PooledEmbedding(config.pooled_dim, config.dim)
+        self.text_embedding = TextEmbedding(config.text_dim, config.dim)
+        self.blocks = self._build_layers(self._makers)
+        self.final = FinalLayer(config.dim, self.out_dim, config.norm_eps)
+        self._finish_init()
+
+    def _makers(self, index: int) -> Makers:
+        c = self.config
+        return {
+            "adaln": lambda: AdaLN(c.dim, 12),
+            "attention": lambda: JointAttention(c.dim, c.heads, c.qk_norm, c.norm_eps, c.attention_impl),
+            "text_feed_forward": lambda: FeedForward(c.dim, c.hidden),
+            **feed_forward_maker(c, index, self.patch_dim),
+        }
+
+    def init_weights(self) -> None:
+        """Xavier-uniform matrices, N(0, 0.02) MLPs of time and pooled text, zero AdaLN and output."""
+        super().init_weights()
+        self.positions.copy_(sincos_positions(self.config.dim, self.grid))
+        for embedding in (self.time_embedding, self.pooled_embedding):
+            nn.init.normal_(embedding.first.weight, std=0.02)
+            nn.init.normal_(embedding.second.weight, std=0.02)
+        nn.init.zeros_(self.final.linear.weight)
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
+    ) -> BackboneOutput:
+        """Predict from noisy input; raise LeanDiTError without text of the widths that the model was built for."""
+        if cond.text is None or cond.pooled is None:
+            raise LeanDiTError("MMDiT reads text, and the condition lacks it: give text and pooled")
+        image = self.patch_embedding(self.patchify(x)) + self.positions
+        text, text_mask = self.text_embedding(cond.text, cond.text_mask)
+        mask = joint_mask(text_mask, image.shape[1])
+        condition = self.time_embedding(t) + self.pooled_embedding(cond.pooled)
+        outputs = []
+        for index, parts in enumerate(self.blocks):
+            last = index == len(self.blocks) - 1
+            text, image, routing = self._run(self._block, parts, text, image, condition, mask, last)
+            outputs.append(routing)
+        return BackboneOutput(self.unpatchify(self.final(image, condition)), routed(outputs))
+
+    def _block(
+        self,
+        parts: Parts,
+        text: Float[Tensor, "batch text_tokens dim"],
+        image: Float[Tensor, "batch tokens dim"],
+        condition: Float[Tensor, "batch dim"],
+        mask: Bool[Tensor, "batch all_tokens"] | None,
+        last: bool,
+    ) -> tuple[Float[Tensor, "batch text_tokens dim"], Float[Tensor, "batch tokens dim"], RouterOutput | None]:
+        """Joint attention, then each stream's feed-forward; AdaLN gives six vectors to the text, then six to the image.
+
+        The last block leaves the text as it is.
+        """
+        vectors = parts["adaln"](condition)
+        (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
+        (image_shift1, image_scale1, image_gate1), (image_shift2, image_scale2, image_gate2) = vectors[6:9], vectors[9:]
+        y_text, y_image = parts["attention"](
+            modulate(self._norm(text), shift1, scale1), modulate(self._norm(image), image_shift1, image_scale1), mask
+        )
+        image = image + image_gate1[:, None] * y_image
+        y, routing = run_feed_forward(parts, modulate(self._norm(image), image_shift2, image_scale2))
+        image = image + image_gate2[:, None] * y
+        if not last:
+            text = text + gate1[:, None] * y_text
+            y_text = parts["text_feed_forward"](modulate(self._norm(text), shift2, scale2))
+            text = text + gate2[:, None] * y_text
+        return text, image, routing
+
+    def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
+        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)

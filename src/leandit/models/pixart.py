@@ -1,0 +1,244 @@
+"""PixArt-alpha and EC-DiT: a text-conditional transformer over patches that reads the text by cross-attention.
+
+Reference: PixArt-alpha (arXiv 2310.00426), section 2.3; EC-DiT (arXiv 2410.02098), sections 3.1 and 3.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from leandit.errors import LeanDiTError
+from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
+from leandit.models.records import BackboneOutput, Conditioning
+from leandit.moe import MoELayer, RouterOutput
+from leandit.nn import (
+    AdaLN,
+    CrossAttention,
+    FeedForward,
+    FinalLayer,
+    Layers,
+    Linear,
+    SelfAttention,
+    TimestepEmbedding,
+    modulate,
+    sincos_positions,
+)
+from leandit.nn.sharing import Makers, Parts
+from leandit.ops import row_stable_linear
+
+
+class PixArtConfig(BackboneConfig):
+    """The default is a small PixArt-alpha.
+
+    EC-DiT has adaln="per_layer", heads = dim / 64, kv_heads below that, project_text=false, time_dim=null, and
+    experts: MoEConfig(strategy="expert_choice", gate="softmax", k=2, hidden_split=1, every=2, router="linear",
+    per_layer_regularisation=false, group_tokens=1024, inference_group_tokens=512). The paper prints totals but
+    neither the text's path to keys and values nor the shape of its AdaLN; these settings are the ones that come out
+    at its totals, and leave open what some 110M parameters are for.
+    """
+
+    conditions_on_text: ClassVar[bool] = True
+
+    type: Literal["pixart"] = "pixart"
+    # single: six vectors from one map of the time for all layers, plus a learned table in each (PixArt-alpha).
+    # per_layer: each layer maps the time to shift and scale of self-attention and feed-forward, no gates (EC-DiT).
+    adaln: Literal["single", "per_layer"] = "single"
+    # Heads of keys and values in both attentions; null is as many as heads.
+    kv_heads: int | None = Field(None, ge=1)
+    # Map the text to dim by a two-layer network before the first layer (PixArt-alpha).
+    project_text: bool = True
+    # Sinusoids that the time is embedded from, an even number; null is dim (EC-DiT).
+    time_dim: int | None = Field(256, ge=2, multiple_of=2)
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Any:
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ValueError(f"heads = {self.heads} is not divisible by kv_heads = {self.kv_heads}")
+        return self
+
+    def build(self) -> PixArt:
+        return PixArt(self)
+
+
+class PixArt(Backbone):
+    """Self-attention, cross-attention to the text, and a feed-forward or experts in each layer.
+
+    Time modulates self-attention and feed-forward; text enters through cross-attention alone, and
+    `Conditioning.pooled` is not read.
+    """
+
+    config: PixArtConfig
+    positions: Tensor
+
+    def __init__(self, config: PixArtConfig) -> None:
+        super().__init__(config)
+        assert config.text_dim is not None
+        self.patch_embedding = Linear(self.patch_dim, config.dim)
+        self.register_buffer("positions", torch.empty(self.grid**2, config.dim), persistent=False)
+        self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift, config.time_dim or config.dim)
+        self.text_projection = TextProjection(config.text_dim, config.dim) if config.project_text else None
+        self.text_width = config.dim if config.project_text else config.text_dim
+        makers = [self._makers(index) for index in range(config.depth)]
+        single = config.adaln == "single"
+        # A single map is by definition the one that the layers share.
+        self.blocks = Layers(makers, "adaln" if single and config.sharing == "none" else config.sharing)
+        final = TableFinalLayer if single else FinalLayer
+        self.final = final(config.dim, self.out_dim, config.norm_eps)
+        self._finish_init()
+
+    def _makers(self, index: int) -> Makers:
+        c = self.config
+        attend = (c.heads, c.qk_norm, c.norm_eps, c.attention_impl, c.kv_heads)
+        single = c.adaln == "single"
+        # The table is a layer's own at every level of sharing: it is what tells the layers apart.
+        table: Makers = {"table": lambda: ModulationTable(c.dim, 6)} if single else {}
+        return {
+            "adaln": lambda: AdaLN(c.dim, 6 if single else 4),
+            **table,
+            "attention": lambda: SelfAttention(c.dim, *attend),
+            "cross_attention": lambda: CrossAttention(c.dim, self.text_width, *attend),
+            **feed_forward_maker(c, index, self.patch_dim),
+        }
+
+    def init_weights(self) -> None:
+        """As in DiT, and what no gate of zero holds back starts with zero outputs: a fresh layer changes nothing.
+
+        For EC-DiT, whose paper is silent, that is every branch of a layer; for PixArt-alpha cross-attention alone.
+        """
+        super().init_weights()
+        self.positions.copy_(sincos_positions(self.config.dim, self.grid))
+        for linear in (self.time_embedding.first, self.time_embedding.second):
+            nn.init.normal_(linear.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, ModulationTable):
+                nn.init.zeros_(module.table)
+        ungated: tuple[type[nn.Module], ...] = (CrossAttention,)
+        if self.config.adaln == "per_layer":
+            ungated = (CrossAttention, SelfAttention, FeedForward, MoELayer)
+        for module in self.blocks.modules():
+            if isinstance(module, ungated):
+                nn.init.zeros_(_output_weight(module))
+        nn.init.zeros_(self.final.linear.weight)
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
+    ) -> BackboneOutput:
+        """Predict from noisy input; raise LeanDiTError without text of the width that the model was built for."""
+        text = self._text(cond)
+        tokens = self.patch_embedding(self.patchify(x)) + self.positions
+        condition = self.time_embedding(t)
+        # Layers that share the map of the time share what it returns.
+        shared = self.blocks.shared["adaln"](condition) if "adaln" in self.blocks.shared else None
+        outputs = []
+        for parts in self.blocks:
+            vectors = parts["adaln"](condition) if shared is None else shared
+            tokens, routing = self._run(self._block, parts, tokens, vectors, text, cond.text_mask)
+            outputs.append(routing)
+        return BackboneOutput(self.unpatchify(self.final(tokens, condition)), routed(outputs))
+
+    def _text(self, cond: Conditioning) -> Float[Tensor, "batch text_tokens width"]:
+        if cond.text is None:
+            raise LeanDiTError("this model is conditioned on text, and the condition has none")
+        if cond.text.shape[-1] != self.config.text_dim:
+            raise LeanDiTError(
+                f"text features are {cond.text.shape[-1]} wide, the model was built for {self.config.text_dim}: "
+                "use the text encoder that it was trained with"
+            )
+        return cond.text if self.text_projection is None else self.text_projection(cond.text)
+
+    def _block(
+        self,
+        parts: Parts,
+        x: Float[Tensor, "batch tokens dim"],
+        vectors: tuple[Float[Tensor, "batch dim"], ...],
+        text: Float[Tensor, "batch text_tokens width"],
+        text_mask: Bool[Tensor, "batch text_tokens"] | None,
+    ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
+        """x + attention(modulated x), x + cross_attention(x), x + feed_forward(modulated x), in this order.
+
+        In EC-DiT the second is x', from which router and experts both get the modulated norm: its Algorithm 1 routes
+        and computes one and the same tensor, and the norm with its modulation belongs to the feed-forward.
+        """
+        if "table" in parts:
+            shift1, scale1, gate1, shift2, scale2, gate2 = parts["table"](vectors)
+        else:
+            (shift1, scale1, shift2, scale2), gate1, gate2 = vectors, None, None
+        x = x + _gated(parts["attention"](modulate(self._norm(x), shift1, scale1)), gate1)
+        x = x + parts["cross_attention"](x, text, text_mask)
+        y, routing = run_feed_forward(parts, modulate(self._norm(x), shift2, scale2))
+        return x + _gated(y, gate2), routing
+
+    def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
+        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
+
+
+class TextProjection(nn.Module):
+    """Linear -> GELU -> Linear, from the text encoder's width to the model's.
+
+    Reference: PixArt-alpha's public code.
+    """
+
+    def __init__(self, text_dim: int, dim: int) -> None:
+        super().__init__()
+        self.first = Linear(text_dim, dim)
+        self.second = Linear(dim, dim)
+
+    def forward(self, text: Float[Tensor, "batch text_tokens text_dim"]) -> Float[Tensor, "batch text_tokens dim"]:
+        hidden = row_stable_linear(text.flatten(0, 1), self.first.weight, self.first.bias)
+        hidden = F.gelu(hidden, approximate="tanh")
+        return row_stable_linear(hidden, self.second.weight, self.second.bias).unflatten(0, text.shape[:2])
+
+
+class ModulationTable(nn.Module):
+    """A learned offset, one row for each of a layer's modulation vectors; zero at the start.
+
+    Reference: PixArt-alpha, section 2.3 (adaLN-single).
+    """
+
+    def __init__(self, dim: int, num_vectors: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(num_vectors, dim))
+
+    def forward(self, vectors: tuple[Float[Tensor, "batch dim"], ...]) -> tuple[Float[Tensor, "batch dim"], ...]:
+        return tuple(vector + row for vector, row in zip(vectors, self.table, strict=True))
+
+
+class TableFinalLayer(nn.Module):
+    """Norm, modulation by the time embedding itself plus a learned table, and the map from tokens to patches.
+
+    Reference: PixArt-alpha's public code.
+    """
+
+    def __init__(self, dim: int, patch_dim: int, norm_eps: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=False)
+        self.table = ModulationTable(dim, 2)
+        self.linear = Linear(dim, patch_dim)
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens dim"], condition: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch tokens patch_dim"]:
+        shift, scale = self.table((condition, condition))
+        return self.linear(modulate(self.norm(x), shift, scale))
+
+
+def _gated(
+    y: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, "batch dim"] | None
+) -> Float[Tensor, "batch tokens dim"]:
+    return y if gate is None else y * gate[:, None]
+
+
+def _output_weight(module: nn.Module) -> Tensor:
+    """The weight from which a branch writes back to the residual stream."""
+    if isinstance(module, SelfAttention | CrossAttention):
+        return module.proj.weight
+    if isinstance(module, FeedForward):
+        return module.down.weight
+    assert isinstance(module, MoELayer)
+    return module.experts.w2

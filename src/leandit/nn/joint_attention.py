@@ -1,0 +1,90 @@
+"""Attention over text and image tokens together: with weights for each of them, or one set for both."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from leandit.nn.linear import Linear
+from leandit.nn.norm import RMSNorm
+from leandit.nn.rope import rotate
+from leandit.ops import attention
+from leandit.ops.attention import AttentionImpl
+
+Heads = Float[Tensor, "batch heads tokens head_dim"]
+
+
+class _Stream(nn.Module):
+    """The weights of attention for one stream of tokens: maps of query, key, value and output, norms of q and k."""
+
+    def __init__(self, dim: int, heads: int, qk_norm: bool, norm_eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
+        self.q_norm = RMSNorm(dim // heads, eps=norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(dim // heads, eps=norm_eps) if qk_norm else nn.Identity()
+
+    def split(self, x: Float[Tensor, "batch tokens dim"]) -> tuple[Heads, Heads, Heads]:
+        """Return queries, keys and values by heads."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.q_norm(q), self.k_norm(k), v
+
+    def merge(self, y: Heads) -> Float[Tensor, "batch tokens dim"]:
+        """Map the heads' results to the stream's width."""
+        return self.proj(y.transpose(1, 2).flatten(-2))
+
+
+class JointAttention(nn.Module):
+    """softmax(q kᵀ / sqrt(head_dim)) v over [text ; image], where each stream has its own weights.
+
+    Keys are masked out where `mask`, over [text ; image], is False.
+
+    Reference: SD3 (arXiv 2403.03206), the MM-DiT block.
+    """
+
+    def __init__(self, dim: int, heads: int, qk_norm: bool, norm_eps: float, impl: AttentionImpl) -> None:
+        super().__init__()
+        self.impl = impl
+        self.text = _Stream(dim, heads, qk_norm, norm_eps)
+        self.image = _Stream(dim, heads, qk_norm, norm_eps)
+
+    def forward(
+        self,
+        text: Float[Tensor, "batch text_tokens dim"],
+        image: Float[Tensor, "batch tokens dim"],
+        mask: Bool[Tensor, "batch all_tokens"] | None = None,
+    ) -> tuple[Float[Tensor, "batch text_tokens dim"], Float[Tensor, "batch tokens dim"]]:
+        pairs = zip(self.text.split(text), self.image.split(image), strict=True)
+        q, k, v = (torch.cat(pair, dim=2) for pair in pairs)
+        y = attention(q, k, v, self.impl, mask)
+        y_text, y_image = y.split([text.shape[1], image.shape[1]], dim=2)
+        return self.text.merge(y_text), self.image.merge(y_image)
+
+
+class SingleStreamAttention(_Stream):
+    """Attention over [text ; image] with one set of weights; image tokens turn with their position, text does not.
+
+    `rotation` belongs to the last tokens, as many as it has (see `rope_2d`).
+
+    Reference: DiT-Air (arXiv 2503.10618), Figure 3. How text tokens are placed under 2-D RoPE is not stated; not
+    turning them puts all text at the image's origin, and leaves its order to the text encoder.
+    """
+
+    def __init__(self, dim: int, heads: int, qk_norm: bool, norm_eps: float, impl: AttentionImpl) -> None:
+        super().__init__(dim, heads, qk_norm, norm_eps)
+        self.impl = impl
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch all_tokens dim"],
+        rotation: Float[Tensor, "2 tokens half_head_dim"],
+        mask: Bool[Tensor, "batch all_tokens"] | None = None,
+    ) -> Float[Tensor, "batch all_tokens dim"]:
+        q, k, v = self.split(x)
+        # Angle 0 for the text: one rotation of all tokens costs less than cutting and joining queries and keys.
+        still = F.pad(rotation, (0, 0, x.shape[1] - rotation.shape[1], 0))
+        still[0, : -rotation.shape[1]] = 1.0
+        return self.merge(attention(rotate(q, still), rotate(k, still), v, self.impl, mask))

@@ -1,0 +1,139 @@
+"""The text-to-picture models of DiT-Air and EC-DiT by name: configs, printed figures, and what those hold besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from leandit.models import BackboneConfig, DiTAirConfig, MMDiTConfig, PixArtConfig
+from leandit.models.dit_air import SIZES
+from leandit.moe import MoEConfig
+
+# Length of a caption in FLOPs: CLIP's, which DiT-Air reads. EC-DiT states none.
+TEXT_TOKENS = 77
+
+# 256-pixel pictures as 32 x 32 latents of 8 channels; text as wide as CLIP/H. EC-DiT does not state its text's width.
+_INPUT: dict[str, Any] = {
+    **{"input_size": 32, "channels": 8, "patch_size": 2, "num_classes": 0},
+    **{"text_dim": 1024, "pooled_dim": 1024},
+}
+
+# What printed totals hold beyond what the papers itemise: DiT-Air's and MMDiT's derived from the totals at size B,
+# EC-DiT's from its whole table. The latter is T5 (670M), the autoencoder (34M) and 112M without a name, of which a
+# decoder as MaskDiT's is the likely part. Nothing is printed for PixArt-alpha at these sizes.
+NOT_ITEMISED_DIT_AIR = 8_000_000
+NOT_ITEMISED_MMDIT = 32_000_000
+NOT_ITEMISED_EC_DIT = 816_000_000
+
+# Totals that DiT-Air prints, then EC-DiT.
+_PRINTED = {
+    "DiT-Air/B": 0.321e9,
+    "DiT-Air/B-Lite": 0.230e9,
+    "DiT-Air/B-Lite-full": 0.049e9,
+    "DiT-Air/XXL": 2.8e9,
+    "MMDiT/B": 0.902e9,
+    "MMDiT/B-shared-AdaLN": 0.631e9,
+    "DENSE-M": 8.03e9,
+    "EC-DiT-XL-8E": 2.51e9,
+    "EC-DiT-XL-16E": 3.70e9,
+    "EC-DiT-M-64E": 97.21e9,
+}
+_PRINTED_ACTIVATED = {"XL": 1.62e9, "XXL": 2.71e9, "M": 8.27e9}
+_NOTES = {
+    "DiT-Air/L-Lite": "The paper lists 0.7B, which is DiT-Air/L without shared attention.",
+    **{
+        f"EC-DiT-3XL-{num_experts}E": "The paper prints 5.18B activated. Two experts in every second layer, as its "
+        "other sizes have, make 5.4B."
+        for num_experts in (8, 16, 32)
+    },
+}
+
+# EC-DiT: layers, width, heads of keys and values, numbers of experts.
+_EC_DIT = {
+    "XL": (28, 1152, 6, (8, 16, 32)),
+    "XXL": (38, 1536, 6, (8, 16, 32)),
+    "3XL": (42, 2304, 6, (8, 16, 32)),
+    "M": (38, 3072, 12, (64,)),
+}
+# The dense M, to be as large as EC-DiT-M activates, is deeper.
+_DENSE_DEPTH = {"XL": 28, "XXL": 38, "3XL": 42, "M": 46}
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A text model under the paper's name; `total` and `activated` are printed figures."""
+
+    name: str
+    config: BackboneConfig
+    not_itemised: int
+    total: float | None = None
+    activated: float | None = None
+    note: str | None = None
+
+
+def rows() -> Iterator[TextModel]:
+    """Yield the models in the order of the papers' tables."""
+    yield from _dit_air_rows()
+    yield from _ec_dit_rows()
+
+
+def _dit_air_rows() -> Iterator[TextModel]:
+    for size, shape in SIZES.items():
+        yield _row(f"PixArt-alpha/{size}", PixArtConfig(**shape, **_INPUT), 0)
+    for size, shape in SIZES.items():
+        yield _row(f"MMDiT/{size}", MMDiTConfig(**shape, **_INPUT), NOT_ITEMISED_MMDIT)
+        shared = MMDiTConfig(sharing="adaln", **shape, **_INPUT)
+        yield _row(f"MMDiT/{size}-shared-AdaLN", shared, NOT_ITEMISED_MMDIT)
+    for size, shape in SIZES.items():
+        yield _row(f"DiT-Air/{size}", DiTAirConfig(**shape, **_INPUT), NOT_ITEMISED_DIT_AIR)
+        attention = DiTAirConfig(sharing="attention", **shape, **_INPUT)
+        yield _row(f"DiT-Air/{size}-Lite", attention, NOT_ITEMISED_DIT_AIR)
+        block = DiTAirConfig(sharing="block", **shape, **_INPUT)
+        yield _row(f"DiT-Air/{size}-Lite-full", block, NOT_ITEMISED_DIT_AIR)
+
+
+def _ec_dit_rows() -> Iterator[TextModel]:
+    for size, (_, dim, kv_heads, _) in _EC_DIT.items():
+        config = _ec_dit(_DENSE_DEPTH[size], dim, kv_heads, None)
+        yield _row(f"DENSE-{size}", config, NOT_ITEMISED_EC_DIT)
+    for size, (depth, dim, kv_heads, counts) in _EC_DIT.items():
+        for num_experts in counts:
+            config = _ec_dit(depth, dim, kv_heads, _expert_choice(num_experts))
+            activated = _PRINTED_ACTIVATED.get(size)
+            yield _row(f"EC-DiT-{size}-{num_experts}E", config, NOT_ITEMISED_EC_DIT, activated)
+
+
+def _row(name: str, config: BackboneConfig, not_itemised: int, activated: float | None = None) -> TextModel:
+    total = _PRINTED.get(name)
+    return TextModel(name, config, not_itemised, total, total if config.moe is None else activated, _NOTES.get(name))
+
+
+def _ec_dit(depth: int, dim: int, kv_heads: int, moe: MoEConfig | None) -> PixArtConfig:
+    return PixArtConfig(
+        depth=depth,
+        dim=dim,
+        heads=dim // 64,
+        kv_heads=kv_heads,
+        adaln="per_layer",
+        project_text=False,
+        time_dim=None,
+        moe=moe,
+        **_INPUT,
+    )
+
+
+def _expert_choice(num_experts: int) -> MoEConfig:
+    """Capacity factor 2 in every second layer, experts of the dense size, groups of 1,024 and 512 tokens."""
+    return MoEConfig(
+        strategy="expert_choice",
+        gate="softmax",
+        k=2,
+        num_experts=num_experts,
+        hidden_split=1,
+        every=2,
+        router="linear",
+        per_layer_regularisation=False,
+        group_tokens=1024,
+        inference_group_tokens=512,
+    )
