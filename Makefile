@@ -18,8 +18,8 @@ quickstart: $(STAMP)
 	$(BIN)/leandit train quickstart
 
 check: $(STAMP)
-	$(BIN)/ruff check src tests scripts examples
-	$(BIN)/ruff format --check src tests scripts examples
+	$(BIN)/ruff check src tests scripts examples benchmarks
+	$(BIN)/ruff format --check src tests scripts examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
