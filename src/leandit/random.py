@@ -25,7 +25,7 @@ class Stream(IntEnum):
     SAMPLE = 6
     SAMPLER_STEP = 7
     CAPTION = 8
-    CAPTION_DROP = 9
+    VALIDATION = 9
 
 
 def generator(seed: int, stream: Stream, index: int, step: int = 0) -> np.random.Generator:

@@ -91,7 +91,7 @@ def test_the_draw_depends_on_seed_and_number_alone() -> None:
 def test_streams_keep_their_numbers() -> None:
     assert [stream.name for stream in sorted(Stream)][:10] == [
         *["ORDER", "AUGMENT", "NOISE", "TIMESTEP", "LABEL_DROP", "INIT", "SAMPLE", "SAMPLER_STEP"],
-        *["CAPTION", "CAPTION_DROP"],
+        *["CAPTION", "VALIDATION"],
     ]
     assert [int(stream) for stream in sorted(Stream)][:10] == list(range(10))
 

@@ -32,6 +32,8 @@ class DataConfig(Config):
 
     # Where the pictures come from.
     source: SourceConfig
+    # Pictures for the validation loss, never trained on; null has none.
+    validation: SourceConfig | None = None
     # Side in pixels; others are cropped to their centre square and resized with antialiasing.
     image_size: int = Field(32, ge=1, le=4096)
     # 3 is RGB, 1 is grey.

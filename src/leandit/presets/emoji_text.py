@@ -28,12 +28,18 @@ def _run(name: str, model: ModelConfig) -> RunConfig:
         model=model,
         text=TextConfig(encoders=(SentenceEncoderConfig(),)),
         objective=RectifiedFlowConfig(prediction="x0"),
-        data=DataConfig(source=EmojiConfig(), image_size=32),
+        data=DataConfig(source=EmojiConfig(), validation=EmojiConfig(split="held_out"), image_size=32),
         optimizer=MuonConfig(lr=2e-2, adamw=AdamWConfig(lr=2e-3, beta2=0.95)),
         schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.6),
         losses=LossWeights(per_layer_regularisation=0.1 if regularised else 0.0),
         train=TrainConfig(
-            steps=6000, batch_size=64, ema_decay=0.998, log_every=20, checkpoint_every=500, sample_every=1000
+            steps=6000,
+            batch_size=64,
+            ema_decay=0.998,
+            log_every=20,
+            checkpoint_every=500,
+            sample_every=1000,
+            validate_every=100,
         ),
         sampling=SamplingConfig(
             sampler=HeunConfig(steps=25), guidance=GuidanceConfig(scale=3.0), grid=64, prompts=PROMPTS

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from leandit.probe.figure import new_figure, plain_legend
+
+_LOSSES = (
+    *("mse", "validation_loss", "vlb"),
+    *("per_layer_regularisation", "router_similarity", "load_balance", "z_loss"),
+)
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -16,19 +19,14 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     violations = sorted({key for record in records for key in record if key.startswith("max_violation/")}, key=_depth)
     figure = new_figure(11.5 if violations else 7.0, 4.2)
     axes = figure.subplots(1, 2 if violations else 1, squeeze=False)[0]
-    steps = [record["step"] for record in records]
-    for name in ("mse", "vlb", "per_layer_regularisation", "router_similarity", "load_balance", "z_loss"):
-        if any(name in record for record in records):
-            axes[0].plot(
-                steps,
-                _column(records, name),
-                label=name.replace("_", " "),
-                linewidth=2 if name == "mse" else 1,
-            )
+    for name in _LOSSES:
+        steps, values = _column(records, name)
+        if steps:
+            axes[0].plot(steps, values, label=name.replace("_", " "), linewidth=2 if name == "mse" else 1)
     axes[0].set_yscale("log")
     axes[0].set_title("Loss", fontsize=11)
     for key in violations:
-        axes[1].plot(steps, _column(records, key), label=key.split("/")[1].removesuffix(".moe"), linewidth=1)
+        axes[1].plot(*_column(records, key), label=key.split("/")[1].removesuffix(".moe"), linewidth=1)
     if violations:
         axes[1].set_title("MaxVio: the busiest expert's excess over its fair share", fontsize=11)
         axes[1].set_ylim(bottom=0)
@@ -40,8 +38,10 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _column(records: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    return np.array([record.get(name, np.nan) for record in records], dtype=float)
+def _column(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Return the steps at which a value was logged, and the values."""
+    logged = [record for record in records if name in record]
+    return [record["step"] for record in logged], [record[name] for record in logged]
 
 
 def _depth(key: str) -> tuple[int, str]:

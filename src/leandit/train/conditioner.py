@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
-from leandit.models import Conditioning
+from leandit.models import BackboneConfig, Conditioning
 from leandit.text import TextEncoder
 
 # Stands for "no caption" in captions, as -1 does in labels: the features of the empty text are the null condition.
@@ -37,3 +40,18 @@ class Conditioner:
     def null(self, count: int) -> Conditioning:
         """Return the condition that stands for wanting nothing, for so many pictures."""
         return self([NO_LABEL] * count if self.encoder is None else [NO_CAPTION] * count)
+
+
+def wanted(
+    model: BackboneConfig,
+    texts: Sequence[str] | None,
+    labels: Int[Tensor, " batch"] | None,
+    dropped: Bool[np.ndarray, " batch"],
+) -> Wanted:
+    """Return the captions or labels that a model is conditioned on, "nothing" for those that are dropped."""
+    if model.conditions_on_text:
+        assert texts is not None
+        return [NO_CAPTION if drop else text for text, drop in zip(texts, dropped, strict=True)]
+    if labels is None or not model.num_classes:
+        return None
+    return [NO_LABEL if drop else int(label) for label, drop in zip(labels, dropped, strict=True)]

@@ -66,6 +66,8 @@ class TrainConfig(Config):
     keep_every: int | None = Field(None, ge=1)
     # Steps between grids of samples; null draws none on the way.
     sample_every: int | None = Field(10_000, ge=1)
+    # Steps between validation losses over data.validation; null computes none.
+    validate_every: int | None = Field(None, ge=1)
     # Mirror metrics.jsonl to TensorBoard files in the run's folder.
     tensorboard: bool = False
 

@@ -143,6 +143,7 @@ _MAY_CHANGE = {
     "train.keep_every",
     "train.sample_every",
     "train.tensorboard",
+    "train.validate_every",
     "data.num_threads",
 }
 

@@ -15,6 +15,7 @@ from leandit.train.memory import explain_out_of_memory
 from leandit.train.resolve import resolve
 from leandit.train.signals import StopRequest
 from leandit.train.trainer import Trainer
+from leandit.train.validation import Validation
 
 
 def run_training(config: RunConfig, out: Path, resume: bool = False, callbacks: Sequence[Callback] = ()) -> int:
@@ -28,6 +29,7 @@ def run_training(config: RunConfig, out: Path, resume: bool = False, callbacks: 
     folder = RunFolder(out)
     # Before the lock too, which would otherwise leave its file in a folder that is none of ours.
     folder.check_usable()
+    callbacks = [Validation(), *callbacks]
     if config.train.tensorboard:
         callbacks = [*callbacks, TensorBoardMirror()]
     with RunLock(out), StopRequest() as stop, explain_out_of_memory(config.train):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +29,7 @@ from leandit.random import Stream, normal, uniform
 from leandit.text import TextEncoder
 from leandit.train.callbacks import Callback, StepReport
 from leandit.train.checkpoint import Checkpoint
-from leandit.train.conditioner import NO_CAPTION, NO_LABEL, Conditioner, Wanted
+from leandit.train.conditioner import Conditioner, wanted
 from leandit.train.config import RunConfig
 from leandit.train.ema import EMA
 from leandit.train.finite import check_finite, non_finite
@@ -222,7 +221,9 @@ class Trainer:
         eps = torch.from_numpy(normal(seed, Stream.NOISE, indices, tuple(x0.shape[1:]))).to(self.device)
         u = torch.from_numpy(uniform(seed, Stream.TIMESTEP, indices)).to(self.device)
         dropped = uniform(seed, Stream.LABEL_DROP, indices) < self.config.train.label_dropout
-        return self.objective.draw(x0, u, eps), self.conditioner(_wanted(self.config, batch, part, dropped))
+        texts = None if batch.texts is None else batch.texts[part]
+        labels = None if batch.labels is None else batch.labels[part]
+        return self.objective.draw(x0, u, eps), self.conditioner(wanted(self.config.model, texts, labels, dropped))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16")
@@ -245,6 +246,10 @@ class Trainer:
             values[f"load/{name}"] = (layer.load / layer.load.sum()).tolist()
             if router.spans_samples:
                 values[f"threshold/{name}"] = router.threshold.value.tolist()
+        self.write_metrics(values)
+
+    def write_metrics(self, values: Mapping[str, Any]) -> None:
+        """Append a line for this step to metrics.jsonl, and show it to the callbacks."""
         self.metrics.write(self.step, values)
         for callback in self.callbacks:
             callback.on_metrics(self, self.step, values)
@@ -256,13 +261,3 @@ class Trainer:
             _log.warning(line)
         for callback in self.callbacks:
             callback.on_warning(self, line)
-
-
-def _wanted(config: RunConfig, batch: Batch, part: slice, dropped: np.ndarray) -> Wanted:
-    """Return the captions or labels of a micro-batch, "nothing" for those that are dropped."""
-    if config.model.conditions_on_text:
-        assert batch.texts is not None
-        return [NO_CAPTION if drop else text for text, drop in zip(batch.texts[part], dropped, strict=True)]
-    if batch.labels is None or not config.model.num_classes:
-        return None
-    return [NO_LABEL if drop else int(label) for label, drop in zip(batch.labels[part], dropped, strict=True)]
