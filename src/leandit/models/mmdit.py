@@ -48,7 +48,7 @@ class MMDiT(Backbone):
 
     The blocks have 36 d² weights each, 8 d² of attention, 16 d² of feed-forward and 12 d² of AdaLN, as DiT-Air's
     Table 1 counts. That count includes what the last block would do with its text after attention. Nothing reads
-    that text, so it is not computed, and the weights for it get no gradient unless layers share them (SD3 leaves
+    that text, so it goes no further, and the weights for it get no gradient unless layers share them (SD3 leaves
     them out). They are `attention.text.proj` and `text_feed_forward` of the last block.
     """
 

@@ -53,7 +53,7 @@ def emoji_pixart() -> RunConfig:
 
 
 def emoji_ec_dit() -> RunConfig:
-    """EC-DiT: experts of the dense size choose two tokens each out of groups that span 16 pictures (8 to sample)."""
+    """EC-DiT: experts of the dense size, two a token on average, choose out of 16 pictures, one when sampling."""
     moe = MoEConfig(
         strategy="expert_choice",
         gate="softmax",

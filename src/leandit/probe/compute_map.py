@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 from leandit.probe.figure import new_figure, plain_legend
 from leandit.probe.recorder import ComputeTrace
 
+# Characters that fit beside a picture.
+_LABEL_WIDTH = 18
 _MOMENTS = (0.9, 0.7, 0.5, 0.3, 0.1)
 
 
@@ -56,7 +59,7 @@ def _maps(trace: ComputeTrace) -> np.ndarray:
 
 def _draw_row(axes: Any, picture: Tensor, name: str, maps: np.ndarray, scale: dict[str, Any]) -> Any:
     axes[0].imshow(picture.numpy().squeeze(), cmap="gray", vmin=0, vmax=255)
-    axes[0].set_ylabel(name, fontsize=10, parse_math=False)
+    axes[0].set_ylabel(textwrap.fill(name, _LABEL_WIDTH), fontsize=10, parse_math=False)
     for axis, grid_map in zip(axes[1:], maps, strict=True):
         image = axis.imshow(grid_map, **scale)
     for axis in axes:
