@@ -68,10 +68,10 @@ def test_a_fresh_model_predicts_zero_and_its_blocks_change_nothing(form: str, mo
     x, t, cond = batch()
     assert not model(x, t, cond).prediction.any()
     tokens, condition = torch.randn(3, 16, 32), torch.randn(3, 32)
-    text = model._text(cond)
+    text, mask = model._text(cond)
     assert text.any()
     for parts in model.blocks:
-        assert torch.equal(model._block(parts, tokens, parts["adaln"](condition), text, cond.text_mask)[0], tokens)
+        assert torch.equal(model._block(parts, tokens, parts["adaln"](condition), text, mask)[0], tokens)
 
 
 @by_form

@@ -30,7 +30,7 @@ from leandit.nn import (
     sincos_positions,
 )
 from leandit.nn.sharing import Makers, Parts
-from leandit.ops import row_stable_linear
+from leandit.nn.text_embedding import TextEmbedding
 
 
 class PixArtConfig(BackboneConfig):
@@ -82,7 +82,7 @@ class PixArt(Backbone):
         self.patch_embedding = Linear(self.patch_dim, config.dim)
         self.register_buffer("positions", torch.empty(self.grid**2, config.dim), persistent=False)
         self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift, config.time_dim or config.dim)
-        self.text_projection = TextProjection(config.text_dim, config.dim) if config.project_text else None
+        self.text_projection = TextEmbedding(config.text_dim, config.dim) if config.project_text else None
         self.text_width = config.dim if config.project_text else config.text_dim
         makers = [self._makers(index) for index in range(config.depth)]
         single = config.adaln == "single"
@@ -130,7 +130,7 @@ class PixArt(Backbone):
         self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
     ) -> BackboneOutput:
         """Predict from noisy input; raise LeanDiTError without text of the width that the model was built for."""
-        text = self._text(cond)
+        text, text_mask = self._text(cond)
         tokens = self.patch_embedding(self.patchify(x)) + self.positions
         condition = self.time_embedding(t)
         # Layers that share the map of the time share what it returns.
@@ -138,11 +138,13 @@ class PixArt(Backbone):
         outputs = []
         for parts in self.blocks:
             vectors = parts["adaln"](condition) if shared is None else shared
-            tokens, routing = self._run(self._block, parts, tokens, vectors, text, cond.text_mask)
+            tokens, routing = self._run(self._block, parts, tokens, vectors, text, text_mask)
             outputs.append(routing)
         return BackboneOutput(self.unpatchify(self.final(tokens, condition)), routed(outputs))
 
-    def _text(self, cond: Conditioning) -> Float[Tensor, "batch text_tokens width"]:
+    def _text(
+        self, cond: Conditioning
+    ) -> tuple[Float[Tensor, "batch padded_tokens width"], Bool[Tensor, "batch padded_tokens"] | None]:
         if cond.text is None:
             raise LeanDiTError("this model is conditioned on text, and the condition has none")
         if cond.text.shape[-1] != self.config.text_dim:
@@ -150,7 +152,9 @@ class PixArt(Backbone):
                 f"text features are {cond.text.shape[-1]} wide, the model was built for {self.config.text_dim}: "
                 "use the text encoder that it was trained with"
             )
-        return cond.text if self.text_projection is None else self.text_projection(cond.text)
+        if self.text_projection is None:
+            return cond.text, cond.text_mask
+        return self.text_projection(cond.text, cond.text_mask)
 
     def _block(
         self,
@@ -176,23 +180,6 @@ class PixArt(Backbone):
 
     def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
         return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
-
-
-class TextProjection(nn.Module):
-    """Linear -> GELU -> Linear, from the text encoder's width to the model's.
-
-    Reference: PixArt-alpha's public code.
-    """
-
-    def __init__(self, text_dim: int, dim: int) -> None:
-        super().__init__()
-        self.first = Linear(text_dim, dim)
-        self.second = Linear(dim, dim)
-
-    def forward(self, text: Float[Tensor, "batch text_tokens text_dim"]) -> Float[Tensor, "batch text_tokens dim"]:
-        hidden = row_stable_linear(text.flatten(0, 1), self.first.weight, self.first.bias)
-        hidden = F.gelu(hidden, approximate="tanh")
-        return row_stable_linear(hidden, self.second.weight, self.second.bias).unflatten(0, text.shape[:2])
 
 
 class ModulationTable(nn.Module):
