@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from leandit.ops.pooled_topk import pooled_topk, pooled_topk_reference
+from leandit.ops.pooled_topk import pooled_topk
+from leandit.ops.pooled_topk.naive import pooled_topk_naive
 
 
 def kept(scores: Tensor, budget: list[int]) -> list[set[int]]:
@@ -32,11 +33,15 @@ def contests(draw: st.DrawFn) -> tuple[Tensor, list[int]]:
     return scores, draw(st.lists(st.integers(0, pool), min_size=rows, max_size=rows))
 
 
-@settings(max_examples=150, deadline=None)
-@given(contests())
-def test_ties_go_to_the_earlier_position(contest: tuple[Tensor, list[int]]) -> None:
+IMPLS = ("auto", "naive", "topk", "partition")
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@settings(max_examples=100, deadline=None)
+@given(contest=contests())
+def test_ties_go_to_the_earlier_position(contest: tuple[Tensor, list[int]], impl: str) -> None:
     scores, budget = contest
-    mask, cutoff = pooled_topk(scores, torch.tensor(budget))
+    mask, cutoff = pooled_topk(scores, torch.tensor(budget), impl=impl)
     assert positions(mask) == kept(scores, budget)
     expected = [
         min((row[i] for i in chosen), default=float("inf"))
@@ -45,12 +50,13 @@ def test_ties_go_to_the_earlier_position(contest: tuple[Tensor, list[int]]) -> N
     assert cutoff.tolist() == expected
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_agrees_with_the_reference_on_distinct_scores(dtype: torch.dtype) -> None:
-    scores = torch.randn(7, 33, generator=torch.Generator().manual_seed(0), dtype=dtype)
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_agrees_with_the_definition(dtype: torch.dtype, impl: str) -> None:
+    scores = torch.randn(7, 33, generator=torch.Generator().manual_seed(0)).to(dtype)
     budget = torch.tensor([0, 1, 2, 16, 31, 32, 33])
-    mask, cutoff = pooled_topk(scores, budget)
-    expected_mask, expected_cutoff = pooled_topk_reference(scores, budget)
+    mask, cutoff = pooled_topk(scores, budget, impl=impl)
+    expected_mask, expected_cutoff = pooled_topk_naive(scores, budget)
     assert torch.equal(mask, expected_mask)
     assert torch.equal(cutoff, expected_cutoff)
     assert mask.sum(1).tolist() == budget.tolist()

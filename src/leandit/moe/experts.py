@@ -1,39 +1,66 @@
-"""The experts compute: many small feed-forwards with stacked weights."""
+"""The experts compute: many small feed-forwards with stacked weights.
+
+Legend: T tokens of the batch, E experts, D width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from leandit.ops import grouped_linear
+from leandit.ops import expert_ffn
+from leandit.ops.expert_ffn import Activation, ExpertImpl
 
 
 class Experts(nn.Module):
-    """FFN_e(x) = GELU(x W1_e + b1_e) W2_e + b2_e for e = 1..E; plain two-matrix GELU, no gating unit.
+    """FFN_e(x) = GELU(x W1_e + b1_e) W2_e + b2_e for e = 1..E: two matrices for each expert.
 
-    Reference: Expert Race, section on the architecture (sizes confirm two matrices per expert).
+    With `gated` it is SwiGLU, (SiLU(x Wg_e) * x Wu_e) W2_e, without biases; `w1` holds Wg_e and Wu_e side by side, so
+    that either form is two grouped products. `impl` is the backend, see `leandit.ops.expert_ffn`.
+
+    Reference: Expert Race, section on the architecture (sizes confirm two matrices per expert); for `gated` DiT-MoE
+    (arXiv 2407.11633), whose Table 1 confirms three.
     """
 
-    def __init__(self, num_experts: int, dim: int, hidden: int) -> None:
+    def __init__(self, num_experts: int, dim: int, hidden: int, gated: bool = False, impl: ExpertImpl = "auto") -> None:
         super().__init__()
-        self.w1 = nn.Parameter(torch.empty(num_experts, dim, hidden))
-        self.b1 = nn.Parameter(torch.empty(num_experts, hidden))
+        self.impl = impl
+        self.gated = gated
+        columns = 2 * hidden if gated else hidden
+        self.w1 = nn.Parameter(torch.empty(num_experts, dim, columns))
+        self.b1 = None if gated else nn.Parameter(torch.empty(num_experts, columns))
         self.w2 = nn.Parameter(torch.empty(num_experts, hidden, dim))
-        self.b2 = nn.Parameter(torch.empty(num_experts, dim))
+        self.b2 = None if gated else nn.Parameter(torch.empty(num_experts, dim))
 
     def init_weights(self) -> None:
-        """Xavier-uniform for each expert as for a dense layer of its size, zero biases."""
+        """Xavier-uniform for each matrix of each expert as for a dense layer of its size, zero biases."""
+        hidden, dim = self.w2.shape[1:]
+        bound = (6 / (dim + hidden)) ** 0.5
         for weight in (self.w1, self.w2):
-            bound = (6 / (weight.shape[1] + weight.shape[2])) ** 0.5
             nn.init.uniform_(weight, -bound, bound)
-        nn.init.zeros_(self.b1)
-        nn.init.zeros_(self.b2)
+        for bias in (self.b1, self.b2):
+            if bias is not None:
+                nn.init.zeros_(bias)
 
-    def forward(self, x: Float[Tensor, "pairs dim"], counts: Sequence[int]) -> Float[Tensor, "pairs dim"]:
-        """Compute every pair with its expert; rows are sorted by expert, `counts[e]` of them for expert e."""
-        hidden = F.gelu(grouped_linear(x, self.w1, self.b1, counts), approximate="tanh")
-        return grouped_linear(hidden, self.w2, self.b2, counts)
+    def forward(
+        self,
+        x_TD: Float[Tensor, "all_tokens dim"],
+        weight_TE: Float[Tensor, "all_tokens experts"],
+        mask_TE: Bool[Tensor, "all_tokens experts"],
+        num_pairs: int | None,
+    ) -> Float[Tensor, "all_tokens dim"]:
+        """Return sum_e mask_te weight_te FFN_e(x_t); `num_pairs` bounds the pairs where it is known beforehand."""
+        activation: Activation = "swiglu" if self.gated else "gelu"
+        return expert_ffn(
+            x_TD,
+            weight_TE,
+            mask_TE,
+            self.w1,
+            self.b1,
+            self.w2,
+            self.b2,
+            activation=activation,
+            num_pairs=num_pairs,
+            impl=self.impl,
+        )

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leandit.moe.assignment import Assignment
+from leandit.moe.capacity import within_capacity
 from leandit.moe.config import MoEConfig
-from leandit.moe.gate import GATES
-from leandit.moe.strategies import STRATEGIES, select_mask
+from leandit.moe.gate import GATES, renormalize
+from leandit.moe.strategies import GROUPED, STRATEGIES, select_mask
 from leandit.moe.threshold import Threshold
 from leandit.nn import Linear
 
@@ -21,6 +22,8 @@ from leandit.nn import Linear
 class RouterOutput:
     """What a router decided, and what losses and statistics need of it. Nothing in it is state.
 
+    `scores` are gated logits, which the selection compares; `weights`, what multiplies an expert's output, are the
+    same, renormalised where configured. `mask` holds the pairs that are computed, so not those that a capacity dropped.
     `cutoff` is the smallest score kept in training, shaped as the layer's threshold; None where selection needs no
     threshold and in evaluation. `target` is the target head's prediction, per token one flattened patch; None in
     evaluation and without per-layer regularisation.
@@ -28,10 +31,15 @@ class RouterOutput:
 
     logits: Float[Tensor, "batch tokens experts"]
     scores: Float[Tensor, "batch tokens experts"]
+    weights: Float[Tensor, "batch tokens experts"]
     mask: Bool[Tensor, "batch tokens experts"]
-    assignment: Assignment
     cutoff: Tensor | None
     target: Float[Tensor, "batch tokens patch_dim"] | None
+
+    @property
+    def assignment(self) -> Assignment:
+        """The same as a list of pairs with their weights."""
+        return Assignment.from_mask(self.weights, self.mask)
 
 
 class Router(nn.Module):
@@ -61,14 +69,38 @@ class Router(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             logits = F.linear(hidden.to(self.gate_head.weight.dtype), self.gate_head.weight)
         scores = GATES[self.config.gate](logits)
-        cutoff = None
-        if self.training or not self.spans_samples:
-            c = self.config
-            group_tokens = c.group_tokens if self.training else c.inference_group_tokens
-            mask, row_cutoff = select_mask(scores, strategy=c.strategy, k=c.k, group_tokens=group_tokens)
-            if self.training and self.spans_samples:
-                cutoff = self.threshold.reduce(row_cutoff)
-        else:
-            mask = self.threshold.select(scores)
+        chosen, cutoff = self._choose(scores)
+        mask = self._serve(scores, chosen)
+        # GShard divides by the sum over what a token chose, whether or not all of it finds a slot.
+        weights = renormalize(scores, chosen) if self.config.renormalize else scores
         target = self.target_head(hidden) if self.training and self.target_head is not None else None
-        return RouterOutput(logits, scores, mask, Assignment.from_mask(scores, mask), cutoff, target)
+        return RouterOutput(logits, scores, weights, mask, cutoff, target)
+
+    def _choose(
+        self, scores: Float[Tensor, "batch tokens experts"]
+    ) -> tuple[Bool[Tensor, "batch tokens experts"], Tensor | None]:
+        """Return the pairs that the strategy selects, and in training the cutoff that the threshold follows."""
+        c = self.config
+        if not self.training and self.spans_samples:
+            return self.threshold.select(scores), None
+        group_tokens = self._group_tokens if c.strategy in GROUPED else None
+        mask, row_cutoff = select_mask(scores, strategy=c.strategy, k=c.k, group_tokens=group_tokens)
+        return mask, self.threshold.reduce(row_cutoff) if self.spans_samples else None
+
+    def _serve(
+        self, scores: Float[Tensor, "batch tokens experts"], chosen: Bool[Tensor, "batch tokens experts"]
+    ) -> Bool[Tensor, "batch tokens experts"]:
+        """Return the chosen pairs that find a slot: all of them without a capacity."""
+        c = self.config
+        factor = c.capacity_factor if self.training else c.inference_capacity_factor
+        if factor is None:
+            return chosen
+        return within_capacity(scores, chosen, k=c.k, capacity_factor=factor, group_tokens=self._group_tokens)
+
+    def most_pairs(self, num_tokens: int) -> int | None:
+        """Return a bound on the pairs of so many tokens; None where a threshold decides, which knows no bound."""
+        return None if not self.training and self.spans_samples else num_tokens * self.config.k
+
+    @property
+    def _group_tokens(self) -> int | None:
+        return self.config.group_tokens if self.training else self.config.inference_group_tokens

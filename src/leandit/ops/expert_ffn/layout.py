@@ -1,0 +1,88 @@
+"""Where every pair of a token and an expert stands while experts compute: sorted by expert, each padded to blocks.
+
+Legend: T tokens, E experts, P pairs, R rows of the padded order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+# Low-precision matrix libraries compile a kernel for each number of rows that they meet, at about a millisecond each;
+# multiples of a block repeat, the pairs that experts happen to get do not. It is also enough rows for a row not to
+# depend on how many there are (see `leandit.ops.linear`).
+BLOCK = 32
+
+
+def max_rows(num_pairs: int, num_experts: int, block: int = BLOCK) -> int:
+    """Return a number of rows that holds so many pairs however they fall on the experts."""
+    return num_pairs + num_experts * (block - 1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The padded order and the way back to the tokens.
+
+    `token` and `weight` belong to rows; padding has token 0 and weight 0. `row` lists the rows of the pairs in the
+    order of their tokens, those of token t from `bag[t]` up to `bag[t + 1]`; `pair_weight` goes with it, and is 0 in
+    what a bound on the pairs left over. `ends` is where each expert's rows end.
+    """
+
+    token: Int[Tensor, " rows"]
+    weight: Float[Tensor, " rows"]
+    row: Int[Tensor, " pairs"]
+    pair_weight: Float[Tensor, " pairs"]
+    bag: Int[Tensor, " bags"]
+    ends: Int[Tensor, " experts"]
+
+
+def layout(
+    weight_TE: Float[Tensor, "tokens experts"],
+    mask_TE: Bool[Tensor, "tokens experts"],
+    num_rows: int | None = None,
+    block: int = BLOCK,
+) -> Layout:
+    """Return the order of the pairs where the mask holds, as long as they need.
+
+    `num_rows`, from `max_rows`, fixes its length instead: then the host does not wait for the device to count.
+    """
+    count_E = mask_TE.sum(0)
+    padded_E = (count_E + block - 1) // block * block
+    ends_E = padded_E.cumsum(0)
+    rows = int(ends_E[-1]) if num_rows is None else num_rows
+    token_P, expert_P = _pairs(mask_TE, None if num_rows is None else num_rows - len(ends_E) * (block - 1))
+    # All pairs are numbered through, expert by expert: a scan down the columns would give a GPU one thread for each.
+    number_ET = mask_TE.T.reshape(-1).cumsum(0, dtype=torch.int32)
+    skipped_E = ends_E - padded_E - count_E.cumsum(0) + count_E
+    row_P = number_ET.index_select(0, expert_P * len(mask_TE) + token_P) - 1 + skipped_E.index_select(0, expert_P)
+    weight_P = weight_TE.reshape(-1).index_select(0, token_P * len(ends_E) + expert_P)
+    if num_rows is not None:
+        real_P = torch.arange(len(row_P), device=row_P.device) < count_E.sum()
+        row_P, weight_P = row_P.where(real_P, rows), weight_P.where(real_P, 0.0)
+    # One row too many, for what the bound left over.
+    token_R = token_P.new_zeros(rows + 1).index_copy_(0, row_P, token_P)[:rows]
+    weight_R = weight_P.new_zeros(rows + 1).index_copy_(0, row_P, weight_P)[:rows]
+    bag_T = torch.nn.functional.pad(mask_TE.sum(1).cumsum(0), (1, 0))
+    return Layout(token_R, weight_R, row_P.clamp(max=rows - 1), weight_P, bag_T, ends_E)
+
+
+def _pairs(mask_TE: Tensor, bound: int | None) -> tuple[Tensor, Tensor]:
+    """Return the token and the expert of every pair, by token; at the end of a list of fixed length, zeros."""
+    if bound is None:
+        return mask_TE.nonzero(as_tuple=True)
+    torch._assert_async(mask_TE.sum() <= bound, "the mask has more pairs than num_pairs")
+    return mask_TE.nonzero_static(size=min(bound, mask_TE.numel()), fill_value=0).unbind(1)
+
+
+def combine(
+    y_RD: Float[Tensor, "rows dim"], plan: Layout, weighted: bool, num_tokens: int
+) -> Float[Tensor, "{num_tokens} dim"]:
+    """Return the sum over every token's rows, weighted or plain, accumulated in fp32; 0 for a token without any."""
+    if not num_tokens or not len(plan.row):
+        return y_RD.new_zeros(num_tokens, y_RD.shape[1])
+    # An embedding bag is this very sum, in one read of the rows; index_add takes several times as long.
+    weight = plan.pair_weight.to(y_RD.dtype) if weighted else None
+    return torch.nn.functional.embedding_bag(plan.row, y_RD, plan.bag[:-1], mode="sum", per_sample_weights=weight)

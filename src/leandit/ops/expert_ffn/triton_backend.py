@@ -1,0 +1,198 @@
+"""The GPU's way: all experts in one launch per product, on rows sorted by expert, with Triton.
+
+Five kernels make up forward and backward: see `kernels`. The weight w of a pair is multiplied into its hidden row, so
+that y_t is a plain sum of rows and the gradient of W2 a plain product. With g the gradient of the output and
+a = activation(pre), the gradient of w is <g W2ᵀ, a> + <g, b2>, and a is made again from what is kept of `pre`.
+
+The kept `hidden` is therefore w a, where the other backend keeps a. Nothing waits for the device if the number of rows
+is known.
+
+Legend: T tokens, E experts, R rows (see `layout`), D width, F width after the first map, H hidden width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from triton import cdiv, next_power_of_2
+
+from leandit.ops.expert_ffn.kernels import PART, rows_product, sum_rows, weight_gradient
+from leandit.ops.expert_ffn.layout import Layout, layout
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A layout, the expert of each of its blocks (E for those behind the last expert), and their size."""
+
+    plan: Layout
+    expert: Int[Tensor, " blocks"]
+    block: int
+
+    @property
+    def num(self) -> int:
+        return len(self.plan.token)
+
+
+def _rows(weight_TE: Tensor, mask_TE: Tensor, num_rows: int | None, block: int) -> _Rows:
+    plan = layout(weight_TE, mask_TE, num_rows, block)
+    starts = torch.arange(len(plan.token) // block, device=mask_TE.device) * block
+    return _Rows(plan, torch.searchsorted(plan.ends, starts, right=True, out_int32=True), block)
+
+
+def forward(
+    x_TD: Float[Tensor, "tokens dim"],
+    weight_TE: Float[Tensor, "tokens experts"],
+    mask_TE: Bool[Tensor, "tokens experts"],
+    weights: tuple[Tensor, Tensor, Tensor, Tensor],
+    activation: str,
+    num_rows: int | None,
+    block: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the output, and if they are to be kept the rows before and after the activation, else none."""
+    w1_EDF, b1_EF, w2_EHD, b2_ED = weights
+    rows = _rows(weight_TE, mask_TE, num_rows, block)
+    pre_RF, hidden_RH = (x_TD.new_empty(rows.num, width) for width in (w1_EDF.shape[2], w2_EHD.shape[1]))
+    if activation == "gelu":
+        _product(
+            rows, x_TD, w1_EDF, hidden_RH, "gelu", gather=True, bias=b1_EF, scale=True, pre=pre_RF if keep else None
+        )
+    else:
+        _product(rows, x_TD, w1_EDF, pre_RF, "bias", gather=True, bias=b1_EF)
+        a, b = pre_RF.chunk(2, dim=-1)
+        hidden_RH.copy_(F.silu(a) * b * rows.plan.weight[:, None])
+    y_RD = _product(rows, hidden_RH, w2_EHD, x_TD.new_empty(rows.num, x_TD.shape[1]), "bias", bias=b2_ED, scale=True)
+    kept = (pre_RF, hidden_RH) if keep else (x_TD.new_empty(0, pre_RF.shape[1]), x_TD.new_empty(0, hidden_RH.shape[1]))
+    return _combine(y_RD, rows), *kept
+
+
+def backward(
+    grad_TD: Float[Tensor, "tokens dim"],
+    x_TD: Float[Tensor, "tokens dim"],
+    weight_TE: Float[Tensor, "tokens experts"],
+    mask_TE: Bool[Tensor, "tokens experts"],
+    weights: tuple[Tensor, Tensor, Tensor, Tensor],
+    kept: tuple[Tensor, Tensor],
+    activation: str,
+    block: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of x, weight_TE, w1, b1, w2 and b2."""
+    w1_EDF, _, w2_EHD, b2_ED = weights
+    pre_RF, hidden_RH = kept
+    rows = _rows(weight_TE, mask_TE, len(pre_RF), block)
+    gradient = _gelu_gradient if activation == "gelu" else _swiglu_gradient
+    grad_pre_RF, grad_weight_R = gradient(rows, grad_TD, w2_EHD, pre_RF)
+    grad_x_RD = _product(rows, grad_pre_RF, w1_EDF.mT, x_TD.new_empty(rows.num, x_TD.shape[1]), "bias")
+    grad_w1_EDF, grad_b1_EF = _weight_gradient(rows, (x_TD, True), (grad_pre_RF, False), w1_EDF, with_totals=True)
+    grad_w2_EHD, _ = _weight_gradient(rows, (hidden_RH, False), (grad_TD, True), w2_EHD)
+    dense_TE = torch.zeros_like(weight_TE).masked_scatter_(mask_TE, grad_weight_R[rows.plan.row].to(weight_TE.dtype))
+    dense_TE += (grad_TD @ b2_ED.T).to(dense_TE.dtype).masked_fill_(~mask_TE, 0)
+    grad_b2_ED = weight_TE.masked_fill(~mask_TE, 0).to(grad_TD.dtype).T @ grad_TD
+    return _combine(grad_x_RD, rows), dense_TE, grad_w1_EDF, grad_b1_EF, grad_w2_EHD, grad_b2_ED
+
+
+def _gelu_gradient(rows: _Rows, grad_TD: Tensor, w2_EHD: Tensor, pre_RH: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the rows before the activation, and of the rows' weights but for <g, b2>."""
+    grad_pre_RH = torch.empty_like(pre_RH)
+    partial_R = pre_RH.new_empty(cdiv(pre_RH.shape[1], PART), rows.num, dtype=torch.float32)
+    _product(
+        rows, grad_TD, w2_EHD.mT, grad_pre_RH, "gelu_gradient", gather=True, scale=True, pre=pre_RH, partial=partial_R
+    )
+    return grad_pre_RH, partial_R.sum(0)
+
+
+def _swiglu_gradient(rows: _Rows, grad_TD: Tensor, w2_EHD: Tensor, pre_RF: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same for swiglu."""
+    grad_RH = _product(rows, grad_TD, w2_EHD.mT, pre_RF.new_empty(rows.num, w2_EHD.shape[1]), "bias", gather=True)
+    a, b = pre_RF.chunk(2, dim=-1)
+    sigmoid = torch.sigmoid(a)
+    silu = a * sigmoid
+    slopes_RF = torch.cat([b * (sigmoid + silu * (1 - sigmoid)), silu], dim=-1)
+    grad_weight_R = (grad_RH * silu * b).sum(1, dtype=torch.float32)
+    return (grad_RH.repeat(1, 2) * slopes_RF * rows.plan.weight[:, None]).to(pre_RF.dtype), grad_weight_R
+
+
+def _precision() -> str:
+    """Return how fp32 is multiplied: torch's own setting, which is exact unless it allows TF32."""
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+def _product(
+    rows: _Rows,
+    a: Tensor,
+    b: Tensor,
+    out: Tensor,
+    epilogue: str,
+    *,
+    gather: bool = False,
+    bias: Tensor | None = None,
+    scale: bool = False,
+    pre: Tensor | None = None,
+    partial: Tensor | None = None,
+) -> Tensor:
+    """Fill `out` with the rows of A, or with `gather` of their tokens, times their expert's B, and return it."""
+    if out.numel() and len(rows.expert):
+        with torch.cuda.device_of(a):
+            rows_product[lambda meta: (len(rows.expert) * cdiv(out.shape[1], meta["BLOCK_N"]),)](
+                a,
+                a.stride(),
+                rows.plan.token if gather else None,
+                b,
+                b.stride(),
+                None if bias is None else bias.contiguous(),
+                rows.plan.weight if scale else None,
+                pre,
+                out,
+                partial,
+                rows.num,
+                rows.expert,
+                len(rows.plan.ends),
+                K=a.shape[1],
+                N=out.shape[1],
+                PART=PART,
+                PRECISION=_precision(),
+                EPILOGUE=epilogue,
+                BLOCK_M=rows.block,
+            )
+    return out
+
+
+def _weight_gradient(
+    rows: _Rows, a: tuple[Tensor, bool], b: tuple[Tensor, bool], weight: Tensor, *, with_totals: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return A[rows of e]ᵀ B[rows of e] for every expert e, and B's sums if wanted; a marked side has rows by token."""
+    out, totals = torch.empty_like(weight), weight.new_zeros(weight.shape[::2])
+    if out.numel():
+        num_experts, m, n = out.shape
+        (left, gather_left), (right, gather_right) = a, b
+        with torch.cuda.device_of(out):
+            weight_gradient[lambda meta: (num_experts * cdiv(m, meta["BLOCK_M"]) * cdiv(n, meta["BLOCK_N"]),)](
+                left,
+                left.stride(),
+                rows.plan.token if gather_left else None,
+                right,
+                right.stride(),
+                rows.plan.token if gather_right else None,
+                out,
+                out.stride(),
+                totals if with_totals else None,
+                rows.plan.ends,
+                M=m,
+                N=n,
+                PRECISION=_precision(),
+            )
+    return out, totals
+
+
+def _combine(y_RD: Tensor, rows: _Rows) -> Float[Tensor, "tokens dim"]:
+    """Return the sum of every token's rows; 0 for a token without any."""
+    bag = rows.plan.bag
+    out = y_RD.new_empty(len(bag) - 1, y_RD.shape[1])
+    if out.numel():
+        with torch.cuda.device_of(out):
+            sum_rows[(len(out),)](y_RD, rows.plan.row, bag, out, N=out.shape[1], BLOCK_N=next_power_of_2(out.shape[1]))
+    return out

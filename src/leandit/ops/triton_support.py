@@ -1,0 +1,55 @@
+"""Where Triton's kernels can run. Nothing here imports Triton before it is asked for."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+import torch
+
+from leandit.errors import LeanDiTError
+
+_log = logging.getLogger(__name__)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@cache
+def has_triton() -> bool:
+    """Return whether Triton imports; torch's CUDA builds for Linux bring it along."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def suits_triton(device: str, dtype: torch.dtype) -> bool:
+    """Return whether the kernels run on a device of this type and compute in this dtype."""
+    return device == "cuda" and dtype in _DTYPES and has_triton()
+
+
+def require_triton(operator: str, impl: str, device: str, dtype: torch.dtype) -> None:
+    """Raise LeanDiTError unless `impl`, which was named, can run; on a CPU it does under Triton's interpreter."""
+    where = f"{operator}: impl = {impl!r}"
+    if not has_triton():
+        raise LeanDiTError(f"{where} needs Triton: pip install triton, or choose another impl")
+    interpreted = _interpreted()
+    if device != "cuda" and not interpreted:
+        raise LeanDiTError(
+            f"{where} runs on CUDA devices, not on {device}: choose another impl, or set TRITON_INTERPRET=1"
+        )
+    if dtype not in _DTYPES or (interpreted and dtype == torch.bfloat16):
+        known = "float32 and float16 when interpreted" if interpreted else "float32, bfloat16 and float16"
+        raise LeanDiTError(f"{where} computes {known}, not {dtype}: choose another impl")
+
+
+def _interpreted() -> bool:
+    from triton import knobs
+
+    return bool(knobs.runtime.interpret)
+
+
+@cache
+def log_choice(operator: str, device: str, impl: str) -> None:
+    """Log once what `auto` means for an operator on a type of device."""
+    _log.info("%s on %s: impl=auto is %s", operator, device, impl)
