@@ -10,6 +10,8 @@ install_import_hook([f"leandit.{package}" for package in CHECKED], "beartype.bea
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+pytest_plugins = ["tiny_encoders"]
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:

@@ -16,6 +16,7 @@ from leandit.models import Backbone
 from leandit.pictures import FinalPictures, SampleGrids
 from leandit.presets import model_config
 from leandit.sampling import LoadedRun, load
+from leandit.text import check_captions
 from leandit.train import Callback, RunConfig, SamplingConfig, run_training
 
 __all__ = ["create_model", "load", "sample", "sampling_settings", "train"]
@@ -76,12 +77,21 @@ def choose(run: LoadedRun, labels: Iterable[int | str] | None, prompts: Iterable
             raise LeanDiTError(f"{run.path}: the model is conditioned on text and has no classes; give prompts instead")
         if prompts is None:
             raise LeanDiTError(f"{run.path}: the model is conditioned on text; say what to draw with prompts")
-        return list(prompts)
+        return _checked(run, prompts)
     if prompts is not None:
         raise LeanDiTError(f"{run.path}: the model reads no text; choose classes with labels instead of prompts")
     if labels is not None:
         return [run.label(str(label)) for label in labels]
     return [*range(run.model.config.num_classes)] if run.model.config.num_classes else None
+
+
+def _checked(run: LoadedRun, prompts: Iterable[str]) -> list[int | str]:
+    """Return the prompts as a list, or raise LeanDiTError for one that is empty, too long or no text."""
+    assert run.config.text is not None
+    chosen = prompts if isinstance(prompts, str) else list(prompts)
+    names = [f"prompt {number} of {len(chosen)}" for number in range(1, len(chosen) + 1)]
+    check_captions(chosen, run.config.text.max_caption_chars, allow_empty=False, names=names)
+    return list(chosen)
 
 
 def sampling_settings(base: SamplingConfig, steps: int | None, guidance: float | None) -> SamplingConfig:

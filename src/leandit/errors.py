@@ -13,6 +13,13 @@ class LeanDiTError(Exception):
     """
 
 
+class NotFoundError(LeanDiTError):
+    """Something that a configuration names is not on this machine: data, an encoder, another run.
+
+    What is there and unusable is a plain LeanDiTError. `leandit train ... --dry-run` goes on without what is absent.
+    """
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the candidate closest to `name`, or "" when none is close."""
     options = [str(c) for c in candidates]

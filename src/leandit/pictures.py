@@ -10,6 +10,7 @@ from leandit.errors import LeanDiTError
 from leandit.moe import routers
 from leandit.probe import ComputeRecorder, plot_compute, plot_curves
 from leandit.sampling import LoadedRun, class_name, draw_grid, rows_by_label, sample, save_png
+from leandit.text import CombinedEncoder, attach_finetuned
 from leandit.train import Callback, StepReport, read_metrics
 from leandit.train.conditioner import NO_CAPTION
 
@@ -26,6 +27,8 @@ class SampleGrids(Callback):
 
     def on_step(self, trainer: Trainer, report: StepReport) -> None:
         every = trainer.config.train.sample_every
+        if trainer.config.data.holds_latents:
+            return
         if every and report.step % every == 0 and report.step < trainer.config.train.steps:
             try:
                 run = averaged_run(trainer)
@@ -35,14 +38,23 @@ class SampleGrids(Callback):
 
 
 class FinalPictures(Callback):
-    """Draws samples.png, loss.png and compute.png into the run's folder once the last step is done."""
+    """Draws samples.png, loss.png and compute.png into the run's folder once the last step is done.
+
+    Of a run that learns latents, which are no pictures, it draws loss.png alone.
+    """
+
+    def on_start(self, trainer: Trainer) -> None:
+        if trainer.config.data.holds_latents:
+            trainer.warn("the data are latents, so no pictures are drawn; `leandit sample` writes latents")
 
     def on_finish(self, trainer: Trainer) -> None:
         run = averaged_run(trainer)
+        pictures = not trainer.config.data.holds_latents
         try:
-            _save_grid(run, run.path / "samples.png", _stoppable(trainer))
+            if pictures:
+                _save_grid(run, run.path / "samples.png", _stoppable(trainer))
             plot_curves(read_metrics(trainer.folder.metrics), run.path / "loss.png")
-            if any(True for _ in routers(run.model)):
+            if pictures and any(True for _ in routers(run.model)):
                 _save_compute(run, run.path / "compute.png", _stoppable(trainer))
         except OSError as error:
             raise LeanDiTError(
@@ -53,10 +65,12 @@ class FinalPictures(Callback):
 
 def averaged_run(trainer: Trainer) -> LoadedRun:
     """Return a run to sample from: a copy of the model in evaluation mode with the averaged weights."""
-    model = trainer.config.model.build().to(trainer.device)
-    model.load_state_dict(trainer.ema.tensors)
-    names, path = trainer.source.class_names, trainer.folder.path
     text = trainer.conditioner.encoder
+    text = text.copy() if isinstance(text, CombinedEncoder) else text
+    model = trainer.config.model.build()
+    attach_finetuned(model, text)
+    model.to(trainer.device).load_state_dict(trainer.ema.tensors)
+    names, path = trainer.source.class_names, trainer.folder.path
     return LoadedRun(trainer.config, model.eval(), trainer.objective, names, trainer.step, path, text)
 
 

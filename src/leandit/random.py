@@ -26,6 +26,7 @@ class Stream(IntEnum):
     SAMPLER_STEP = 7
     CAPTION = 8
     VALIDATION = 9
+    MASK = 10
 
 
 def generator(seed: int, stream: Stream, index: int, step: int = 0) -> np.random.Generator:
@@ -42,3 +43,9 @@ def normal(seed: int, stream: Stream, indices: Sequence[int], shape: tuple[int, 
 def uniform(seed: int, stream: Stream, indices: Sequence[int], step: int = 0) -> np.ndarray:
     """Return one float64 per index, uniform on [0, 1)."""
     return np.array([generator(seed, stream, i, step).random() for i in indices], dtype=np.float64)
+
+
+def subsets(seed: int, stream: Stream, indices: Sequence[int], size: int, count: int) -> np.ndarray:
+    """Return `count` of the numbers 0..size-1 per index in rising order, every subset as likely as any other."""
+    draws = [np.sort(generator(seed, stream, i).permutation(size)[:count]) for i in indices]
+    return np.stack(draws) if draws else np.empty((0, count), np.int64)

@@ -20,21 +20,6 @@ Fails = Callable[..., str]
 
 
 @pytest.fixture
-def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
-    """Run a command that must fail, and return its message."""
-
-    def run(*arguments: object) -> str:
-        assert main([str(argument) for argument in arguments]) == 2
-        message = capsys.readouterr().err
-        assert message.startswith("leandit: ")
-        assert "Traceback" not in message
-        assert len(message.splitlines()) <= 14
-        return message
-
-    return run
-
-
-@pytest.fixture
 def run(tiny_run: Path, tmp_path: Path) -> Path:
     """A copy of a finished run, to be damaged."""
     return Path(shutil.copytree(tiny_run, tmp_path / "run"))

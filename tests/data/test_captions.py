@@ -21,7 +21,6 @@ from leandit.random import Stream, generator
     ("value", "expected"),
     [
         (None, ()),
-        ("", (Caption("", 1.0),)),
         ("a cat", (Caption("a cat", 1.0),)),
         (["a", "b"], (Caption("a", 1.0), Caption("b", 1.0))),
         ([{"text": "a", "weight": 9}, {"text": "b"}, "c"], (Caption("a", 9.0), Caption("b", 1.0), Caption("c", 1.0))),
@@ -37,6 +36,9 @@ def test_forms_of_captions(value: object, expected: tuple[Caption, ...]) -> None
         (3, "'text' is a number"),
         ({"text": "a"}, "'text' is an object"),
         (b"a", "'text' is of type bytes"),
+        *[(blank, "'text' is empty") for blank in ("", " \n\t", "\u3000")],
+        (["a", ""], "text\\[1\\] is empty"),
+        ([{"text": " ", "weight": 2}], "text\\[0\\] is empty"),
         ([], "'text' is a list of 0 captions"),
         (["a"] * 1001, "'text' is a list of 1001 captions"),
         (["a", None], "text\\[1\\] is of type NoneType"),

@@ -44,12 +44,12 @@ def test_captions_labels_and_nested_names(folder: Path) -> None:
         folder,
         "\ufeff" + json.dumps(line("deep/c.png", text="cé\u2028", label=2)),
         "",
-        line("a.png", text="", label=0),
+        line("a.png", text=" a ", label=0),
     )
     assert opened.class_names == ("0", "1", "2")
     first, second = opened[0], opened[1]
     assert (first.key, first.text, first.label, first.image.max()) == ("deep/c.png", "cé\u2028", 2, 2)
-    assert (second.key, second.text, second.label) == ("a.png", "", 0)
+    assert (second.key, second.text, second.label) == ("a.png", " a ", 0)
 
 
 def test_text_labels_are_sorted_or_follow_class_names(folder: Path) -> None:
@@ -91,6 +91,7 @@ def test_other_keys(folder: Path) -> None:
         (line("\ud800.png"), "is not a usable file name"),
         (line("./a.png"), "line 2: './a.png' is already named in line 1"),
         (line("b.png", text=3), "line 2: 'text' is a number, not a text"),
+        (line("b.png", text=""), "line 2: 'text' is empty"),
         (line("b.png", label=1.5), "line 2: 'label' is a fraction"),
         (line("b.png", label=True), "line 2: 'label' is true or false"),
         (line("b.png", label=-1), "line 2: label -1 is out of range"),

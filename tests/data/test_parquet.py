@@ -110,6 +110,7 @@ def test_columns_that_do_not_fit(tmp_path: Path) -> None:
         ({"image": [png(1)[:-25]]}, "a.parquet[0:0]: damaged or truncated picture"),
         ({"image": pictures(1, 2), "text": [None, "x"]}, "a.parquet[0:0]: 'text' is null"),
         ({"image": pictures(1), "text": [3]}, "a.parquet[0:0]: 'text' is a number"),
+        ({"image": pictures(1), "text": [""]}, "a.parquet[0:0]: 'text' is empty; correct the row"),
         ({"image": pictures(1), "text": [[]]}, "'text' is a list of 0 captions"),
         ({"image": pictures(1), "label": [-1]}, "row 0: 'label' is -1; labels are whole numbers"),
         ({"image": pictures(1), "label": ["cat"]}, "row 0: 'label' is 'cat'"),

@@ -222,6 +222,8 @@ def test_class_names(tmp_path: Path) -> None:
         ({"0.png": png(0), "0.json": b"[" * 100_000}, "a.tar/0.json: not valid JSON"),
         ({"0.png": png(0), "0.json": b"[1]"}, "no caption under 'text' (keys: none)"),
         ({"0.png": png(0), "0.json": b'{"text": 3}'}, "a.tar/0.json: 'text' is a number"),
+        ({"0.png": png(0), "0.json": b'{"text": ""}'}, "a.tar/0.json: 'text' is empty; mend the shard"),
+        ({"0.png": png(0), "0.txt": b" \n"}, "a.tar/0.txt: 'caption' is empty; mend the shard, or set"),
     ],
 )
 def test_bad_members_are_named_when_read(tmp_path: Path, members: dict[str, bytes], problem: str) -> None:

@@ -9,10 +9,12 @@ from pydantic import TypeAdapter
 
 from leandit.diffusion import (
     DiscreteTimesteps,
+    LinearPath,
     LogitNormalTimesteps,
     TimestepConfig,
     UniformTimesteps,
     shift_time,
+    size_shift,
 )
 
 U = torch.tensor([1e-6, 0.01, 0.25, 0.5, 0.9, 0.999999], dtype=torch.float64)
@@ -52,3 +54,28 @@ def test_extreme_uniforms_stay_in_range_and_configs_come_back_from_data(config):
     t = config.draw(torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64))
     assert ((t >= 0) & (t <= 1)).all()
     assert TypeAdapter(TimestepConfig).validate_python(config.model_dump()) == config
+
+
+@pytest.mark.parametrize(("side", "t"), [(2, 0.2), (2, 0.5), (2, 0.9), (4, 0.5)])
+def test_a_shifted_larger_picture_averaged_is_as_noisy_as_the_smaller_one(side, t):
+    """Averages blocks of x_t, of a picture that is constant in them, its data and its noise apart."""
+    generator = torch.Generator().manual_seed(0)
+    small = torch.randn(400, 8, 8, generator=generator, dtype=torch.float64)
+    large = small.repeat_interleave(side, 1).repeat_interleave(side, 2)
+    eps = torch.randn(large.shape, generator=generator, dtype=torch.float64)
+    shifted = torch.full((400,), shift_time(t, size_shift(8, 8 * side)), dtype=torch.float64)
+    nothing = torch.zeros_like(large)
+    parts = (LinearPath().mix(large, nothing, shifted), LinearPath().mix(nothing, eps, shifted))
+    data, noise = (part.view(400, 8, side, 8, side).mean((2, 4)) for part in parts)
+    log_snr = 2 * math.log(data.std() / small.std() / noise.std())
+    assert log_snr == pytest.approx(2 * math.log((1 - t) / t), abs=0.03)
+    assert log_snr != pytest.approx(2 * math.log(1 / shifted[0] - 1), abs=0.5)
+
+
+def test_times_drawn_with_the_shift_of_the_size_drop_log_snr_alike():
+    config = LogitNormalTimesteps(shift=size_shift(32, 64))
+    assert config.shift == 2
+    before, after = LogitNormalTimesteps().draw(U[1:4]), config.draw(U[1:4])
+    torch.testing.assert_close(
+        2 * torch.logit(after) - 2 * torch.logit(before), torch.full((3,), 2 * math.log(2)).double()
+    )

@@ -113,7 +113,7 @@ def test_every_strategy_with_every_gate(tmp_path: Path, strategy: str, gate: str
     [
         ["train.precision=bf16"],
         ["train.precision=bf16", "optimizer.type=muon", "train.activation_checkpointing=true"],
-        ["model.moe.shared_expert=true", "model.moe.every=2", "model.qk_norm=true"],
+        ["model.moe.num_shared_experts=2", "model.moe.expert=swiglu", "model.moe.every=2", "model.qk_norm=true"],
         ["model.moe.router=linear", "model.moe.per_layer_regularisation=false", "losses.per_layer_regularisation=0"],
         ["losses.load_balance=0.01", "losses.z_loss=0.001", "model.moe.strategy=token_choice"],
         ["model.num_classes=0"],

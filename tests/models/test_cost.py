@@ -16,6 +16,7 @@ from leandit.models import (
     Conditioning,
     DiTAirConfig,
     DiTConfig,
+    MaskingConfig,
     MMDiTConfig,
     PixArtConfig,
     count_parameters,
@@ -23,7 +24,7 @@ from leandit.models import (
     training_memory,
 )
 from leandit.moe import MoEConfig
-from leandit.ops import grouped_gemm
+from leandit.ops import expert_ffn
 
 
 def config(**changes: Any) -> DiTConfig:
@@ -39,16 +40,21 @@ def config(**changes: Any) -> DiTConfig:
         {"moe": MoEConfig(k=2, num_experts=6, per_layer_regularisation=False)},
         {
             "moe": MoEConfig(
-                k=3, num_experts=6, hidden_split=2, every=2, shared_expert=True, per_layer_regularisation=False
+                k=3, num_experts=6, hidden_split=2, every=2, num_shared_experts=1, per_layer_regularisation=False
             )
         },
         {"moe": MoEConfig(k=2, num_experts=6, router="linear", per_layer_regularisation=False)},
+        {
+            "moe": MoEConfig(
+                **{"k": 2, "num_experts": 6, "expert": "swiglu", "num_shared_experts": 2, "shared_split": 4},
+                per_layer_regularisation=False,
+            )
+        },
     ],
-    ids=["dense", "learned sigma", "race", "every second", "linear router"],
+    ids=["dense", "learned sigma", "race", "every second", "linear router", "swiglu"],
 )
-def test_flops_equal_torchs_count(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In training the budget is exact; blocks of one row leave out the zero rows that experts are padded with."""
-    monkeypatch.setattr(grouped_gemm, "BLOCK", 1)
+def test_flops_equal_torchs_count(changes: dict[str, Any]) -> None:
+    """In training the budget is exact."""
     settings = config(**changes)
     model = settings.build().train()
     counter = FlopCounterMode(display=False)
@@ -81,9 +87,7 @@ _TEXT_MODELS: dict[str, BackboneConfig] = {
 @pytest.mark.parametrize("moe", [None, _RACE, _EXPERT_CHOICE], ids=["dense", "race", "expert choice"])
 @pytest.mark.parametrize("kind", _TEXT_MODELS)
 def test_flops_with_text_equal_torchs_count(
-    kind: str, moe: MoEConfig | None, sharing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(grouped_gemm, "BLOCK", 1)
+    kind: str, moe: MoEConfig | None, sharing: str) -> None:
     sizes = {"dim": 48, "depth": 3, "heads": 3, "input_size": 16, "channels": 4, "text_dim": 20, "pooled_dim": 28}
     settings = _TEXT_MODELS[kind].replace(
         **sizes, num_classes=0, sharing=sharing, moe=moe, learned_sigma=True, attention_impl="math"
@@ -97,6 +101,39 @@ def test_flops_with_text_equal_torchs_count(
             Conditioning(text=torch.randn(2, 7, 20), pooled=torch.randn(2, 28)),
         )
     assert forward_flops(settings, 7) == pytest.approx(counter.get_total_flops() / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("visible_tokens", [None, 32])
+@pytest.mark.parametrize("moe", [None, _EXPERT_CHOICE], ids=["dense", "expert choice"])
+@pytest.mark.parametrize("kind", ["pixart", "ec-dit"])
+def test_flops_with_a_decoder_equal_torchs_count(
+    kind: str, moe: MoEConfig | None, visible_tokens: int | None) -> None:
+    sizes = {"dim": 48, "depth": 3, "heads": 3, "input_size": 16, "channels": 4, "text_dim": 20, "pooled_dim": 28}
+    masking = MaskingConfig(decoder_depth=2, decoder_dim=32, decoder_heads=2)
+    settings = _TEXT_MODELS[kind].replace(
+        **sizes, num_classes=0, moe=moe, masking=masking, learned_sigma=True, mlp_ratio=3.0, attention_impl="math"
+    )
+    model = settings.build().train()
+    visible = None if visible_tokens is None else torch.arange(visible_tokens).expand(2, -1)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(torch.randn(2, 4, 16, 16), torch.rand(2), Conditioning(text=torch.randn(2, 7, 20)), visible)
+    assert forward_flops(settings, 7, visible_tokens) == pytest.approx(counter.get_total_flops() / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
+def test_what_torchs_counter_is_told_of_experts(activation: str) -> None:
+    """At k = E the definition, into which the counter sees, computes the very pairs of the operator."""
+    columns = 14 if activation == "swiglu" else 7
+    shapes = [(9, 5), (9, 3), (3, 5, columns), (3, columns), (3, 7, 5), (3, 5)]
+    x, weight, *weights = (torch.randn(shape, requires_grad=True) for shape in shapes)
+    counts = []
+    for impl in ("naive", "loop"):
+        with FlopCounterMode(display=False) as counter:
+            mask = torch.ones(9, 3, dtype=torch.bool)
+            expert_ffn(x, weight, mask, *weights, activation=activation, impl=impl).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
 
 
 def test_flops_need_to_know_the_input() -> None:

@@ -57,7 +57,7 @@ def test_a_fresh_model_predicts_zero_and_its_blocks_change_nothing() -> None:
         assert not model(*batch()).prediction.any()
         tokens, condition = torch.randn(2, 16, 24), torch.randn(2, 24)
         for parts in model.blocks:
-            assert torch.equal(model._block(parts, tokens, condition)[0], tokens)
+            assert torch.equal(model._block(parts, tokens, parts["adaln"](condition))[0], tokens)
 
 
 def test_a_block_takes_its_modulation_in_the_order_of_dits_checkpoints() -> None:
@@ -70,7 +70,9 @@ def test_a_block_takes_its_modulation_in_the_order_of_dits_checkpoints() -> None
     x = tokens + gate1 * parts["attention"](nn.functional.layer_norm(tokens, (24,), eps=1e-6) * (1 + scale1) + shift1)
     normed = nn.functional.layer_norm(x, (24,), eps=1e-6)
     expected = x + gate2 * parts["feed_forward"](normed * (1 + scale2) + shift2)
-    torch.testing.assert_close(model._block(parts, tokens, condition)[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model._block(parts, tokens, parts["adaln"](condition))[0], expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_one_step_away_from_zero_every_parameter_learns() -> None:
@@ -172,7 +174,7 @@ def test_bf16_autocast_is_finite_and_close(moe: MoEConfig | None) -> None:
     "moe",
     [
         None,
-        MoEConfig(k=2, num_experts=4, shared_expert=True, every=2),
+        MoEConfig(k=2, num_experts=4, num_shared_experts=1, every=2),
         MoEConfig(strategy="bl_choice", k=1, num_experts=4),
     ],
     ids=["dense", "race", "per expert"],

@@ -71,7 +71,11 @@ def test_a_fresh_model_predicts_zero_and_its_blocks_change_nothing(
     assert not model(*batch()).prediction.any()
     text, image, condition = torch.randn(2, 5, 32), torch.randn(2, 16, 32), torch.randn(2, 32)
     for parts in model.blocks:
-        after = model._block(parts, text, image, condition, None, False) if "feed_forward" in parts else (text, image)
+        after = (
+            model._block(parts, text, image, parts["adaln"](condition), None, False)
+            if "feed_forward" in parts
+            else (text, image)
+        )
         assert torch.equal(after[0], text)
         assert torch.equal(after[1], image)
 

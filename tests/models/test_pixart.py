@@ -61,7 +61,7 @@ def run(model: PixArt, inputs: Inputs) -> BackboneOutput:
 
 @by_form
 @pytest.mark.parametrize(
-    "moe", [None, MoEConfig(k=2, num_experts=4, every=2, shared_expert=True)], ids=["dense", "moe"]
+    "moe", [None, MoEConfig(k=2, num_experts=4, every=2, num_shared_experts=1)], ids=["dense", "moe"]
 )
 def test_a_fresh_model_predicts_zero_and_its_blocks_change_nothing(form: str, moe: MoEConfig | None) -> None:
     model = config(form, moe=moe).build()
@@ -184,7 +184,7 @@ def test_in_evaluation_a_sample_does_not_depend_on_its_batch(form: str, strategy
 @pytest.mark.parametrize("strategy", [None, *STRATEGIES])
 @pytest.mark.parametrize("sharing", SHARING)
 def test_gradients_reach_every_parameter(form: str, strategy: str | None, sharing: str) -> None:
-    moe = strategy and MoEConfig(strategy=strategy, k=2, num_experts=4, shared_expert=True, every=2)
+    moe = strategy and MoEConfig(strategy=strategy, k=2, num_experts=4, num_shared_experts=1, every=2)
     model = perturbed(config(form, moe=moe or None, sharing=sharing, qk_norm=True).build())
     output = model(*batch(8))
     targets = sum(router.target.square().sum() for router in output.routers if router.target is not None)

@@ -79,7 +79,7 @@ def test_in_training_these_samples_do_compete(strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_in_training_gradients_reach_every_parameter(strategy: str) -> None:
-    model = build(strategy=strategy, shared_expert=True)
+    model = build(strategy=strategy, num_shared_experts=1)
     x, t, _ = batch(12)
     output = model(x, t, Conditioning(torch.arange(12) % 6 - 1))
     loss = output.prediction.square().sum()

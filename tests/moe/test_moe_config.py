@@ -19,6 +19,8 @@ from leandit.moe import MoEConfig
         ({"gate": "softmx"}, "Did you mean 'softmax'"),
         ({"threshold_momentum": 1.0}, "less than 1"),
         ({"k": 0}, "greater than or equal to 1"),
+        ({"shared_split": 2}, "set num_shared_experts, or shared_split=null"),
+        ({"expert": "relu"}, "'gelu' or 'swiglu'"),
     ],
 )
 def test_refused(changes: dict[str, Any], message: str) -> None:
@@ -36,3 +38,11 @@ def test_expert_width() -> None:
     assert MoEConfig(k=4, hidden_split=1).expert_hidden(3072) == 3072
     with pytest.raises(ValueError, match="3072 is not divisible by the hidden split 5"):
         MoEConfig(hidden_split=5).expert_hidden(3072)
+
+
+def test_width_of_all_shared_experts() -> None:
+    assert MoEConfig(k=4).shared_hidden(3072) == 0
+    assert MoEConfig(k=4, num_shared_experts=2).shared_hidden(3072) == 2 * 768
+    assert MoEConfig(hidden_split=1, num_shared_experts=2, shared_split=4).shared_hidden(3072) == 2 * 768
+    with pytest.raises(ValueError, match="3072 is not divisible by the shared split 5"):
+        MoEConfig(num_shared_experts=1, shared_split=5).shared_hidden(3072)

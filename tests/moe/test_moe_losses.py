@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from leandit.moe import load_balance, router_similarity, z_loss
+from leandit.moe import gshard_balance, load_balance, router_similarity, z_loss
 from leandit.moe.losses import co_selection
 from leandit.moe.strategies import select_mask
 
@@ -81,7 +81,7 @@ def test_similarity_of_an_empty_mask_is_zero() -> None:
 def test_gradients_equal_finite_differences_with_the_mask_held_fixed() -> None:
     logits = normal(6, 4).double().requires_grad_()
     mask = race(logits.detach(), 2)
-    for loss in (lambda x: router_similarity(x, mask), lambda x: load_balance(x, mask), z_loss):
+    for loss in (lambda x: router_similarity(x, mask), lambda x: load_balance(x, mask), gshard_balance, z_loss):
         assert torch.autograd.gradcheck(loss, logits)
 
 
@@ -118,6 +118,22 @@ def test_load_balance_equals_the_formula() -> None:
     p = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True)
     share = mask.numpy().sum(0) / mask.numpy().sum()
     assert load_balance(logits, mask).item() == pytest.approx(5 * (share * p.mean(0)).sum())
+
+
+def test_gshard_balance_equals_the_formula() -> None:
+    logits = normal(3, 10, 5).double()
+    flat = logits.numpy().reshape(-1, 5)
+    p = np.exp(flat) / np.exp(flat).sum(1, keepdims=True)
+    expected = sum(5 * np.mean([row.argmax() == e for row in flat]) * p[:, e].mean() for e in range(5))
+    assert gshard_balance(logits).item() == pytest.approx(expected)
+
+
+def test_gshard_balance_counts_first_choices_alone() -> None:
+    """Everybody's second choice is expert 3: the pairs are out of balance, the first choices are not."""
+    logits = 20.0 * torch.eye(3).repeat(4, 1)
+    logits = torch.cat([logits, torch.full((12, 1), 10.0)], dim=1)
+    assert gshard_balance(logits).item() == pytest.approx(4 / 3, rel=1e-3)
+    assert gshard_balance(torch.tensor([[9.0, 0, 0, 0]]).repeat(6, 1)).item() == pytest.approx(4.0, rel=1e-2)
 
 
 def test_z_loss_equals_the_formula() -> None:

@@ -109,11 +109,17 @@ TEXT_FIGURES = {
     "MMDiT/B": (0.902, 0.902),
     "MMDiT/B-shared-AdaLN": (0.631, 0.631),
     "DiT-Air/XXL": (2.8, 2.8),
+    "DENSE-XL": (1.47, 1.47),
+    "DENSE-XXL": (2.35, 2.35),
+    "DENSE-3XL": (4.50, 4.50),
     "DENSE-M": (8.03, 8.03),
     "EC-DiT-XL-8E": (2.51, 1.62),
     "EC-DiT-XL-16E": (3.70, 1.62),
-    "EC-DiT-XL-32E": (None, 1.62),
-    **{f"EC-DiT-XXL-{experts}E": (None, 2.71) for experts in (8, 16, 32)},
+    "EC-DiT-XL-32E": (6.08, 1.62),
+    "EC-DiT-XXL-8E": (None, 2.71),
+    "EC-DiT-XXL-16E": (None, 2.71),
+    "EC-DiT-XXL-32E": (13.47, 2.71),
+    "EC-DiT-3XL-32E": (32.15, None),
     "EC-DiT-M-64E": (97.21, 8.27),
 }
 
@@ -130,16 +136,43 @@ def test_text_models_come_within_one_percent(name: str) -> None:
             assert value == pytest.approx(typed * 1e9, rel=0.01)
 
 
+# DiT-MoE, Table 1: total, activated, the unit of their last digits, and GFLOPs, counted as multiply-adds without the
+# two products of attention. Some figures are rounded, some cut: one unit of the last digit is what they tell.
+DIT_MOE = {
+    "DiT-MoE-S/2": (199e6, 71e6, 1e6, 15.43),
+    "DiT-MoE-B/2": (795e6, 286e6, 1e6, 61.68),
+    "DiT-MoE-L/2": (2.8e9, 1.0e9, 1e8, 219.26),
+    "DiT-MoE-XL/2": (4.1e9, 1.5e9, 1e8, 323.74),
+}
+
+
+@pytest.mark.parametrize("name", DIT_MOE)
+def test_dit_moe(name: str) -> None:
+    total, activated, unit, gigaflops = DIT_MOE[name]
+    counted = card(name)
+    assert counted.total == pytest.approx(total, abs=unit)
+    assert counted.activated == pytest.approx(activated, abs=unit)
+    assert (counted.paper_total, counted.paper_activated) == (total, activated)
+    config = model_config(name)
+    attention = 4 * 256**2 * config.dim * config.depth
+    assert counted.flops - attention == pytest.approx(2e9 * gigaflops, rel=0.002)
+    assert config.moe is not None
+    assert (config.moe.k, config.moe.num_experts, config.moe.num_shared_experts) == (2, 8, 2)
+
+
 def test_totals_are_the_sum_of_their_parts() -> None:
     for name in MODELS:
         counted = card(name)
         besides = [part for part in (counted.embedders, counted.not_itemised) if part is not None]
-        assert len(besides) == (2 if model_config(name).conditions_on_text else 0)
+        assert len(besides) == (2 if model_config(name).conditions_on_text or name in DIT_MOE else 0)
         assert counted.total == counted.blocks + sum(besides)
 
 
 def test_what_papers_do_not_itemise_is_one_number_for_each_family() -> None:
-    families = {"PixArt-alpha/": 0, "DiT-Air/": 8e6, "MMDiT/": 32e6, "EC-DiT-": 816e6, "DENSE-": 816e6}
+    families = {
+        **{"PixArt-alpha/": 0, "DiT-Air/": 8e6, "MMDiT/": 32e6, "DiT-MoE-": 0},
+        **{"EC-DiT-": 816e6, "DENSE-": 816e6, "GShard-": 816e6},
+    }
     for family, millions in families.items():
         found = {card(name).not_itemised for name in MODELS if name.startswith(family)}
         assert found == {millions}
@@ -167,10 +200,25 @@ def test_ec_dit_is_a_dense_model_with_experts_in_every_second_layer(size: str) -
             assert card(f"DENSE-{size}").total == without
 
 
-def test_what_does_not_add_up_has_a_note_and_no_figure() -> None:
+@pytest.mark.parametrize("size", EC_DIT)
+def test_gshard_has_ec_dits_sizes_and_routes_by_token_choice_with_a_capacity(size: str) -> None:
+    for experts in EC_DIT[size][2]:
+        name = f"{size}-{experts}E"
+        assert card(f"GShard-{name}").total == card(f"EC-DiT-{name}").total
+        assert card(f"GShard-{name}").activated == card(f"EC-DiT-{name}").activated
+        ours, theirs = (model_config(f"{family}-{name}") for family in ("GShard", "EC-DiT"))
+        assert ours.moe is not None
+        assert ours.replace(moe=theirs.moe) == theirs
+        assert (ours.moe.strategy, ours.moe.k, ours.moe.renormalize) == ("token_choice", 2, True)
+        assert (ours.moe.capacity_factor, ours.moe.inference_capacity_factor) == (2.0, 2.0)
+        assert (ours.moe.group_tokens, ours.moe.inference_group_tokens) == (1024, 512)
+
+
+def test_what_does_not_add_up_has_a_note_and_not_that_figure() -> None:
     noted = {name: model for name, model in MODELS.items() if model.note is not None}
     assert set(noted) == {"DiT-Air/L-Lite", "EC-DiT-3XL-8E", "EC-DiT-3XL-16E", "EC-DiT-3XL-32E"}
-    assert all(model.paper_total is model.paper_activated is None for model in noted.values())
+    assert all(model.paper_activated is None for model in noted.values())
+    assert MODELS["DiT-Air/L-Lite"].paper_total is None
     assert card("EC-DiT-3XL-8E").activated == pytest.approx(5.389e9, rel=0.01)  # by the rule, where 5.18 is printed
     assert card("DiT-Air/L-Lite").total < 0.55e9  # where 0.7 is listed
 
@@ -178,7 +226,7 @@ def test_what_does_not_add_up_has_a_note_and_no_figure() -> None:
 def test_every_figure_of_the_papers_is_tested_here() -> None:
     race = {f"RaceDiT-B/2-{routing}" for names in TABLE_5.values() for routing in names}
     printed = {name for name, model in MODELS.items() if model.paper_total or model.paper_activated}
-    assert printed == {*TABLE_4, *race, *TEXT_FIGURES}
+    assert printed == {*TABLE_4, *race, *DIT_MOE, *TEXT_FIGURES}
 
 
 def test_all_names_build_for_256_pixels() -> None:

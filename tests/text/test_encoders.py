@@ -166,12 +166,16 @@ def test_long_texts_are_cut_and_that_is_said_once(folders: dict[str, Path], capl
 
 
 def test_frozen_unless_asked(folders: dict[str, Path]) -> None:
-    built = encoder("clip", folders["clip"], bidirectional=True, pooled="mean")
-    assert not any(parameter.requires_grad for parameter in built.parameters())
-    assert not built.train().model.training
-    assert not built.requires_grad_(True).rows(["tiger"])[0].tokens.requires_grad
-    built(["tiger", "red apple"]).pooled.square().sum().backward()
+    for finetune in (False, True):
+        built = encoder("clip", folders["clip"], bidirectional=True, pooled="mean", finetune=finetune)
+        assert all(parameter.requires_grad == finetune for parameter in built.parameters())
+        assert not built.train().model.training
+        rows = built.rows(["tiger", "red apple"])
+        assert all(row.tokens.requires_grad == row.pooled.requires_grad == finetune for row in rows)
+    sum(row.pooled.square().sum() for row in rows).backward()
     assert all(parameter.grad is not None for parameter in built.model.parameters())
+    with torch.no_grad():
+        assert not built.rows(["tiger"])[0].tokens.requires_grad
 
 
 def test_padding_and_rows_are_inverse() -> None:

@@ -155,6 +155,8 @@ def test_the_fingerprint_follows_what_decides_the_features(folders: dict[str, Pa
     copy = Path(shutil.copytree(clip, tmp_path / "copy"))
     first = fingerprint(clip)
     assert fingerprint(copy) == first
+    # Where fine-tuning starts: checkpoints keep this value, so it must not move with new fields of the config.
+    assert fingerprint(clip, finetune=True) == first
     changed = [{"layers": (-2,)}, {"pooled": "mean"}, {"bidirectional": True}, {"max_tokens": 8}, {"revision": "v2"}]
     prints = {fingerprint(clip, **options) for options in changed}
     weights = load_file(copy / "model.safetensors")

@@ -17,7 +17,7 @@ _WIDTH = 114
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print all named models as two tables, classes and text, or as JSON."""
+    """Print all named models as two tables, by what their figures hold, or as JSON."""
     cards = [model_card(model) for model in MODELS.values()]
     if options.json:
         print(json.dumps([asdict(card) for card in cards], indent=2))
@@ -26,13 +26,13 @@ def run(options: argparse.Namespace) -> int:
         # where figures would be cut.
         console = Console(width=max(Console().width, _WIDTH))
         with console.capture() as rendered:
-            console.print(_class_table([card for card in cards if card.not_itemised is None]))
-            console.print(_text_table([card for card in cards if card.not_itemised is not None]))
+            console.print(_blocks_table([card for card in cards if card.not_itemised is None]))
+            console.print(_sums_table([card for card in cards if card.not_itemised is not None]))
         print(rendered.get(), end="")
     return 0
 
 
-def _class_table(cards: list[ModelCard]) -> Table:
+def _blocks_table(cards: list[ModelCard]) -> Table:
     table = _table(
         "Parameters are the blocks' weight matrices, as Expert Race counts them (* without routers, as in its "
         "Table 5).\nFLOPs: one forward pass over one 256-pixel picture (32 x 32 latents), two per multiply-add.",
@@ -43,13 +43,13 @@ def _class_table(cards: list[ModelCard]) -> Table:
     return table
 
 
-def _text_table(cards: list[ModelCard]) -> Table:
+def _sums_table(cards: list[ModelCard]) -> Table:
     notes = list(dict.fromkeys(card.note for card in cards if card.note is not None))
     marks = {note: f"[{number}]" for number, note in enumerate(notes, 1)}
     table = _table(
         "total = blocks + embedders + not itemised, which is what the papers' totals hold besides: derived from them,\n"
         "and in EC-DiT's family mostly its text encoder (T5, 670M). "
-        f"FLOPs as above, with {TEXT_TOKENS} text tokens.\n" + "\n".join(f"{marks[note]} {note}" for note in notes),
+        f"FLOPs as above; of text, {TEXT_TOKENS} tokens.\n" + "\n".join(f"{marks[note]} {note}" for note in notes),
         ("blocks", "embedders", "not itemised", "total", "paper", "activated", "paper", "GFLOPs"),
     )
     for card in cards:

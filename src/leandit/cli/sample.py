@@ -16,13 +16,25 @@ from leandit.api import choose, every_pair, load, sampling_settings
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
-from leandit.sampling import draw_grid, fits_grid, rows_by_label, sample_batches, save_png, to_image
+from leandit.sampling import (
+    LoadedRun,
+    draw_batches,
+    draw_grid,
+    fits_grid,
+    rows_by_label,
+    sample_batches,
+    save_png,
+    to_image,
+)
 from leandit.train.checkpoint import STATE
 from leandit.train.conditioner import Wanted
 from leandit.train.folder import RunFolder
 from leandit.train.manifest import MANIFEST
 
 _MAX_SEED = 2**63
+_MAX_PICTURES = 1_000_000
+_MAX_PROMPT_BYTES = 16 * 1024**2
+_TOO_MANY = "more than a million pictures at once; draw them in parts"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,16 +43,17 @@ def run(options: argparse.Namespace) -> int:
     if options.batch_size < 1:
         raise LeanDiTError(f"--batch-size {options.batch_size}: must be at least 1")
     loaded = load(options.folder, weights=options.weights)
-    names = None if options.labels is None else [part.strip() for part in options.labels.split(",")]
-    prompts = options.prompts if options.prompts_file is None else read_prompts(Path(options.prompts_file))
     settings = sampling_settings(loaded.config.sampling, options.steps, options.guidance)
     build_sampler(settings.sampler, loaded.objective.path)
     out = _out(options.out, loaded.path)
-    chosen = choose(loaded, names, prompts)
-    wanted, seeds = every_pair(None if chosen is None else list(dict.fromkeys(chosen)), seeds)
+    wanted, seeds = every_pair(_choices(options, loaded, len(seeds)), seeds)
     with _writing(out):
         # Before the drawing, which may take hours.
         out.mkdir(parents=True, exist_ok=True)
+    if loaded.config.data.holds_latents:
+        with SamplingProgress() as progress:
+            drawn = list(draw_batches(loaded, wanted, seeds, settings, options.batch_size, progress))
+        return _write_latents(torch.cat(drawn), wanted, seeds, out)
     with SamplingProgress() as progress:
         batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress)
         shown = _write(batches, wanted, seeds, out, loaded.class_names, options.npz)
@@ -48,6 +61,19 @@ def run(options: argparse.Namespace) -> int:
     if shown < len(seeds):
         print(f"grid.png shows {shown} of the {len(seeds)} pictures: at most 16 rows and 32 columns")
     return 0
+
+
+def _choices(options: argparse.Namespace, loaded: LoadedRun, num_seeds: int) -> list[int | str] | None:
+    """Return the labels or prompts that the options name, each once; None for an unconditional model."""
+    names = None if options.labels is None else [part.strip() for part in options.labels.split(",")]
+    prompts = options.prompts if options.prompts_file is None else read_prompts(Path(options.prompts_file))
+    chosen = choose(loaded, names, prompts)
+    if chosen is None:
+        return None
+    chosen = list(dict.fromkeys(chosen))
+    if len(chosen) * num_seeds > _MAX_PICTURES:
+        raise LeanDiTError(f"{len(chosen)} labels or prompts with {num_seeds} seeds each: {_TOO_MANY}")
+    return chosen
 
 
 @contextlib.contextmanager
@@ -63,12 +89,20 @@ def _writing(out: Path) -> Iterator[None]:
 def read_prompts(path: Path) -> list[str]:
     """Return the lines of a UTF-8 file that are not empty, one prompt each."""
     try:
-        lines = path.read_bytes().decode("utf-8").splitlines()
+        with path.open("rb") as file:
+            content = file.read(_MAX_PROMPT_BYTES + 1)
     except OSError as error:
         raise LeanDiTError(f"--prompts-file {path}: cannot be read: {error.strerror}") from None
+    if len(content) > _MAX_PROMPT_BYTES:
+        raise LeanDiTError(
+            f"--prompts-file {path}: more than {_MAX_PROMPT_BYTES // 1024**2} MiB; is it the right file? "
+            "Draw the prompts in parts"
+        )
+    try:
+        lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise LeanDiTError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
+        line = content[: error.start].count(b"\n") + 1
+        raise LeanDiTError(f"--prompts-file {path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise LeanDiTError(f"--prompts-file {path}: there is no prompt in it; write one per line")
@@ -85,8 +119,8 @@ def parse_seeds(text: str) -> list[int]:
         start, stop = int(first), int(last) if dash else int(first)
         if stop < start or stop >= _MAX_SEED:
             raise LeanDiTError(f"--seeds {text!r}: {part.strip()} is an empty range or goes past {_MAX_SEED - 1}")
-        if stop - start >= 1_000_000:
-            raise LeanDiTError(f"--seeds {text!r}: more than a million pictures at once; draw them in parts")
+        if stop - start >= _MAX_PICTURES:
+            raise LeanDiTError(f"--seeds {text!r}: {_TOO_MANY}")
         seeds.extend(range(start, stop + 1))
     return list(dict.fromkeys(seeds))
 
@@ -142,19 +176,31 @@ def _write(
             kept[index] = picture.clone()  # a view would keep its whole batch
     with _writing(out):
         if npz:
-            _write_arrays(torch.stack(list(kept.values())).numpy(), wanted, seeds, out / "samples.npz")
+            arrays = {"images": torch.stack(list(kept.values())).numpy()}
+            _write_arrays(arrays, wanted, seeds, out / "samples.npz")
         shown_wanted = None if wanted is None else [wanted[index] for index in shown]
         rows = rows_by_label(torch.stack([kept[index] for index in shown]), shown_wanted, class_names)
         save_png(draw_grid(rows), out / "grid.png")
     return len(shown)
 
 
+def _write_latents(latents: Tensor, wanted: Wanted, seeds: list[int], out: Path) -> int:
+    """Write the latents of a run that learned such, and say how they become pictures; return the exit code."""
+    path = out / "samples.npz"
+    with _writing(out):
+        _write_arrays({"latents": latents.float().cpu().numpy()}, wanted, seeds, path)
+    print(f"{len(seeds)} latents in {path}: array `latents`, float32, {' x '.join(str(n) for n in latents.shape)}")
+    print("They are scaled as the training data is. For pictures, divide them by its scaling factor and decode them")
+    print("with the autoencoder that encoded it.")
+    return 0
+
+
 def _prefix(choice: int | str, order: dict[int | str, int]) -> str:
     return f"prompt-{order[choice]:04d}_" if isinstance(choice, str) else f"label-{choice:04d}_"
 
 
-def _write_arrays(pictures: np.ndarray, wanted: Wanted, seeds: list[int], path: Path) -> None:
-    arrays = {"images": pictures, "seeds": np.array(seeds)}
+def _write_arrays(arrays: dict[str, np.ndarray], wanted: Wanted, seeds: list[int], path: Path) -> None:
+    arrays = {**arrays, "seeds": np.array(seeds)}
     if wanted is not None:
         arrays["prompts" if isinstance(wanted[0], str) else "labels"] = np.array(wanted)
     np.savez_compressed(path, allow_pickle=False, **arrays)

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import re
 import shlex
 from pathlib import Path
 
-import torch
-
 from leandit.api import train
+from leandit.cli.dry_run import dry_run
 from leandit.cli.output import say
 from leandit.cli.progress import TrainingProgress
-from leandit.data import build_source
 from leandit.errors import LeanDiTError
-from leandit.models import count_parameters, forward_flops, training_memory
 from leandit.presets import run_config
-from leandit.text import build_text_encoder
-from leandit.train import RunConfig
 from leandit.train.checkpoint import list_steps
-from leandit.train.resolve import resolve
 
 _RUNS = Path("runs")
-# What FLOPs are counted with where the model reads text: a short caption.
-_TYPICAL_TEXT_TOKENS = 16
 
 
 def run(options: argparse.Namespace) -> int:
     """Train in the chosen folder and end by naming it."""
     config = run_config(options.preset, options.overrides)
     if options.dry_run:
-        return _dry_run(config)
+        return dry_run(config)
     out = Path(options.out) if options.out else _default_folder(config.name, options.resume)
     say(f"{'Resuming' if options.resume else 'Training'} {config.name} in {out}")
     code = train(config, out, resume=options.resume, callbacks=[TrainingProgress()])
@@ -77,28 +68,3 @@ def _number(folder: str, name: str) -> int:
     """Return 1 for NAME, n for NAME-n, and 0 for the folder of another run."""
     match = re.fullmatch(re.escape(name) + r"(?:-([2-9]|[1-9]\d+))?", folder)
     return int(match[1] or 1) if match else 0
-
-
-def _dry_run(config: RunConfig) -> int:
-    source = build_source(config.data.source)
-    text = None if config.text is None else build_text_encoder(config.text)
-    config = resolve(config, source, text)
-    print(json.dumps(config.model_dump(mode="json"), indent=2))
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in config.model.build().parameters())
-    count = count_parameters(config.model)
-    train = config.train
-    memory = training_memory(
-        parameters,
-        config.model,
-        train.batch_size // train.accumulation,
-        bf16=train.precision == "bf16",
-        activation_checkpointing=train.activation_checkpointing,
-    )
-    flops = 3 * train.batch_size * forward_flops(config.model, _TYPICAL_TEXT_TOKENS)
-    print(f"\npictures              {len(source):,} in {len(source.class_names)} classes")
-    print(f"parameters            {parameters:,}, of which in the blocks' matrices")
-    print(f"                      {count.total:,} in total and {count.activated:,} activated per token")
-    print(f"FLOPs per step        {flops:.3g} (forward and backward, batch {train.batch_size})")
-    print(f"memory                about {memory / 2**30:.1f} GiB")
-    return 0

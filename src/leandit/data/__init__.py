@@ -1,9 +1,10 @@
-"""Pictures for training: sources with random access, and the loader that makes them a stream of batches."""
+"""Pictures or latents for training: sources with random access, and the loader that makes them a stream of batches."""
 
 from leandit.data.captions import Caption
 from leandit.data.class_folder import ClassFolderConfig
 from leandit.data.emoji_pack import EmojiConfig
 from leandit.data.idx import IdxConfig
+from leandit.data.latents import LatentsConfig
 from leandit.data.loader import Batch, DataConfig, Loader
 from leandit.data.metadata_folder import MetadataFolderConfig
 from leandit.data.parquet import ParquetConfig
@@ -19,6 +20,7 @@ __all__ = [
     "EmojiConfig",
     "Example",
     "IdxConfig",
+    "LatentsConfig",
     "Loader",
     "MetadataFolderConfig",
     "ParquetConfig",

@@ -26,12 +26,13 @@ class BadCaption(ValueError):
 def parse_captions(value: object, key: str) -> tuple[Caption, ...]:
     """Return the captions of None, a text, or a list of texts and {"text": ..., "weight": ...}.
 
-    Raises BadCaption, naming `key`, for anything else; weights are positive and finite.
+    Raises BadCaption, naming `key`, for anything else and for blank texts, since the empty caption stands for "no
+    caption" in training. Weights are positive and finite.
     """
     if value is None:
         return ()
     if isinstance(value, str):
-        return (Caption(value),)
+        return (Caption(_not_blank(value, repr(key))),)
     if not isinstance(value, list):
         raise BadCaption(f"{key!r} is {kind(value)}, not a text or a list of texts")
     if not 0 < len(value) <= MAX_CAPTIONS:
@@ -61,7 +62,7 @@ def kind(value: object) -> str:
 
 def _parse_one(item: object, name: str) -> Caption:
     if isinstance(item, str):
-        return Caption(item)
+        return Caption(_not_blank(item, name))
     if not isinstance(item, dict):
         raise BadCaption(f'{name} is {kind(item)}; write a text, or {{"text": ..., "weight": ...}}')
     text, weight = item.get("text"), item.get("weight", 1.0)
@@ -69,4 +70,10 @@ def _parse_one(item: object, name: str) -> Caption:
         raise BadCaption(f'{name} has the keys {", ".join(sorted(item)) or "none"}; write "text" and "weight"')
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1e9 or math.isnan(weight):
         raise BadCaption(f"{name} has the weight {weight!r}; a weight is a number above 0, at most 1e9")
-    return Caption(text, float(weight))
+    return Caption(_not_blank(text, name), float(weight))
+
+
+def _not_blank(text: str, name: str) -> str:
+    if not text.strip():
+        raise BadCaption(f"{name} is empty")
+    return text

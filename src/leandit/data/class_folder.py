@@ -13,7 +13,7 @@ from leandit.config import Config
 from leandit.data.paths import user_path
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, read_picture
 from leandit.data.source import Example, fingerprint
-from leandit.errors import LeanDiTError
+from leandit.errors import LeanDiTError, NotFoundError
 
 
 class ClassFolderConfig(Config):
@@ -74,8 +74,10 @@ def open_folder(path: str) -> Path:
     """Return the folder, resolved; a LeanDiTError where there is none."""
     folder = user_path(path, "data.source.path")
     if not folder.is_dir():
-        kind = "a file, not a folder" if folder.exists() else "no such folder"
-        raise LeanDiTError(f"{folder}: {kind}; correct data.source.path (now in {Path.cwd()})")
+        absent = not folder.exists()
+        error = NotFoundError if absent else LeanDiTError
+        kind = "no such folder" if absent else "a file, not a folder"
+        raise error(f"{folder}: {kind}; correct data.source.path (now in {Path.cwd()})")
     return folder.resolve()
 
 

@@ -15,7 +15,7 @@ from leandit.config import Config
 from leandit.data.captions import Caption
 from leandit.data.paths import user_path
 from leandit.data.source import Example, fingerprint
-from leandit.errors import LeanDiTError
+from leandit.errors import LeanDiTError, NotFoundError
 
 MAX_BYTES = 4 * 1024**3
 
@@ -97,7 +97,7 @@ def _read_idx(path: Path, dimensions: int, contents: str) -> np.ndarray:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise LeanDiTError(f"{path}: truncated or damaged gzip file ({error}); fetch it again") from None
     except FileNotFoundError:
-        raise LeanDiTError(f"{path}: no such file of {contents}; correct the path") from None
+        raise NotFoundError(f"{path}: no such file of {contents}; correct the path") from None
     except OSError as error:
         raise LeanDiTError(f"{path}: cannot be read: {error}") from None
 

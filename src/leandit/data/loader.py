@@ -11,16 +11,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from leandit.config import Config
 from leandit.data.captions import draw_caption
+from leandit.data.latents import fit_latent
 from leandit.data.pictures import fit_square, to_channels
 from leandit.data.source import Example, Source
 from leandit.data.sources import SourceConfig
@@ -34,15 +35,33 @@ class DataConfig(Config):
     source: SourceConfig
     # Pictures for the validation loss, never trained on; null has none.
     validation: SourceConfig | None = None
-    # Side in pixels; others are cropped to their centre square and resized with antialiasing.
+    # Side in pixels; others are cropped to their centre square and resized with antialiasing. Latents must have it.
     image_size: int = Field(32, ge=1, le=4096)
-    # 3 is RGB, 1 is grey.
-    channels: Literal[1, 3] = 3
+    # Of pictures: 3 is RGB, 1 is grey. Latents have those of their autoencoder.
+    channels: int = Field(3, ge=1)
     # Probability that a picture is mirrored left to right.
     flip: float = Field(0.0, ge=0, le=1)
     # Threads that read ahead, one batch each. 0 reads in the caller's thread: best for pictures in memory
     # (emoji, idx); 2 to 16 for folders.
     num_threads: int = Field(0, ge=0, le=64)
+
+    @model_validator(mode="after")
+    def _check(self) -> Any:
+        if self.validation is not None and (self.validation.type == "latents") != self.holds_latents:
+            raise ValueError("source and validation are latents and pictures; make both the same")
+        if self.holds_latents and self.flip:
+            raise ValueError(
+                f"flip = {self.flip}: the mirror image of a latent is not the latent of the mirror image; "
+                "set data.flip=0, and for mirrored pictures add their latents"
+            )
+        if not self.holds_latents and self.channels not in (1, 3):
+            raise ValueError(f"channels = {self.channels}: pictures have 3 (RGB) or 1 (grey)")
+        return self
+
+    @property
+    def holds_latents(self) -> bool:
+        """Whether the data are latents of an autoencoder, which are no pictures to look at."""
+        return self.source.type == "latents"
 
 
 @dataclass(frozen=True)
@@ -50,7 +69,7 @@ class Batch:
     """One batch of the stream."""
 
     images: Float[Tensor, "batch channels height width"]
-    """In [-1, 1]: uint8 value v becomes v / 127.5 - 1."""
+    """In [-1, 1]: uint8 value v becomes v / 127.5 - 1. Latents are as they are stored."""
     labels: Int[Tensor, " batch"] | None
     texts: tuple[str, ...] | None
     """One caption per picture, drawn by weight among those that it has."""
@@ -107,6 +126,9 @@ class Loader:
     def _images(
         self, examples: list[Example], indices: tuple[int, ...]
     ) -> Float[Tensor, "batch channels height width"]:
+        if all(example.is_latent for example in examples):
+            config = self._config
+            return torch.from_numpy(np.stack([fit_latent(e, config.channels, config.image_size) for e in examples]))
         pixels = np.stack([self._prepare(example, n) for example, n in zip(examples, indices, strict=True)])
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         return torch.from_numpy(planes).float().div_(127.5).sub_(1.0)

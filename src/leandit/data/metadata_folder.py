@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,12 +12,10 @@ from pydantic import Field
 from leandit.config import Config
 from leandit.data.captions import BadCaption, Caption, kind, parse_captions
 from leandit.data.class_folder import open_folder
+from leandit.data.jsonl import BadLine, Label, name_classes, parse_label, parse_object, report
 from leandit.data.pictures import PILLOW_MAX_PIXELS, read_picture
 from leandit.data.source import Example, fingerprint
-from leandit.errors import LeanDiTError, nearest
-
-MAX_CLASSES = 65_536
-MAX_REPORTED = 10
+from leandit.errors import LeanDiTError
 
 
 class MetadataFolderConfig(Config):
@@ -47,7 +44,7 @@ class _Entry:
     line: int
     file_name: str
     captions: tuple[Caption, ...]
-    label: int | str | None
+    label: Label
 
 
 class MetadataFolderSource:
@@ -57,7 +54,9 @@ class MetadataFolderSource:
         self._root = open_folder(config.path)
         self._max_pixels = config.max_pixels
         self._entries = _Reader(self._root, config).read()
-        self.class_names = _class_names(self._root / "metadata.jsonl", self._entries, config.class_names)
+        path = self._root / "metadata.jsonl"
+        labels = [entry.label for entry in self._entries]
+        self.class_names = name_classes(labels, config.class_names, lambda i: f"{path}: line {self._entries[i].line}")
         self._number = {name: number for number, name in enumerate(self.class_names)}
 
     @property
@@ -100,7 +99,7 @@ class _Reader:
         self._check_complete(lambda entry: entry.label is not None, self._config.label_key)
         self._check_one_type()
         if self._problems:
-            raise LeanDiTError(self._report())
+            raise report(self._path, self._problems)
         if not self._entries:
             raise LeanDiTError(f'{self._path}: no lines; write one {{"file_name": ..., "text": ...}} per picture')
         return self._entries
@@ -121,10 +120,10 @@ class _Reader:
             record = _parse(line)
             path = _locate(self._root, record)
             if path in self._first_line:
-                raise _BadLine(f"{record['file_name']!r} is already named in line {self._first_line[path]}")
+                raise BadLine(f"{record['file_name']!r} is already named in line {self._first_line[path]}")
             captions = parse_captions(record.get(self._config.text_key), self._config.text_key)
-            label = _label(record, self._config.label_key)
-        except (_BadLine, BadCaption) as problem:
+            label = parse_label(record, self._config.label_key)
+        except (BadLine, BadCaption) as problem:
             self._problems.append(f"line {number}: {problem}")
             return
         self._first_line[path] = number
@@ -145,29 +144,11 @@ class _Reader:
                 if type(label) is not type(first)
             ]
 
-    def _report(self) -> str:
-        shown = [f"  {problem}" for problem in self._problems[:MAX_REPORTED]]
-        rest = len(self._problems) - len(shown)
-        plural = "s" * (len(self._problems) > 1)
-        head = f"{self._path}: {len(self._problems)} problem{plural}; correct or remove the lines"
-        return "\n".join([head, *shown, *([f"  and {rest} more"] if rest else [])])
-
-
-class _BadLine(Exception):
-    """What is wrong with one line."""
-
 
 def _parse(line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise _BadLine(f"not valid JSON: {error.msg} at column {error.colno}") from None
-    except (ValueError, RecursionError):
-        raise _BadLine("not usable JSON: a number too long or values nested too deep") from None
-    if not isinstance(record, dict):
-        raise _BadLine('a line is an object such as {"file_name": "a.png"}')
+    record = parse_object(line, '{"file_name": "a.png"}')
     if not isinstance(record.get("file_name"), str) or not record["file_name"]:
-        raise _BadLine("'file_name' is missing or not a text")
+        raise BadLine("'file_name' is missing or not a text")
     return record
 
 
@@ -175,46 +156,16 @@ def _locate(root: Path, record: dict[str, Any]) -> Path:
     """Return the resolved path of the picture, which must be a non-empty file inside the folder."""
     name = record["file_name"]
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise _BadLine(f"{name!r} leaves the folder; name files inside it, relative to it")
+        raise BadLine(f"{name!r} leaves the folder; name files inside it, relative to it")
     try:
         path = (root / name).resolve()
         found = path.stat().st_size if path.is_file() else None
     except (OSError, ValueError, RuntimeError):
-        raise _BadLine(f"{name!r} is not a usable file name") from None
+        raise BadLine(f"{name!r} is not a usable file name") from None
     if not path.is_relative_to(root):
-        raise _BadLine(f"{name!r} is a link that leaves the folder; copy the picture into it")
+        raise BadLine(f"{name!r} is a link that leaves the folder; copy the picture into it")
     if found is None:
-        raise _BadLine(f"no such file {name!r}")
+        raise BadLine(f"no such file {name!r}")
     if found == 0:
-        raise _BadLine(f"{name!r} is an empty file")
+        raise BadLine(f"{name!r} is an empty file")
     return path
-
-
-def _label(record: dict[str, Any], key: str) -> int | str | None:
-    label = record.get(key)
-    if label is None or isinstance(label, str):
-        return label
-    if not isinstance(label, int) or isinstance(label, bool):
-        raise _BadLine(f"{key!r} is {kind(label)}; a label is a whole number or a name")
-    if not 0 <= label < MAX_CLASSES:
-        raise _BadLine(f"label {label} is out of range: labels are 0 to {MAX_CLASSES - 1}")
-    return label
-
-
-def _class_names(path: Path, entries: list[_Entry], given: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the names by class number: those given, if they cover every label, or those the file implies."""
-    numbers = [entry.label for entry in entries if isinstance(entry.label, int)]
-    names = {entry.label for entry in entries if isinstance(entry.label, str)}
-    if not numbers and not names:
-        return ()
-    if given is None:
-        return tuple(sorted(names)) if names else tuple(str(number) for number in range(max(numbers) + 1))
-    for entry in entries:
-        if isinstance(entry.label, int) and entry.label >= len(given):
-            raise LeanDiTError(
-                f"{path}: line {entry.line}: label {entry.label} has no name; class_names has {len(given)}"
-            )
-        if isinstance(entry.label, str) and entry.label not in given:
-            hint = nearest(entry.label, given)
-            raise LeanDiTError(f"{path}: line {entry.line}: label {entry.label!r} is not in class_names.{hint}")
-    return given

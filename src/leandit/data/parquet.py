@@ -14,7 +14,7 @@ from pydantic import Field
 
 from leandit.config import Config
 from leandit.data.captions import BadCaption, Caption, parse_captions
-from leandit.data.metadata_folder import MAX_CLASSES
+from leandit.data.jsonl import MAX_CLASSES
 from leandit.data.pictures import PILLOW_MAX_PIXELS, decode_picture
 from leandit.data.shards import find_shards
 from leandit.data.source import Example, fingerprint

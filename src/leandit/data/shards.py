@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leandit.data.paths import user_path
-from leandit.errors import LeanDiTError
+from leandit.errors import LeanDiTError, NotFoundError
 
 
 def find_shards(patterns: Sequence[str], suffix: str) -> list[Path]:
@@ -21,7 +21,7 @@ def _expand(pattern: str, suffix: str) -> list[Path]:
     expanded = str(user_path(pattern, "data.source.paths"))
     names = sorted(glob.glob(expanded, recursive=True)) if glob.has_magic(expanded) else [expanded]
     if not names:
-        raise LeanDiTError(
+        raise NotFoundError(
             f"{pattern}: no file matches (now in {Path.cwd()}); correct data.source.paths{_hint(pattern)}"
         )
     return [_check_file(Path(name), suffix, pattern) for name in names]
@@ -38,7 +38,7 @@ def _check_file(path: Path, suffix: str, pattern: str) -> Path:
     if path.is_dir():
         raise LeanDiTError(f"{path}: a folder; name the files in it, such as {path}/*{suffix}")
     if not path.is_file():
-        raise LeanDiTError(f"{path}: no such file (now in {Path.cwd()}); correct data.source.paths{_hint(pattern)}")
+        raise NotFoundError(f"{path}: no such file (now in {Path.cwd()}); correct data.source.paths{_hint(pattern)}")
     if path.stat().st_size == 0:
         raise LeanDiTError(f"{path}: empty file; fetch it again or remove it")
     return path.resolve()

@@ -15,7 +15,10 @@ from leandit.data.captions import Caption
 
 @dataclass(frozen=True)
 class Example:
-    """One picture: uint8 RGB [height, width, 3], with its class number, its captions, or neither."""
+    """One picture, with its class number, its captions, or neither.
+
+    `image` is uint8 RGB [height, width, 3], or an autoencoder's latent, float32 [channels, height, width].
+    """
 
     image: np.ndarray
     label: int | None
@@ -23,6 +26,11 @@ class Example:
     """One is drawn whenever the picture is shown; empty when there are none."""
     key: str
     """Name of the picture for messages, such as its path inside the folder."""
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether the numbers are used as they are, not pixels to be cropped, resized and scaled."""
+        return self.image.dtype == np.float32
 
     @property
     def text(self) -> str | None:

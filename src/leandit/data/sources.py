@@ -9,12 +9,21 @@ from pydantic import Field
 from leandit.data.class_folder import ClassFolderConfig, ClassFolderSource
 from leandit.data.emoji_pack import EmojiConfig, EmojiSource
 from leandit.data.idx import IdxConfig, IdxSource
+from leandit.data.latents import LatentsConfig, LatentsSource
 from leandit.data.metadata_folder import MetadataFolderConfig, MetadataFolderSource
 from leandit.data.parquet import ParquetConfig, ParquetSource
 from leandit.data.source import Source
 from leandit.data.webdataset import WebDatasetConfig, WebDatasetSource
 
-AnySourceConfig = EmojiConfig | ClassFolderConfig | MetadataFolderConfig | IdxConfig | WebDatasetConfig | ParquetConfig
+AnySourceConfig = (
+    EmojiConfig
+    | ClassFolderConfig
+    | MetadataFolderConfig
+    | IdxConfig
+    | WebDatasetConfig
+    | ParquetConfig
+    | LatentsConfig
+)
 SourceConfig = Annotated[AnySourceConfig, Field(discriminator="type")]
 
 
@@ -33,3 +42,5 @@ def build_source(config: AnySourceConfig) -> Source:
             return WebDatasetSource(config)
         case ParquetConfig():
             return ParquetSource(config)
+        case LatentsConfig():
+            return LatentsSource(config)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from leandit.config import Config
 from leandit.data.captions import BadCaption, Caption, parse_captions
-from leandit.data.metadata_folder import MAX_CLASSES
+from leandit.data.jsonl import MAX_CLASSES
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, decode_picture
 from leandit.data.shards import find_shards
 from leandit.data.source import Example, fingerprint
@@ -123,10 +123,10 @@ class WebDatasetSource:
         if self._caption_member is None:
             return ()
         member = sample.members[self._caption_member]
-        text = _text(sample, member)
-        if self._caption_member == "txt":
-            return (Caption(text.rstrip("\r\n")),)
-        return _from_json(f"{sample.shard}/{member.name}", text, self._config.text_key)
+        text, name = _text(sample, member), f"{sample.shard}/{member.name}"
+        if self._caption_member == "json":
+            return _from_json(name, text, self._config.text_key)
+        return _parsed(name, text.rstrip("\r\n"), "caption")
 
 
 def _samples(path: Path) -> list[_Sample]:
@@ -175,7 +175,11 @@ def _from_json(name: str, text: str, key: str) -> tuple[Caption, ...]:
     if not isinstance(record, dict) or record.get(key) is None:
         keys = ", ".join(record) if isinstance(record, dict) else "none"
         raise LeanDiTError(f"{name}: no caption under {key!r} (keys: {keys}); set data.source.text_key")
+    return _parsed(name, record[key], key)
+
+
+def _parsed(name: str, value: object, key: str) -> tuple[Caption, ...]:
     try:
-        return parse_captions(record[key], key)
+        return parse_captions(value, key)
     except BadCaption as problem:
-        raise LeanDiTError(f"{name}: {problem}") from None
+        raise LeanDiTError(f"{name}: {problem}; mend the shard, or set data.source.captions=none") from None

@@ -31,6 +31,7 @@ from leandit.diffusion.timesteps import (
     TimestepConfig,
     UniformTimesteps,
     shift_time,
+    size_shift,
 )
 
 __all__ = [
@@ -68,4 +69,5 @@ __all__ = [
     "initial_noise",
     "posterior",
     "shift_time",
+    "size_shift",
 ]

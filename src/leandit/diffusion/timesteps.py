@@ -24,6 +24,17 @@ def shift_time(t: Time, shift: float) -> Time:
     return shift * t / (1 + (shift - 1) * t)
 
 
+def size_shift(old_side: int, new_side: int) -> float:
+    """Return the shift s = new_side / old_side that keeps log-SNR when pictures grow: sqrt(m / n) for m and n values.
+
+    Averaging s x s values of the larger picture keeps the data, where it is smooth, and divides the noise's standard
+    deviation by s. So the larger picture at shift_time(t, s) is as noisy as the smaller one at t.
+
+    Reference: Esser et al. (2403.03206), eq. 23.
+    """
+    return new_side / old_side
+
+
 class _Shifted(Config):
     shift: float = Field(default=1.0, gt=0, le=1000)  # towards noise above 1, as for larger images; 1 = none
 

@@ -4,6 +4,7 @@ from leandit.models.backbone import Backbone, BackboneConfig
 from leandit.models.cost import ParameterCount, count_parameters, forward_flops, training_memory
 from leandit.models.dit import DiT, DiTConfig
 from leandit.models.dit_air import DiTAir, DiTAirConfig
+from leandit.models.masking import MaskingConfig, take_tokens
 from leandit.models.mmdit import MMDiT, MMDiTConfig
 from leandit.models.pixart import PixArt, PixArtConfig
 from leandit.models.records import BackboneOutput, Conditioning
@@ -20,11 +21,13 @@ __all__ = [
     "DiTConfig",
     "MMDiT",
     "MMDiTConfig",
+    "MaskingConfig",
     "ModelConfig",
     "ParameterCount",
     "PixArt",
     "PixArtConfig",
     "count_parameters",
     "forward_flops",
+    "take_tokens",
     "training_memory",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +40,9 @@ class BackboneConfig(Config):
     text_dim: int | None = Field(None, ge=1)
     # Width of the pooled text vector; null takes the text encoder's.
     pooled_dim: int | None = Field(None, ge=1)
+    # Patches along a side for which positions were first learned, where the picture has grown since: sin-cos positions
+    # then lie closer, within the same span. null is this grid. RoPE (DiT-Air) extends as it is and has no use for it.
+    position_grid: int | None = Field(None, ge=1)
     # Hidden width of the dense feed-forward, in multiples of dim.
     mlp_ratio: float = Field(4.0, gt=0)
     # RMS normalisation of queries and keys.
@@ -96,9 +99,12 @@ class BackboneConfig(Config):
 class Backbone(nn.Module, ABC):
     """Backbone(x, t, cond) -> BackboneOutput.
 
-    A subclass builds its parts, calls `_finish_init` last, and runs its layers with `_run`. `prediction` has the
-    input's shape (twice its channels with `learned_sigma`); what it predicts is the objective's choice.
+    A subclass builds its parts, with its layers as `blocks`, calls `_finish_init` last, and runs the layers with
+    `_run`. `prediction` has the input's shape (twice its channels with `learned_sigma`); what it predicts is the
+    objective's choice.
     """
+
+    blocks: Layers
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -161,6 +167,14 @@ class Backbone(nn.Module, ABC):
 
     def _build_layers(self, makers: Callable[[int], Makers]) -> Layers:
         return Layers([makers(index) for index in range(self.config.depth)], self.config.sharing)
+
+    def _modulated_layers(
+        self, condition: Float[Tensor, "batch dim"]
+    ) -> Iterator[tuple[Parts, tuple[Float[Tensor, "batch dim"], ...]]]:
+        """Yield the parts and the modulation vectors of each layer; layers that share AdaLN share what it returns."""
+        shared = self.blocks.shared["adaln"](condition) if "adaln" in self.blocks.shared else None
+        for parts in self.blocks:
+            yield parts, parts["adaln"](condition) if shared is None else shared
 
     def _finish_init(self) -> None:
         """Initialise, unless on the meta device, where there is nothing to initialise."""

@@ -63,7 +63,7 @@ class DiT(Backbone):
     def init_weights(self) -> None:
         """Xavier-uniform matrices, N(0, 0.02) embeddings and time MLP, zero AdaLN and output, as in DiT."""
         super().init_weights()
-        self.positions.copy_(sincos_positions(self.config.dim, self.grid))
+        self.positions.copy_(sincos_positions(self.config.dim, self.grid, self.config.position_grid))
         for linear in (self.time_embedding.first, self.time_embedding.second):
             nn.init.normal_(linear.weight, std=0.02)
         if self.label_embedding is not None:
@@ -78,16 +78,16 @@ class DiT(Backbone):
         if self.label_embedding is not None and cond.label is not None:
             condition = condition + self.label_embedding(cond.label)
         outputs = []
-        for parts in self.blocks:
-            tokens, routing = self._run(self._block, parts, tokens, condition)
+        for parts, vectors in self._modulated_layers(condition):
+            tokens, routing = self._run(self._block, parts, tokens, vectors)
             outputs.append(routing)
         return BackboneOutput(self.unpatchify(self.final(tokens, condition)), routed(outputs))
 
     def _block(
-        self, parts: Parts, x: Float[Tensor, "batch tokens dim"], condition: Float[Tensor, "batch dim"]
+        self, parts: Parts, x: Float[Tensor, "batch tokens dim"], vectors: tuple[Float[Tensor, "batch dim"], ...]
     ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
         """x + gate attention(modulated x), then x + gate feed_forward(modulated x), where experts may do the latter."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = parts["adaln"](condition)
+        shift1, scale1, gate1, shift2, scale2, gate2 = vectors
         x = x + gate1[:, None] * parts["attention"](modulate(self._norm(x), shift1, scale1))
         y, routing = run_feed_forward(parts, modulate(self._norm(x), shift2, scale2))
         return x + gate2[:, None] * y, routing

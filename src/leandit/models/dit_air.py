@@ -53,6 +53,8 @@ class DiTAirConfig(BackboneConfig):
 
     @model_validator(mode="after")
     def _check_rope(self) -> Any:
+        if self.position_grid is not None:
+            raise ValueError("position_grid is for sin-cos positions; RoPE extends to any grid, so leave it null")
         if self.dim // self.heads % 4:
             raise ValueError(
                 f"head width {self.dim // self.heads} (dim / heads) is not divisible by 4, which 2-D RoPE needs"
@@ -118,9 +120,9 @@ class DiTAir(Backbone):
         mask = joint_mask(text_mask, image.shape[1])
         condition = self.time_embedding(t) + self.pooled_embedding(cond.pooled)
         outputs = []
-        for index, parts in enumerate(self.blocks):
+        for index, (parts, vectors) in enumerate(self._modulated_layers(condition)):
             last = index == len(self.blocks) - 1
-            text, image, routing = self._run(self._block, parts, text, image, condition, mask, last)
+            text, image, routing = self._run(self._block, parts, text, image, vectors, mask, last)
             outputs.append(routing)
         return BackboneOutput(self.unpatchify(self.final(image, condition)), routed(outputs))
 
@@ -129,7 +131,7 @@ class DiTAir(Backbone):
         parts: Parts,
         text: Float[Tensor, "batch text_tokens dim"],
         image: Float[Tensor, "batch tokens dim"],
-        condition: Float[Tensor, "batch dim"],
+        vectors: tuple[Float[Tensor, "batch dim"], ...],
         mask: Bool[Tensor, "batch all_tokens"] | None,
         last: bool,
     ) -> tuple[Float[Tensor, "batch text_tokens dim"], Float[Tensor, "batch tokens dim"], RouterOutput | None]:
@@ -138,15 +140,15 @@ class DiTAir(Backbone):
         AdaLN gives six vectors to the text, then six to the image. Experts have no norm behind them unless configured.
         The last block leaves the text as it is, since nothing reads it.
         """
-        vectors = parts["adaln"](condition)
         (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
         (image_shift1, image_scale1, image_gate1), (image_shift2, image_scale2, image_gate2) = vectors[6:9], vectors[9:]
         y = parts["attention"](
             torch.cat([self._modulated(text, shift1, scale1), self._modulated(image, image_shift1, image_scale1)], 1),
             self.rotation,
             mask,
+            image_only=last,
         )
-        y_text, y_image = self._norm(y).split([text.shape[1], image.shape[1]], dim=1)
+        y_text, y_image = self._norm(y).tensor_split([-image.shape[1]], dim=1)
         image = image + image_gate1[:, None] * y_image
         y, routing = run_feed_forward(parts, self._modulated(image, image_shift2, image_scale2))
         if routing is None or self.config.norm_after_experts:

@@ -79,7 +79,7 @@ class MMDiT(Backbone):
     def init_weights(self) -> None:
         """Xavier-uniform matrices, N(0, 0.02) MLPs of time and pooled text, zero AdaLN and output."""
         super().init_weights()
-        self.positions.copy_(sincos_positions(self.config.dim, self.grid))
+        self.positions.copy_(sincos_positions(self.config.dim, self.grid, self.config.position_grid))
         for embedding in (self.time_embedding, self.pooled_embedding):
             nn.init.normal_(embedding.first.weight, std=0.02)
             nn.init.normal_(embedding.second.weight, std=0.02)
@@ -96,9 +96,9 @@ class MMDiT(Backbone):
         mask = joint_mask(text_mask, image.shape[1])
         condition = self.time_embedding(t) + self.pooled_embedding(cond.pooled)
         outputs = []
-        for index, parts in enumerate(self.blocks):
+        for index, (parts, vectors) in enumerate(self._modulated_layers(condition)):
             last = index == len(self.blocks) - 1
-            text, image, routing = self._run(self._block, parts, text, image, condition, mask, last)
+            text, image, routing = self._run(self._block, parts, text, image, vectors, mask, last)
             outputs.append(routing)
         return BackboneOutput(self.unpatchify(self.final(image, condition)), routed(outputs))
 
@@ -107,7 +107,7 @@ class MMDiT(Backbone):
         parts: Parts,
         text: Float[Tensor, "batch text_tokens dim"],
         image: Float[Tensor, "batch tokens dim"],
-        condition: Float[Tensor, "batch dim"],
+        vectors: tuple[Float[Tensor, "batch dim"], ...],
         mask: Bool[Tensor, "batch all_tokens"] | None,
         last: bool,
     ) -> tuple[Float[Tensor, "batch text_tokens dim"], Float[Tensor, "batch tokens dim"], RouterOutput | None]:
@@ -115,11 +115,13 @@ class MMDiT(Backbone):
 
         The last block leaves the text as it is.
         """
-        vectors = parts["adaln"](condition)
         (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
         (image_shift1, image_scale1, image_gate1), (image_shift2, image_scale2, image_gate2) = vectors[6:9], vectors[9:]
         y_text, y_image = parts["attention"](
-            modulate(self._norm(text), shift1, scale1), modulate(self._norm(image), image_shift1, image_scale1), mask
+            modulate(self._norm(text), shift1, scale1),
+            modulate(self._norm(image), image_shift1, image_scale1),
+            mask,
+            image_only=last,
         )
         image = image + image_gate1[:, None] * y_image
         y, routing = run_feed_forward(parts, modulate(self._norm(image), image_shift2, image_scale2))

@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leandit.errors import LeanDiTError
 from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
+from leandit.models.masking import MaskDecoder, MaskingConfig, take_tokens
 from leandit.models.records import BackboneOutput, Conditioning
 from leandit.moe import MoELayer, RouterOutput
 from leandit.nn import (
@@ -38,9 +39,10 @@ class PixArtConfig(BackboneConfig):
 
     EC-DiT has adaln="per_layer", heads = dim / 64, kv_heads below that, project_text=false, time_dim=null, and
     experts: MoEConfig(strategy="expert_choice", gate="softmax", k=2, hidden_split=1, every=2, router="linear",
-    per_layer_regularisation=false, group_tokens=1024, inference_group_tokens=512). The paper prints totals but
-    neither the text's path to keys and values nor the shape of its AdaLN; these settings are the ones that come out
-    at its totals, and leave open what some 110M parameters are for.
+    per_layer_regularisation=false, group_tokens=1024, inference_group_tokens=512); it trains with masking={} and
+    train.mask_ratio=0.5. The paper prints totals but neither the text's path to keys and values nor the shape of its
+    AdaLN; these settings are the ones that come out at its totals, and leave open what some 110M parameters are for,
+    of which the decoder of masking is the likely part.
     """
 
     conditions_on_text: ClassVar[bool] = True
@@ -55,6 +57,8 @@ class PixArtConfig(BackboneConfig):
     project_text: bool = True
     # Sinusoids that the time is embedded from, an even number; null is dim (EC-DiT).
     time_dim: int | None = Field(256, ge=2, multiple_of=2)
+    # A light decoder behind the layers, with which training can hide tokens from them (MaskDiT); null has none.
+    masking: MaskingConfig | None = None
 
     @model_validator(mode="after")
     def _check_heads(self) -> Any:
@@ -70,7 +74,8 @@ class PixArt(Backbone):
     """Self-attention, cross-attention to the text, and a feed-forward or experts in each layer.
 
     Time modulates self-attention and feed-forward; text enters through cross-attention alone, and
-    `Conditioning.pooled` is not read.
+    `Conditioning.pooled` is not read. With `masking` the last layer maps to the decoder's width, and the decoder to
+    patches.
     """
 
     config: PixArtConfig
@@ -89,7 +94,9 @@ class PixArt(Backbone):
         # A single map is by definition the one that the layers share.
         self.blocks = Layers(makers, "adaln" if single and config.sharing == "none" else config.sharing)
         final = TableFinalLayer if single else FinalLayer
-        self.final = final(config.dim, self.out_dim, config.norm_eps)
+        masking = config.masking
+        self.final = final(config.dim, masking.decoder_dim if masking else self.out_dim, config.norm_eps)
+        self.decoder = MaskDecoder(masking, config, self.out_dim) if masking else None
         self._finish_init()
 
     def _makers(self, index: int) -> Makers:
@@ -112,7 +119,7 @@ class PixArt(Backbone):
         For EC-DiT, whose paper is silent, that is every branch of a layer; for PixArt-alpha cross-attention alone.
         """
         super().init_weights()
-        self.positions.copy_(sincos_positions(self.config.dim, self.grid))
+        self.positions.copy_(sincos_positions(self.config.dim, self.grid, self.config.position_grid))
         for linear in (self.time_embedding.first, self.time_embedding.second):
             nn.init.normal_(linear.weight, std=0.02)
         for module in self.modules():
@@ -124,23 +131,38 @@ class PixArt(Backbone):
         for module in self.blocks.modules():
             if isinstance(module, ungated):
                 nn.init.zeros_(_output_weight(module))
-        nn.init.zeros_(self.final.linear.weight)
+        if self.decoder is None:
+            nn.init.zeros_(self.final.linear.weight)
+        else:
+            self.decoder.init_weights()
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        t: Float[Tensor, " batch"],
+        cond: Conditioning,
+        visible: Int[Tensor, "batch kept"] | None = None,
     ) -> BackboneOutput:
-        """Predict from noisy input; raise LeanDiTError without text of the width that the model was built for."""
+        """Predict from noisy input; raise LeanDiTError without text of the width that the model was built for.
+
+        `visible` are the tokens of each picture that the layers see, in rising order; the decoder, without which it
+        raises LeanDiTError, returns all of them.
+        """
         text, text_mask = self._text(cond)
         tokens = self.patch_embedding(self.patchify(x)) + self.positions
+        if visible is not None:
+            if self.decoder is None:
+                raise LeanDiTError("tokens can be hidden only from a model with a decoder: set model.masking")
+            tokens = take_tokens(tokens, visible)
         condition = self.time_embedding(t)
-        # Layers that share the map of the time share what it returns.
-        shared = self.blocks.shared["adaln"](condition) if "adaln" in self.blocks.shared else None
         outputs = []
-        for parts in self.blocks:
-            vectors = parts["adaln"](condition) if shared is None else shared
+        for parts, vectors in self._modulated_layers(condition):
             tokens, routing = self._run(self._block, parts, tokens, vectors, text, text_mask)
             outputs.append(routing)
-        return BackboneOutput(self.unpatchify(self.final(tokens, condition)), routed(outputs))
+        patches = self.final(tokens, condition)
+        if self.decoder is not None:
+            patches = self.decoder(patches, condition, visible, self._run)
+        return BackboneOutput(self.unpatchify(patches), routed(outputs), visible)
 
     def _text(
         self, cond: Conditioning

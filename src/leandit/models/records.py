@@ -57,11 +57,13 @@ class BackboneOutput:
     """What a backbone returns.
 
     `prediction` is raw, in the shape of the input or with twice its channels for a learned variance; `routers` holds
-    the routers' outputs, one per layer with experts in order of depth (none for a dense model).
+    the routers' outputs, one per layer with experts in order of depth (none for a dense model). `visible` are the
+    tokens of each picture that the layers and their routers saw, in rising order; None is all of them.
     """
 
     prediction: Float[Tensor, "batch out_channels height width"]
     routers: tuple[RouterOutput, ...]
+    visible: Int[Tensor, "batch kept"] | None = None
 
 
 def _cat(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -5,7 +5,7 @@ from leandit.moe.config import MoEConfig
 from leandit.moe.experts import Experts
 from leandit.moe.gate import GATES
 from leandit.moe.layer import MoELayer
-from leandit.moe.losses import auxiliary_losses, load_balance, router_similarity, z_loss
+from leandit.moe.losses import auxiliary_losses, gshard_balance, load_balance, router_similarity, z_loss
 from leandit.moe.router import Router, RouterOutput
 from leandit.moe.statistics import (
     CollapseWatch,
@@ -36,6 +36,7 @@ __all__ = [
     "auxiliary_losses",
     "combination_usage",
     "combine",
+    "gshard_balance",
     "load_balance",
     "max_violation",
     "post_step",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 Gate = Callable[[Float[Tensor, "batch tokens experts"]], Float[Tensor, "batch tokens experts"]]
@@ -30,6 +30,19 @@ def sigmoid(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "bat
 def identity(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
     """The logit itself: unbounded, and negative where the cutoff of the race is."""
     return logits
+
+
+def renormalize(
+    scores: Float[Tensor, "batch tokens experts"], chosen: Bool[Tensor, "batch tokens experts"]
+) -> Float[Tensor, "batch tokens experts"]:
+    """score_e / sum of the token's chosen scores, so that the weights of its chosen experts add up to 1.
+
+    The gradient flows through the sum, too. Sums below 1e-9, such as that of a token without any expert, count as
+    that much.
+
+    Reference: GShard (arXiv 2006.16668), Algorithm 1.
+    """
+    return scores / (scores * chosen).sum(-1, keepdim=True).clamp(min=1e-9)
 
 
 GATES: dict[str, Gate] = {"softmax": softmax, "sigmoid": sigmoid, "identity": identity}

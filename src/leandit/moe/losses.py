@@ -58,6 +58,20 @@ def load_balance(logits: Float[Tensor, "*tokens experts"], mask: Bool[Tensor, "*
     return num_experts * (share_E * p_TE.mean(0)).sum()
 
 
+def gshard_balance(logits: Float[Tensor, "*tokens experts"]) -> Float[Tensor, ""]:
+    """L_bal = E sum_e c_e p_e, with c_e the share of tokens whose first choice is e, and p_e as in `load_balance`.
+
+    What a capacity drops counts, and second choices do not; the gradient flows through p alone. Taken over all tokens
+    of the micro-batch, where GShard averages over groups. 1 under perfect balance, E under collapse onto one expert.
+
+    Reference: GShard (arXiv 2006.16668), Algorithm 1, whose l_aux is this over E².
+    """
+    num_experts = logits.shape[-1]
+    logits_TE = logits.reshape(-1, num_experts)
+    first_E = logits_TE.argmax(-1).bincount(minlength=num_experts) / logits_TE.shape[0]
+    return num_experts * (first_E * logits_TE.softmax(-1).mean(0)).sum()
+
+
 def z_loss(logits: Float[Tensor, "*tokens experts"]) -> Float[Tensor, ""]:
     """L_z = mean over tokens of (log sum_e exp s_e)², which keeps logits small.
 
@@ -71,5 +85,6 @@ def auxiliary_losses(router: RouterOutput) -> dict[str, Float[Tensor, ""]]:
     return {
         "router_similarity": router_similarity(router.logits, router.mask),
         "load_balance": load_balance(router.logits, router.mask),
+        "gshard_balance": gshard_balance(router.logits),
         "z_loss": z_loss(router.logits),
     }

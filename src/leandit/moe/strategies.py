@@ -101,7 +101,7 @@ def select_mask(
     scores_RP = permuted.reshape(num_rows, -1)
     groups = scores.shape[0] if "B" in rule.rows else 1
     mask_RP, cutoff_R = pooled_topk(scores_RP, _budgets(scores_RP, groups, scores.shape[0] * scores.shape[1] * k))
-    inverse = torch.tensor(order).argsort().tolist()
+    inverse = [order.index(axis) for axis in range(len(order))]
     return mask_RP.reshape(permuted.shape).permute(inverse), cutoff_R
 
 

@@ -40,7 +40,8 @@ class _Stream(nn.Module):
 class JointAttention(nn.Module):
     """softmax(q kᵀ / sqrt(head_dim)) v over [text ; image], where each stream has its own weights.
 
-    Keys are masked out where `mask`, over [text ; image], is False.
+    Keys are masked out where `mask`, over [text ; image], is False. With `image_only` nothing will read the text behind
+    it: the text gives keys and values alone, and None comes back in its place.
 
     Reference: SD3 (arXiv 2403.03206), the MM-DiT block.
     """
@@ -56,18 +57,21 @@ class JointAttention(nn.Module):
         text: Float[Tensor, "batch text_tokens dim"],
         image: Float[Tensor, "batch tokens dim"],
         mask: Bool[Tensor, "batch all_tokens"] | None = None,
-    ) -> tuple[Float[Tensor, "batch text_tokens dim"], Float[Tensor, "batch tokens dim"]]:
+        image_only: bool = False,
+    ) -> tuple[Float[Tensor, "batch text_tokens dim"] | None, Float[Tensor, "batch tokens dim"]]:
         pairs = zip(self.text.split(text), self.image.split(image), strict=True)
         q, k, v = (torch.cat(pair, dim=2) for pair in pairs)
-        y = attention(q, k, v, self.impl, mask)
-        y_text, y_image = y.split([text.shape[1], image.shape[1]], dim=2)
+        if image_only:
+            return None, self.image.merge(attention(q[:, :, text.shape[1] :], k, v, self.impl, mask))
+        y_text, y_image = attention(q, k, v, self.impl, mask).split([text.shape[1], image.shape[1]], dim=2)
         return self.text.merge(y_text), self.image.merge(y_image)
 
 
 class SingleStreamAttention(_Stream):
     """Attention over [text ; image] with one set of weights; image tokens turn with their position, text does not.
 
-    `rotation` belongs to the last tokens, as many as it has (see `rope_2d`).
+    `rotation` belongs to the last tokens, as many as it has (see `rope_2d`). With `image_only` they alone ask and come
+    back: nothing will read the text behind it.
 
     Reference: DiT-Air (arXiv 2503.10618), Figure 3. How text tokens are placed under 2-D RoPE is not stated; not
     turning them puts all text at the image's origin, and leaves its order to the text encoder.
@@ -82,9 +86,12 @@ class SingleStreamAttention(_Stream):
         x: Float[Tensor, "batch all_tokens dim"],
         rotation: Float[Tensor, "2 tokens half_head_dim"],
         mask: Bool[Tensor, "batch all_tokens"] | None = None,
-    ) -> Float[Tensor, "batch all_tokens dim"]:
+        image_only: bool = False,
+    ) -> Float[Tensor, "batch out_tokens dim"]:
         q, k, v = self.split(x)
         # Angle 0 for the text: one rotation of all tokens costs less than cutting and joining queries and keys.
         still = F.pad(rotation, (0, 0, x.shape[1] - rotation.shape[1], 0))
         still[0, : -rotation.shape[1]] = 1.0
-        return self.merge(attention(rotate(q, still), rotate(k, still), v, self.impl, mask))
+        q, k = rotate(q, still), rotate(k, still)
+        q = q[:, :, -rotation.shape[1] :] if image_only else q
+        return self.merge(attention(q, k, v, self.impl, mask))

@@ -18,32 +18,37 @@ def modulate(
 
 
 class AdaLN(nn.Module):
-    """SiLU -> Linear(d, n d): n modulation vectors per sample, zero at the start (AdaLN-Zero).
+    """SiLU -> Linear(d, n w): n modulation vectors per sample, zero at the start (AdaLN-Zero).
+
+    `width` is w, that of the tokens; null is d, that of the condition.
 
     Reference: DiT (arXiv 2212.09748), section 3.2.
     """
 
-    def __init__(self, dim: int, num_vectors: int) -> None:
+    def __init__(self, dim: int, num_vectors: int, width: int | None = None) -> None:
         super().__init__()
         self.num_vectors = num_vectors
-        self.linear = Linear(dim, num_vectors * dim)
+        self.linear = Linear(dim, num_vectors * (width or dim))
 
-    def forward(self, condition: Float[Tensor, "batch dim"]) -> tuple[Float[Tensor, "batch dim"], ...]:
+    def forward(self, condition: Float[Tensor, "batch dim"]) -> tuple[Float[Tensor, "batch width"], ...]:
         out = row_stable_linear(F.silu(condition), self.linear.weight, self.linear.bias)
         return out.chunk(self.num_vectors, dim=-1)
 
 
 class FinalLayer(nn.Module):
-    """Norm, modulation, and the zero-initialised map from tokens to patches."""
+    """Norm, modulation, and the zero-initialised map from tokens to patches.
 
-    def __init__(self, dim: int, patch_dim: int, norm_eps: float) -> None:
+    `condition_dim` is the width of the condition; null is `dim`, that of the tokens.
+    """
+
+    def __init__(self, dim: int, patch_dim: int, norm_eps: float, condition_dim: int | None = None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=False)
-        self.adaln = AdaLN(dim, 2)
+        self.adaln = AdaLN(condition_dim or dim, 2, dim)
         self.linear = Linear(dim, patch_dim)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens dim"], condition: Float[Tensor, "batch dim"]
+        self, x: Float[Tensor, "batch tokens dim"], condition: Float[Tensor, "batch condition_dim"]
     ) -> Float[Tensor, "batch tokens patch_dim"]:
         shift, scale = self.adaln(condition)
         return self.linear(modulate(self.norm(x), shift, scale))

@@ -1,6 +1,6 @@
 """Small text-to-picture runs on the bundled emoji: one for each backbone, at about equal activated FLOPs.
 
-At 16 text tokens a forward pass takes 195 to 222 MFLOPs a picture in all of them (`leandit train NAME --dry-run` shows
+At 16 text tokens a forward pass takes 193 to 221 MFLOPs a picture in all of them (`leandit train NAME --dry-run` shows
 three times that by the batch). Captions are like "red apple, noto emoji"; held-out pairs are never shown.
 """
 

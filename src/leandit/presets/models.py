@@ -22,6 +22,9 @@ _PATCHES = (2, 4, 8)
 # Expert Race, Table 4: total and activated parameters in billions, routers included.
 _TABLE_4 = {"B": (0.531, 0.135), "M": (1.106, 0.281), "L": (1.889, 0.479), "XL": (2.788, 0.707)}
 _TABLE_4_DENSE = {"B": 0.127, "M": 0.265, "L": 0.453, "XL": 0.669}
+# DiT-MoE (arXiv 2407.11633), Table 1, 8 experts of which 2 are active: total and activated parameters, embedders
+# included, some figures rounded and some cut. Its rows with 16 experts are left out.
+_DIT_MOE = {"S": (199e6, 71e6), "B": (795e6, 286e6), "L": (2.8e9, 1.0e9), "XL": (4.1e9, 1.5e9)}
 # Expert Race, Table 5: DiT-B/2 with k-in-E, total parameters in billions, routers left out.
 _TABLE_5 = {
     **{(1, 4): 0.297, (1, 8): 0.524, (1, 16): 0.977},
@@ -36,7 +39,7 @@ class NamedModel:
     """A config under the paper's name. Figures are in parameters; None where the paper prints none.
 
     `counts_routers` says which of Expert Race's two ways of counting the figures follow. `not_itemised` is what a
-    text paper's totals hold beyond blocks and embedders, and None where figures are blocks alone. `note` says where
+    paper's totals hold beyond blocks and embedders, and None where figures are blocks alone. `note` says where
     a printed figure does not add up.
     """
 
@@ -53,7 +56,8 @@ class NamedModel:
 class ModelCard:
     """What `leandit models` shows of a model; `flops` is one forward pass over one picture.
 
-    `total` is `blocks` alone, as Expert Race counts, or for a text model blocks + embedders + not_itemised.
+    `total` is `blocks` alone, as Expert Race counts, or where `not_itemised` is a number, blocks + embedders +
+    not_itemised.
     """
 
     name: str
@@ -84,6 +88,25 @@ def _dit(size: str, patch: int, moe: MoEConfig | None = None) -> DiTConfig:
     )
 
 
+def _dit_moe() -> MoEConfig:
+    """The form that the figures confirm: SwiGLU experts of width 4d in every block, two shared ones of width d.
+
+    The paper describes two-matrix GELU experts; its public code has these, and its totals and FLOPs follow the code.
+    """
+    return MoEConfig(
+        strategy="token_choice",
+        gate="softmax",
+        k=2,
+        num_experts=8,
+        hidden_split=1,
+        expert="swiglu",
+        num_shared_experts=2,
+        shared_split=4,
+        router="linear",
+        per_layer_regularisation=False,
+    )
+
+
 def _catalogue() -> dict[str, NamedModel]:
     models = []
     for size in _SIZES:
@@ -99,6 +122,8 @@ def _catalogue() -> dict[str, NamedModel]:
             config = _dit("B", 2, MoEConfig(k=k, num_experts=num_experts))
             name = f"RaceDiT-B/2-{k}in{num_experts}"
             models.append(NamedModel(name, config, total * 1e9, counts_routers=False))
+    for size, (total, activated) in _DIT_MOE.items():
+        models.append(NamedModel(f"DiT-MoE-{size}/2", _dit(size, 2, _dit_moe()), total, activated, not_itemised=0))
     models.extend(
         NamedModel(row.name, row.config, row.total, row.activated, not_itemised=row.not_itemised, note=row.note)
         for row in text_models.rows()
@@ -120,18 +145,18 @@ def model_card(model: NamedModel) -> ModelCard:
     """Count a named model as its paper does."""
     count = count_parameters(model.config)
     routers = 0 if model.counts_routers else count.router
-    text = model.not_itemised is not None
     beside = count.embedders + model.not_itemised if model.not_itemised is not None else 0
+    text_tokens = text_models.TEXT_TOKENS if model.config.conditions_on_text else 0
     return ModelCard(
         model.name,
         count.total - routers + beside,
         count.activated - routers + beside,
-        forward_flops(model.config, text_models.TEXT_TOKENS if text else 0),
+        forward_flops(model.config, text_tokens),
         model.paper_total,
         model.paper_activated,
         model.counts_routers,
         count.total - routers,
-        count.embedders if text else None,
+        count.embedders if model.not_itemised is not None else None,
         model.not_itemised,
         model.note,
     )

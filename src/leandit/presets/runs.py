@@ -11,7 +11,7 @@ from leandit.diffusion import GuidanceConfig, HeunConfig, RectifiedFlowConfig
 from leandit.errors import LeanDiTError, unknown
 from leandit.models import DiTConfig
 from leandit.moe import MoEConfig
-from leandit.presets import emoji_text
+from leandit.presets import emoji_text, papers
 from leandit.train import (
     AdamWConfig,
     MuonConfig,
@@ -107,6 +107,15 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "emoji-dit-air": emoji_text.emoji_dit_air,
     "emoji-dit-air-lite": emoji_text.emoji_dit_air_lite,
     "emoji-race-air": emoji_text.emoji_race_air,
+    "dit-air-b-256": papers.dit_air_b_256,
+    "dit-air-xxl-256": papers.dit_air_xxl_256,
+    "dit-air-xxl-512": papers.dit_air_xxl_512,
+    "dit-air-xxl-sft": papers.dit_air_xxl_sft,
+    "ec-dit-xl-32e": papers.ec_dit_xl_32e,
+    "ec-dit-xl-32e-unmasked": papers.ec_dit_xl_32e_unmasked,
+    "ec-dit-3xl-32e": papers.ec_dit_3xl_32e,
+    "ec-dit-3xl-32e-unmasked": papers.ec_dit_3xl_32e_unmasked,
+    "race-dit-xl": papers.race_dit_xl,
 }
 
 

@@ -26,7 +26,7 @@ NOT_ITEMISED_DIT_AIR = 8_000_000
 NOT_ITEMISED_MMDIT = 32_000_000
 NOT_ITEMISED_EC_DIT = 816_000_000
 
-# Totals that DiT-Air prints, then EC-DiT.
+# Totals that DiT-Air prints, then EC-DiT; the latter's for XXL and 3XL with 8 and 16 experts are not at hand.
 _PRINTED = {
     "DiT-Air/B": 0.321e9,
     "DiT-Air/B-Lite": 0.230e9,
@@ -34,9 +34,15 @@ _PRINTED = {
     "DiT-Air/XXL": 2.8e9,
     "MMDiT/B": 0.902e9,
     "MMDiT/B-shared-AdaLN": 0.631e9,
+    "DENSE-XL": 1.47e9,
+    "DENSE-XXL": 2.35e9,
+    "DENSE-3XL": 4.50e9,
     "DENSE-M": 8.03e9,
     "EC-DiT-XL-8E": 2.51e9,
     "EC-DiT-XL-16E": 3.70e9,
+    "EC-DiT-XL-32E": 6.08e9,
+    "EC-DiT-XXL-32E": 13.47e9,
+    "EC-DiT-3XL-32E": 32.15e9,
     "EC-DiT-M-64E": 97.21e9,
 }
 _PRINTED_ACTIVATED = {"XL": 1.62e9, "XXL": 2.71e9, "M": 8.27e9}
@@ -102,6 +108,10 @@ def _ec_dit_rows() -> Iterator[TextModel]:
             config = _ec_dit(depth, dim, kv_heads, _expert_choice(num_experts))
             activated = _PRINTED_ACTIVATED.get(size)
             yield _row(f"EC-DiT-{size}-{num_experts}E", config, NOT_ITEMISED_EC_DIT, activated)
+    for size, (depth, dim, kv_heads, counts) in _EC_DIT.items():
+        for num_experts in counts:
+            config = _ec_dit(depth, dim, kv_heads, _gshard(num_experts))
+            yield _row(f"GShard-{size}-{num_experts}E", config, NOT_ITEMISED_EC_DIT)
 
 
 def _row(name: str, config: BackboneConfig, not_itemised: int, activated: float | None = None) -> TextModel:
@@ -136,4 +146,15 @@ def _expert_choice(num_experts: int) -> MoEConfig:
         per_layer_regularisation=False,
         group_tokens=1024,
         inference_group_tokens=512,
+    )
+
+
+def _gshard(num_experts: int) -> MoEConfig:
+    """EC-DiT's baseline: two experts a token, renormalised, with a capacity; sizes and groups as EC-DiT's.
+
+    The paper states neither capacity factor nor renormalisation: these are the defaults of axlearn, Apple's public
+    training code, in training and at inference.
+    """
+    return _expert_choice(num_experts).replace(
+        strategy="token_choice", renormalize=True, capacity_factor=2.0, inference_capacity_factor=2.0
     )

@@ -10,7 +10,7 @@ from leandit.probe.figure import new_figure, plain_legend
 
 _LOSSES = (
     *("mse", "validation_loss", "vlb"),
-    *("per_layer_regularisation", "router_similarity", "load_balance", "z_loss"),
+    *("per_layer_regularisation", "router_similarity", "load_balance", "gshard_balance", "z_loss"),
 )
 
 

@@ -1,6 +1,6 @@
 """From a run's folder to pictures."""
 
-from leandit.sampling.generate import draw, sample, sample_batches, to_pictures
+from leandit.sampling.generate import draw, draw_batches, sample, sample_batches, to_pictures
 from leandit.sampling.grid import class_name, draw_grid, fits_grid, rows_by_label, save_png, to_image
 from leandit.sampling.load import LoadedRun, load
 
@@ -8,6 +8,7 @@ __all__ = [
     "LoadedRun",
     "class_name",
     "draw",
+    "draw_batches",
     "draw_grid",
     "fits_grid",
     "load",

@@ -43,7 +43,25 @@ def sample_batches(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Iterator[UInt8[Tensor, "batch height width channels"]]:
-    """Yield the pictures of `sample` batch by batch, as soon as each is drawn."""
+    """Yield the pictures of `sample` batch by batch, as soon as each is drawn; a run on latents is a LeanDiTError."""
+    if run.config.data.holds_latents:
+        raise LeanDiTError(
+            f"{run.path}: the run learned latents, which are no pictures; `leandit sample` writes them to samples.npz, "
+            "leandit.sampling.draw_batches returns them. Decode them with the autoencoder that made the training data"
+        )
+    for batch in draw_batches(run, wanted, seeds, settings, batch_size, progress):
+        yield to_pictures(batch)
+
+
+def draw_batches(
+    run: LoadedRun,
+    wanted: Wanted,
+    seeds: Sequence[int],
+    settings: SamplingConfig | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Iterator[Float[Tensor, "batch channels height width"]]:
+    """Yield what the model calls data, batch by batch: pictures in [-1, 1], or latents as they were stored."""
     settings = settings or run.config.sampling
     _check_seeds(seeds)
     starts = range(0, len(seeds), batch_size)
@@ -57,12 +75,12 @@ def sample_batches(
 
     for start in starts:
         part = slice(start, start + batch_size)
-        yield to_pictures(draw(run, None if wanted is None else wanted[part], seeds[part], settings, advance))
+        yield draw(run, None if wanted is None else wanted[part], seeds[part], settings, advance)
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
     if not seeds:
-        raise LeanDiTError("there is nothing to draw: no seed, or no label, was given")
+        raise LeanDiTError("there is nothing to draw: no seed, no label or no prompt was given")
     bad = [seed for seed in seeds if not 0 <= seed < 2**63]
     if bad:
         raise LeanDiTError(f"seed {bad[0]}: seeds are whole numbers from 0 to {2**63 - 1}")

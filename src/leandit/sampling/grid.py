@@ -16,6 +16,7 @@ from leandit.train.conditioner import Wanted
 _MAX_ROWS = 16
 _MAX_COLUMNS = 32
 _MARGIN = 4
+_MAX_NAME = 60
 _MIN_CELL = 72  # small pictures are enlarged by a whole factor to about this size
 
 
@@ -59,9 +60,10 @@ def rows_by_label(
 
 
 def class_name(choice: int | str, class_names: Sequence[str]) -> str:
-    """Return a prompt itself, or the name of a class, or "class 7": a model may have more classes than names."""
+    """Return a prompt, cut if it is long, or the name of a class, or "class 7" where classes have no names."""
     if isinstance(choice, str):
-        return choice
+        line = " ".join(choice.split())
+        return line if len(line) <= _MAX_NAME else line[: _MAX_NAME - 3] + "..."
     return class_names[choice] if 0 <= choice < len(class_names) else f"class {choice}"
 
 

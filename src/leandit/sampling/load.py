@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from leandit.config import validate
 from leandit.diffusion import Objective, build_objective
 from leandit.errors import LeanDiTError, nearest
 from leandit.models import Backbone
-from leandit.text import TextEncoder, build_text_encoder
-from leandit.train.checkpoint import Checkpoint, newest_first, open_checkpoint
+from leandit.text import TextEncoder, attach_finetuned, build_text_encoder
+from leandit.train.checkpoint import Checkpoint
 from leandit.train.config import RunConfig
-from leandit.train.folder import RunFolder
-from leandit.train.manifest import DamagedCheckpoint
+from leandit.train.identity import check_same_encoder
 from leandit.train.resolve import resolve_device
-
-_log = logging.getLogger(__name__)
+from leandit.train.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -64,33 +60,35 @@ def load(path: str | Path, weights: str = "ema", device: str = "auto") -> Loaded
     """
     if weights not in ("ema", "model"):
         raise LeanDiTError(f"weights {weights!r}: choose ema (the moving average) or model (the raw weights)")
-    checkpoint, stored = _read(Path(path), weights)
+    checkpoint, stored = read_weights(Path(path), weights)
     config = validate(RunConfig, checkpoint.config, str(checkpoint.path / "config.json"))
     architecture = config.model
     if architecture.moe is not None:
         architecture = architecture.replace(moe=architecture.moe.replace(per_layer_regularisation=False))
-    model = architecture.build().to(resolve_device(device)).eval()
+    text = _load_encoder(config, checkpoint)
+    model = architecture.build()
+    attach_finetuned(model, text)
+    model = model.to(resolve_device(device)).eval()
     tensors = {name: t for name, t in stored.items() if ".target_head." not in name}
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise LeanDiTError(f"{checkpoint.path}: its weights do not fit its own config.json: {error}") from None
     names = tuple(checkpoint.state.get("class_names", ()))
-    text = None if config.text is None else build_text_encoder(config.text)
     return LoadedRun(config, model, build_objective(config.objective), names, checkpoint.step, Path(path), text)
 
 
-def _read(path: Path, weights: str) -> tuple[Checkpoint, dict[str, Tensor]]:
-    """Return the checkpoint that `path` names, or the newest one of the run, and its weights, all verified."""
-    if not path.exists():
-        raise LeanDiTError(f"{path}: no such run or checkpoint folder")
-    if not RunFolder(path).config.exists() or (path / "manifest.json").exists():
-        checkpoint = open_checkpoint(path)
-        return checkpoint, checkpoint.tensors(weights)
-    folder = RunFolder(path).checkpoints
-    for checkpoint in newest_first(folder):
-        try:
-            return checkpoint, checkpoint.tensors(weights)
-        except DamagedCheckpoint as error:
-            _log.warning("passed over: %s", error)
-    raise LeanDiTError(f"{path}: the run has no intact checkpoint yet; train it on with --resume")
+def _load_encoder(config: RunConfig, checkpoint: Checkpoint) -> TextEncoder | None:
+    """Return the encoder that the run was trained with; raise LeanDiTError if it has gone or is another one."""
+    if config.text is None:
+        return None
+    try:
+        # Without the cache on disk, which is the training's: prompts are few, and loading writes nothing.
+        text = build_text_encoder(config.text.replace(cache=None))
+    except LeanDiTError as error:
+        raise LeanDiTError(
+            f"{error}\n{checkpoint.path} was trained with this text encoder and reads it from that place: "
+            "put it back, or a link to it"
+        ) from None
+    check_same_encoder(checkpoint.path, checkpoint.state, config.text, text)
+    return text

@@ -1,9 +1,9 @@
-"""Texts to features: frozen encoders, several side by side, and a cache of what they computed."""
+"""Texts to features: encoders, frozen or fine-tuned, several side by side, and a cache of what they computed."""
 
 from leandit.text.build import build_text_encoder
 from leandit.text.cache import CachedEncoder, DiskCache
 from leandit.text.captions import check_captions
-from leandit.text.combined import CombinedEncoder, TextEncoder
+from leandit.text.combined import CombinedEncoder, TextEncoder, attach_finetuned
 from leandit.text.config import (
     ClipEncoderConfig,
     EncoderConfig,
@@ -29,6 +29,7 @@ __all__ = [
     "TextFeatures",
     "TextRow",
     "TransformerEncoder",
+    "attach_finetuned",
     "build_text_encoder",
     "check_captions",
     "pad_rows",

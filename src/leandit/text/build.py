@@ -13,7 +13,7 @@ from leandit.text.transformer import TransformerEncoder
 
 
 def build_text_encoder(config: TextConfig, device: torch.device | str = "cpu") -> CombinedEncoder:
-    """Load the encoders from this machine's disk and put their cache before them; they compute on `device`.
+    """Load the encoders from this machine's disk, with a cache before each that is frozen; they compute on `device`.
 
     Raises LeanDiTError where transformers or a model is missing or unusable, or the cache folder not writable.
     """
@@ -21,5 +21,5 @@ def build_text_encoder(config: TextConfig, device: torch.device | str = "cpu") -
     encoders: list[RowEncoder] = []
     for encoder in config.encoders:
         plain = TransformerEncoder(encoder, config.batch_size).to(device)
-        encoders.append(CachedEncoder(plain, folder, config.memory_mib * 1024**2))
+        encoders.append(plain if encoder.finetune else CachedEncoder(plain, folder, config.memory_mib * 1024**2))
     return CombinedEncoder(encoders, config.max_caption_chars)

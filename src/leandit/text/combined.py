@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
+from torch import nn
 
 from leandit.text.captions import check_captions
 from leandit.text.features import TextFeatures, TextRow, pad_rows
+from leandit.text.transformer import TransformerEncoder
 
 
 class _Described(Protocol):
@@ -49,6 +52,8 @@ class CombinedEncoder:
     width B, the tokens are [a ; 0] and [0 ; b] of width A + B. So the linear projection behind them is a projection
     per encoder, where padding all to the width of the widest would make them share one. Pooled vectors are
     concatenated.
+
+    `finetuned` holds the encoders that are trained, by their place among all.
     """
 
     def __init__(self, encoders: Sequence[RowEncoder], max_caption_chars: int) -> None:
@@ -57,12 +62,34 @@ class CombinedEncoder:
         self.text_dim = sum(encoder.text_dim for encoder in encoders)
         self.pooled_dim = sum(encoder.pooled_dim for encoder in encoders)
         self.fingerprint = hashlib.sha256("\n".join(e.fingerprint for e in encoders).encode()).hexdigest()
+        trained = {str(place): encoder for place, encoder in enumerate(encoders) if _is_finetuned(encoder)}
+        self.finetuned = nn.ModuleDict(trained)
 
     def encode(self, texts: Sequence[str]) -> TextFeatures:
         """Return the features of the texts on the CPU, padded to the longest; a bad text is a LeanDiTError."""
         check_captions(texts, self._max_chars)
-        by_encoder = [encoder.rows(texts) for encoder in self._encoders]
-        return pad_rows([_join(rows) for rows in zip(*by_encoder, strict=True)])
+        distinct = list(dict.fromkeys(texts))
+        by_encoder = [encoder.rows(distinct) for encoder in self._encoders]
+        rows = dict(zip(distinct, map(_join, zip(*by_encoder, strict=True)), strict=True))
+        return pad_rows([rows[text] for text in texts])
+
+    def copy(self) -> CombinedEncoder:
+        """Return a twin whose fine-tuned encoders have weights of their own; the frozen ones are the same objects."""
+        encoders = [copy.deepcopy(encoder) if _is_finetuned(encoder) else encoder for encoder in self._encoders]
+        return CombinedEncoder(encoders, self._max_chars)
+
+
+def attach_finetuned(model: nn.Module, text: TextEncoder | None) -> None:
+    """Make the encoders that are fine-tuned a part of the model, under `text_encoder`.
+
+    The model's optimisers, clipping, averages and checkpoints then hold them as well. Frozen encoders stay outside.
+    """
+    if isinstance(text, CombinedEncoder) and len(text.finetuned):
+        model.text_encoder = text.finetuned
+
+
+def _is_finetuned(encoder: RowEncoder) -> TypeGuard[TransformerEncoder]:
+    return isinstance(encoder, TransformerEncoder) and encoder.finetune
 
 
 def _join(rows: Sequence[TextRow]) -> TextRow:

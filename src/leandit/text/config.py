@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from leandit.config import Config
 
@@ -24,6 +24,9 @@ class _EncoderConfig(Config):
     layers: tuple[int, ...] = Field((-1,), min_length=1)
     # Longer texts are cut to this number of tokens, special tokens included.
     max_tokens: int = Field(256, ge=2, le=32_768)
+    # Train the encoder with the backbone. It starts from the weights under `path`; what it becomes is in the run's
+    # checkpoints, as `text_encoder.*`. Its features change with every step, so they are never cached.
+    finetune: bool = False
 
 
 class SentenceEncoderConfig(_EncoderConfig):
@@ -69,7 +72,7 @@ EncoderConfig = Annotated[AnyEncoderConfig, Field(discriminator="type")]
 
 
 class TextConfig(Config):
-    """The text encoders, all frozen, and the cache of their features."""
+    """The text encoders, frozen unless an encoder says `finetune`, and the cache of the frozen ones' features."""
 
     # One or several side by side: each text becomes the tokens of all, one encoder's after the other's.
     encoders: tuple[EncoderConfig, ...] = Field((SentenceEncoderConfig(),), min_length=1, max_length=8)
@@ -82,3 +85,12 @@ class TextConfig(Config):
     batch_size: int = Field(1, ge=1, le=4096)
     # A longer caption is an error: it is more likely a wrong column or file than a caption.
     max_caption_chars: int = Field(10_000, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Any:
+        if self.cache is not None and all(encoder.finetune for encoder in self.encoders):
+            raise ValueError(
+                f"cache = {self.cache!r} would stay empty: every encoder is fine-tuned, and the features of such an "
+                "encoder change with every step; set cache to null"
+            )
+        return self

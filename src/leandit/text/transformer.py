@@ -1,4 +1,4 @@
-"""A frozen text encoder of the transformers library: texts to hidden states."""
+"""A text encoder of the transformers library: texts to hidden states."""
 
 from __future__ import annotations
 
@@ -21,20 +21,17 @@ _log = logging.getLogger(__name__)
 
 
 class TransformerEncoder(nn.Module):
-    """One encoder, in evaluation mode and without gradients on its weights.
-
-    To fine-tune it, as bidirectional CLIP needs, set `requires_grad_(True)` and call the module, which keeps the
-    graph; `rows` never does.
-    """
+    """One encoder, always in evaluation mode: without dropout. Its weights take gradients if `config.finetune`."""
 
     model: Any
 
     def __init__(self, config: AnyEncoderConfig, batch_size: int = 1) -> None:
         super().__init__()
         self._config = config
+        self.finetune = config.finetune
         self._batch_size = batch_size
         folder = find_folder(config)
-        self.model = load_model(config.type, folder).eval().requires_grad_(False)
+        self.model = load_model(config.type, folder).eval().requires_grad_(config.finetune)
         self._tokenizer = load_tokenizer(folder)
         sizes = self.model.config.get_text_config()
         _check_sizes(config, folder, sizes)
@@ -47,9 +44,8 @@ class TransformerEncoder(nn.Module):
         """Stay in evaluation mode: dropout has no place in a condition."""
         return super().train(False)
 
-    @torch.no_grad()
     def rows(self, texts: Sequence[str]) -> list[TextRow]:
-        """Return the features of each text, on the CPU."""
+        """Return the features of each text, on the CPU; gradients go from there to an encoder that is fine-tuned."""
         starts = range(0, len(texts), self._batch_size)
         batches = [self(texts[start : start + self._batch_size]) for start in starts]
         return [row for batch in batches for row in batch.map(Tensor.cpu).rows()]

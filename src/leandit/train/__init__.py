@@ -7,6 +7,7 @@ from leandit.train.metrics import read_metrics
 from leandit.train.optimizers import AdamWConfig, MuonConfig
 from leandit.train.run import run_training
 from leandit.train.schedule import ScheduleConfig
+from leandit.train.start import StartConfig
 from leandit.train.trainer import Trainer
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "RunFolder",
     "SamplingConfig",
     "ScheduleConfig",
+    "StartConfig",
     "StepReport",
     "TrainConfig",
     "Trainer",

@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from leandit.data import Batch
+from leandit.errors import LeanDiTError
 from leandit.models import BackboneConfig, Conditioning
-from leandit.text import TextEncoder
+from leandit.text import TextConfig, TextEncoder, check_captions
 
 # Stands for "no caption" in captions, as -1 does in labels: the features of the empty text are the null condition.
 NO_CAPTION = ""
@@ -33,7 +35,10 @@ class Conditioner:
             return Conditioning()
         if self.encoder is None:
             return Conditioning(torch.tensor([int(label) for label in wanted], device=self.device))
-        features = self.encoder.encode([str(text) for text in wanted])
+        texts = [text for text in wanted if isinstance(text, str)]
+        if len(texts) < len(wanted):
+            raise LeanDiTError("the model is conditioned on text and was given labels; give it a text for each picture")
+        features = self.encoder.encode(texts)
         condition = Conditioning(text=features.tokens, text_mask=features.mask, pooled=features.pooled)
         return condition.map(lambda part: part.to(self.device))
 
@@ -55,3 +60,15 @@ def wanted(
     if labels is None or not model.num_classes:
         return None
     return [NO_LABEL if drop else int(label) for label, drop in zip(labels, dropped, strict=True)]
+
+
+def check_texts(text: TextConfig | None, batch: Batch) -> None:
+    """Raise LeanDiTError, naming the picture, where a model that reads text is shown one without a usable caption."""
+    if text is None:
+        return
+    if batch.texts is None:
+        raise LeanDiTError(
+            "the model is conditioned on captions, which these pictures do not all have: " + ", ".join(batch.keys)
+        )
+    names = [f"{key}: caption" for key in batch.keys]
+    check_captions(batch.texts, text.max_caption_chars, allow_empty=False, names=names)

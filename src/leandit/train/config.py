@@ -22,10 +22,11 @@ from leandit.models import ModelConfig
 from leandit.text import TextConfig
 from leandit.train.optimizers import AdamWConfig, OptimizerConfig
 from leandit.train.schedule import ScheduleConfig
+from leandit.train.start import StartConfig
 
 
 class LossWeights(Config):
-    """Weights of the auxiliary losses; each is a mean over the layers with experts.
+    """Weights of the auxiliary losses; those of routers are means over the layers with experts.
 
     The Expert Race paper states no weight; the defaults keep both terms well below the diffusion loss.
     """
@@ -34,9 +35,13 @@ class LossWeights(Config):
     router_similarity: float = Field(1e-2, ge=0)
     # Switch / GShard balance loss; 1e-2 is usual with token choice.
     load_balance: float = Field(0.0, ge=0)
+    # GShard's own: first choices only, whatever a capacity drops; 1e-2 in axlearn, Apple's public code.
+    gshard_balance: float = Field(0.0, ge=0)
     z_loss: float = Field(0.0, ge=0)
     # The objective's loss on the routers' target heads (Expert Race, Figure 12).
     per_layer_regularisation: float = Field(0.1, ge=0)
+    # Reconstruction of hidden tokens where train.mask_ratio hides some: MaskDiT's weight. EC-DiT states none.
+    mask_reconstruction: float = Field(0.1, ge=0)
 
 
 class TrainConfig(Config):
@@ -52,6 +57,9 @@ class TrainConfig(Config):
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     # Share of labels or captions replaced by "no label" or the empty caption, which guidance needs.
     label_dropout: float = Field(0.1, ge=0, le=1)
+    # Share of a picture's tokens that are hidden from the layers, chosen anew for each sample; above 0 it needs
+    # model.masking. MaskDiT and EC-DiT hide 0.5, then go on with 0.
+    mask_ratio: float = Field(0.0, ge=0, lt=1)
     # auto: bf16 autocast where the processor multiplies bf16 natively, else fp32; the run's config keeps the outcome.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -77,6 +85,10 @@ class TrainConfig(Config):
             raise ValueError(f"batch_size = {self.batch_size} is not divisible by accumulation = {self.accumulation}")
         return self
 
+    def visible_tokens(self, tokens: int) -> int:
+        """Return how many of a picture's tokens stay visible."""
+        return round(tokens * (1 - self.mask_ratio))
+
 
 class SamplingConfig(Config):
     """How samples are drawn from the run unless a command says otherwise."""
@@ -95,6 +107,8 @@ class RunConfig(Config):
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     seed: int = Field(0, ge=0, lt=2**63)
     model: ModelConfig
+    # Another run whose weights this one begins with; null begins with random ones.
+    start: StartConfig | None = None
     # What captions are encoded with; null for a model that is not conditioned on text.
     text: TextConfig | None = None
     objective: ObjectiveConfig = RectifiedFlowConfig()
@@ -121,6 +135,7 @@ class RunConfig(Config):
                 "sampling.sampler.type = ddpm needs objective.type=ddpm; euler and heun suit any objective"
             )
         self._check_sampler(learned)
+        self._check_masking()
         moe = self.model.moe
         if self.losses.per_layer_regularisation and moe and not moe.per_layer_regularisation:
             raise ValueError(
@@ -128,6 +143,23 @@ class RunConfig(Config):
                 "set model.moe.per_layer_regularisation=true or losses.per_layer_regularisation=0"
             )
         return self
+
+    def _check_masking(self) -> None:
+        ratio = self.train.mask_ratio
+        if not ratio:
+            return
+        if getattr(self.model, "masking", None) is None:
+            raise ValueError(
+                f"train.mask_ratio = {ratio} needs the decoder that fills in hidden tokens: "
+                "set model.masking={} (model.type=pixart has it) or train.mask_ratio=0"
+            )
+        tokens = ((self.model.input_size or self.data.image_size) // self.model.patch_size) ** 2
+        visible = self.train.visible_tokens(tokens)
+        if visible in (0, tokens):
+            raise ValueError(
+                f"train.mask_ratio = {ratio} leaves {visible} of a picture's {tokens} tokens visible: "
+                "at least one must be, and one hidden"
+            )
 
     def _check_sampler(self, learned: bool) -> None:
         """Find out now what would otherwise show only when pictures are drawn, after the training."""

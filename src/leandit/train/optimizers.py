@@ -26,7 +26,11 @@ class AdamWConfig(Config):
 
 
 class MuonConfig(Config):
-    """Muon on the matrices of attention, feed-forwards, experts and routers' hidden layers; AdamW on all else."""
+    """Muon on the matrices of attention, feed-forwards, experts and routers' hidden layers; AdamW on all else.
+
+    Text encoders that are fine-tuned go to AdamW whole, as what they were trained with before: Muon moves all
+    directions of a matrix alike, which suits fresh matrices more than trained ones.
+    """
 
     type: Literal["muon"] = "muon"
     lr: float = Field(1e-2, gt=0, le=10)
@@ -34,7 +38,7 @@ class MuonConfig(Config):
     weight_decay: float = Field(0.0, ge=0)
     # Newton-Schulz iterations.
     iterations: int = Field(5, ge=1)
-    # For embeddings, modulation, heads, norms and biases.
+    # For embeddings, modulation, heads, norms, biases and fine-tuned text encoders.
     adamw: AdamWConfig = AdamWConfig(lr=2e-3, beta2=0.95)
 
 
@@ -67,8 +71,8 @@ class RMSPropConfig(Config):
 
 OptimizerConfig = Annotated[AdamWConfig | MuonConfig | AdafactorConfig | RMSPropConfig, Field(discriminator="type")]
 
-# Matrices that map tokens to tokens inside a block: what Muon is for.
-_MUON_PARTS = ("attention.", "feed_forward.", "experts.w", "shared_expert.", "router.hidden.")
+# Matrices that map tokens to tokens inside a block of the backbone: what Muon is for.
+_MUON_PARTS = ("attention.", "feed_forward.", "experts.w", "shared_experts.", "router.hidden.")
 
 
 def build_optimizers(config: OptimizerConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -88,7 +92,11 @@ def build_optimizers(config: OptimizerConfig, model: nn.Module) -> list[torch.op
 
 def _muon(config: MuonConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
     named = dict(model.named_parameters())
-    matrices = [name for name, p in named.items() if p.ndim >= 2 and any(part in name for part in _MUON_PARTS)]
+    matrices = [
+        name
+        for name, p in named.items()
+        if p.ndim >= 2 and any(part in name for part in _MUON_PARTS) and not name.startswith("text_encoder.")
+    ]
     rest = [p for name, p in named.items() if name not in set(matrices)]
     muon = Muon(
         [named[name] for name in matrices],

@@ -10,10 +10,12 @@ from leandit.text import build_text_encoder
 from leandit.train.callbacks import Callback, TensorBoardMirror
 from leandit.train.config import RunConfig
 from leandit.train.folder import RunFolder
+from leandit.train.identity import check_encoder_of_run
 from leandit.train.lock import RunLock
 from leandit.train.memory import explain_out_of_memory
 from leandit.train.resolve import resolve
 from leandit.train.signals import StopRequest
+from leandit.train.start import read_start
 from leandit.train.trainer import Trainer
 from leandit.train.validation import Validation
 
@@ -21,14 +23,18 @@ from leandit.train.validation import Validation
 def run_training(config: RunConfig, out: Path, resume: bool = False, callbacks: Sequence[Callback] = ()) -> int:
     """Train in the folder `out`; return 0, or 130 / 143 if a signal ended it after a checkpoint.
 
-    With `resume`, go on from the newest checkpoint that verifies. Without any checkpoint yet, start anew.
+    With `resume`, go on from the newest checkpoint that verifies. Without any checkpoint yet, start anew, with the
+    weights of `config.start` where it names a run.
     """
     source = build_source(config.data.source)
     text = None if config.text is None else build_text_encoder(config.text)
+    if resume:
+        check_encoder_of_run(out, config.text, text)
     config = resolve(config, source, text)
     folder = RunFolder(out)
     # Before the lock too, which would otherwise leave its file in a folder that is none of ours.
     folder.check_usable()
+    start = None if config.start is None or folder.has_checkpoints() else read_start(config.start)
     callbacks = [Validation(), *callbacks]
     if config.train.tensorboard:
         callbacks = [*callbacks, TensorBoardMirror()]
@@ -39,6 +45,9 @@ def run_training(config: RunConfig, out: Path, resume: bool = False, callbacks: 
             # Before anything else is written: a folder with files but no config is taken for none of ours.
             folder.record(config)
         trainer = Trainer(config, source, folder, callbacks, text)
+        if start is not None and not resuming:
+            trainer.start_from(start)
+            del start  # as large as the model
         trainer.resume()
         if resuming:
             # Only now, since the checkpoint may refuse this config.

@@ -25,20 +25,21 @@ from leandit.moe import (
     router_stats,
     routers,
 )
-from leandit.random import Stream, normal, uniform
-from leandit.text import TextEncoder
+from leandit.random import Stream, normal, subsets, uniform
+from leandit.text import TextEncoder, attach_finetuned
 from leandit.train.callbacks import Callback, StepReport
 from leandit.train.checkpoint import Checkpoint
-from leandit.train.conditioner import Conditioner, wanted
+from leandit.train.conditioner import Conditioner, check_texts, wanted
 from leandit.train.config import RunConfig
 from leandit.train.ema import EMA
 from leandit.train.finite import check_finite, non_finite
 from leandit.train.folder import RunFolder
-from leandit.train.identity import check_same_data, identity
+from leandit.train.identity import check_same_data, check_same_encoder, identity
 from leandit.train.losses import loss_terms
 from leandit.train.metrics import MetricsLog
 from leandit.train.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
 from leandit.train.signals import Stopped, StopRequest
+from leandit.train.start import StartWeights, load_start
 from leandit.train.store import CheckpointStore
 
 _log = logging.getLogger("leandit")
@@ -66,7 +67,9 @@ class Trainer:
         self.device = torch.device(config.train.device)
         self.conditioner = Conditioner(text, self.device)
         torch.manual_seed(config.seed)
-        self.model = config.model.build().to(self.device)
+        self.model = config.model.build()
+        attach_finetuned(self.model, text)
+        self.model.to(self.device)
         self.model.activation_checkpointing = config.train.activation_checkpointing
         self.objective = build_objective(config.objective)
         self.optimizers = build_optimizers(config.optimizer, self.model)
@@ -81,7 +84,12 @@ class Trainer:
         self.step = 0
         self._saved_step: int | None = None
         # Once: a picture that is deleted meanwhile must not make another data set of it.
-        self._identity = identity(source)
+        self._identity = identity(source, text)
+
+    def start_from(self, start: StartWeights) -> None:
+        """Begin with another run's weights, model and average alike, before the first step."""
+        load_start(self.model, start, self.config)
+        self.ema = EMA(self.model, self.config.train.ema_decay)
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint that verifies; return whether there was one."""
@@ -135,7 +143,9 @@ class Trainer:
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         try:
-            return next(batches)
+            batch = next(batches)
+            check_texts(self.config.text, batch)
+            return batch
         except LeanDiTError:
             # A picture that cannot be read costs no finished step: once it is mended, the run goes on from here.
             if self.step:
@@ -162,6 +172,7 @@ class Trainer:
 
     def _load(self, checkpoint: Checkpoint) -> None:
         check_same_data(self.folder.path, checkpoint.state, self._identity)
+        check_same_encoder(self.folder.path, checkpoint.state, self.config.text, self.conditioner.encoder)
         if checkpoint.step > self.config.train.steps:
             raise LeanDiTError(
                 f"{self.folder.path}: train.steps = {self.config.train.steps}, but the run has a checkpoint of step "
@@ -202,7 +213,7 @@ class Trainer:
     def _micro_batch(self, batch: Batch, part: slice) -> tuple[dict[str, Tensor], list[RouterStats]]:
         noised, cond = self._draw(batch, part)
         with self._autocast():
-            output = self.model(noised.x_t, noised.t, cond)
+            output = self.model(noised.x_t, noised.t, cond, **self._mask(batch.indices[part]))
         terms = loss_terms(self.model, output, self.objective, noised, self.config.losses)
         if not torch.isfinite(terms.total):
             bad = (~torch.isfinite(terms.per_sample)).nonzero()[:, 0].tolist()
@@ -224,6 +235,15 @@ class Trainer:
         texts = None if batch.texts is None else batch.texts[part]
         labels = None if batch.labels is None else batch.labels[part]
         return self.objective.draw(x0, u, eps), self.conditioner(wanted(self.config.model, texts, labels, dropped))
+
+    def _mask(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Return what tells the model which tokens it sees, by (seed, sample index) alone; without masking nothing."""
+        if not self.config.train.mask_ratio:
+            return {}
+        tokens = self.model.grid**2
+        visible = self.config.train.visible_tokens(tokens)
+        drawn = subsets(self.config.seed, Stream.MASK, indices, tokens, visible)
+        return {"visible": torch.from_numpy(drawn).to(self.device)}
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16")

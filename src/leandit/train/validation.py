@@ -10,7 +10,7 @@ import torch
 from leandit.data import Loader, Source, build_source
 from leandit.random import Stream, normal, uniform
 from leandit.train.callbacks import Callback, StepReport
-from leandit.train.conditioner import wanted
+from leandit.train.conditioner import check_texts, wanted
 from leandit.train.trainer import Trainer
 
 
@@ -47,6 +47,7 @@ def validation_loss(trainer: Trainer, source: Source) -> float:
     losses = []
     for step in range(math.ceil(len(source) / size)):
         batch = loader.batch(step)
+        check_texts(config.text, batch)
         x0 = batch.images.to(trainer.device)
         eps = torch.from_numpy(normal(config.seed, Stream.VALIDATION, batch.indices, tuple(x0.shape[1:])))
         u = torch.from_numpy(uniform(config.seed, Stream.VALIDATION, batch.indices, step=1))

@@ -1,0 +1,94 @@
+"""`leandit train --dry-run`: the whole configuration, what the run would cost, and what it still lacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from leandit.data import Source, build_source
+from leandit.errors import LeanDiTError, NotFoundError
+from leandit.models import BackboneConfig, count_parameters, forward_flops, training_memory
+from leandit.text import TextConfig, TextEncoder, build_text_encoder
+from leandit.text.folder import find_folder
+from leandit.train import RunConfig
+from leandit.train.resolve import resolve
+from leandit.train.start import find_start
+
+T = TypeVar("T")
+
+# What FLOPs are counted with where the model reads text: a short caption.
+_TYPICAL_TEXT_TOKENS = 16
+
+
+def dry_run(config: RunConfig) -> int:
+    """Print the resolved config, its cost, and what is not on this machine yet; return 0.
+
+    Absent data, encoders and runs to start from are listed; what is there and unusable is a LeanDiTError, as is
+    something absent that the model's shape depends on.
+    """
+    missing: dict[str, NotFoundError] = {}
+    source = _find("data.source", lambda: build_source(config.data.source), missing)
+    if (validation := config.data.validation) is not None:
+        _find("data.validation", lambda: build_source(validation), missing)
+    text = None if config.text is None else _find_text(config.text, missing)
+    if (start := config.start) is not None:
+        _find("start", lambda: find_start(start), missing)
+    config = resolve(config, source, text)
+    _check_known(config.model, missing)
+    print(json.dumps(config.model_dump(mode="json"), indent=2))
+    _print_cost(config, source)
+    if missing:
+        print("\nNot here yet:")
+        for key, error in missing.items():
+            print(f"  {key}: {error}")
+    return 0
+
+
+def _find(key: str, look: Callable[[], T], missing: dict[str, NotFoundError]) -> T | None:
+    try:
+        return look()
+    except NotFoundError as error:
+        missing[key] = error
+        return None
+
+
+def _find_text(config: TextConfig, missing: dict[str, NotFoundError]) -> TextEncoder | None:
+    """Return the encoder, or None where the files of any part of it are absent."""
+    found = [
+        _find(f"text.encoders.{number}", lambda one=encoder: find_folder(one), missing)  # type: ignore[misc]
+        for number, encoder in enumerate(config.encoders)
+    ]
+    return None if None in found else build_text_encoder(config)
+
+
+def _check_known(model: BackboneConfig, missing: dict[str, NotFoundError]) -> None:
+    needed = ("text_dim", "pooled_dim") if model.conditions_on_text else ("num_classes",)
+    unknown = [f"model.{name}" for name in needed if getattr(model, name) is None]
+    if unknown:
+        reasons = "\n".join(str(error) for error in missing.values())
+        raise LeanDiTError(f"{reasons}\nWithout it, a dry run needs {' and '.join(unknown)} to know the model's shape")
+
+
+def _print_cost(config: RunConfig, source: Source | None) -> None:
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in config.model.build().parameters())
+    count = count_parameters(config.model)
+    train = config.train
+    memory = training_memory(
+        parameters,
+        config.model,
+        train.batch_size // train.accumulation,
+        bf16=train.precision == "bf16",
+        activation_checkpointing=train.activation_checkpointing,
+    )
+    visible = train.visible_tokens(config.model.grid**2)
+    flops = 3 * train.batch_size * forward_flops(config.model, _TYPICAL_TEXT_TOKENS, visible)
+    pictures = "not here yet" if source is None else f"{len(source):,} in {len(source.class_names)} classes"
+    print(f"\npictures              {pictures}")
+    print(f"parameters            {parameters:,}, of which in the blocks' matrices")
+    print(f"                      {count.total:,} in total and {count.activated:,} activated per token")
+    print(f"FLOPs per step        {flops:.3g} (forward and backward, batch {train.batch_size})")
+    print(f"memory                about {memory / 2**30:.1f} GiB")

@@ -1,0 +1,113 @@
+"""The lines beside a shard of latents: captions and a class for each, read from the file when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from leandit.data.captions import BadCaption, Caption, parse_captions
+from leandit.data.jsonl import BadLine, Label, parse_label, parse_object, report
+from leandit.errors import LeanDiTError
+
+_EXAMPLE = '{"text": "a cat", "label": 3}'
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The checked lines of one file; only their places, classes and hash are kept in memory."""
+
+    path: Path
+    text_key: str
+    offsets: Int[np.ndarray, " lines"]
+    labels: tuple[Label, ...]
+    """Empty when the lines have none."""
+    captioned: bool
+    digest: str
+    """Hash of all captions and labels."""
+
+    def captions(self, row: int) -> tuple[Caption, ...]:
+        """Read the captions of a line; a file that was changed meanwhile is a LeanDiTError."""
+        if not self.captioned:
+            return ()
+        try:
+            with self.path.open("rb") as file:
+                file.seek(int(self.offsets[row]))
+                record = parse_object(file.readline().decode("utf-8-sig"), _EXAMPLE)
+            captions = parse_captions(record.get(self.text_key), self.text_key)
+        except (OSError, UnicodeDecodeError, BadLine, BadCaption) as problem:
+            raise LeanDiTError(f"{self.path}: changed since it was opened ({problem}); put it back") from None
+        return captions
+
+
+def read_sidecar(path: Path, text_key: str, label_key: str) -> Sidecar:
+    """Check a whole file; all bad lines are reported in one LeanDiTError."""
+    reader = _Reader(text_key, label_key)
+    for number, offset, line in _lines(path):
+        try:
+            reader.add(offset, line)
+        except (BadLine, BadCaption) as problem:
+            reader.problems.append(f"line {number}: {problem}")
+    if reader.problems:
+        raise report(path, reader.problems)
+    if reader.offsets and not (reader.captioned or reader.labels):
+        raise LeanDiTError(
+            f"{path}: no line has {text_key!r} or {label_key!r}; write {_EXAMPLE}, or set data.source.text_key and "
+            "label_key to the names that it uses"
+        )
+    offsets = np.array(reader.offsets, dtype=np.int64)
+    return Sidecar(path, text_key, offsets, tuple(reader.labels), reader.captioned, reader.digest.hexdigest())
+
+
+class _Reader:
+    """Takes lines one by one; the first decides whether all have captions, and which kind of label."""
+
+    def __init__(self, text_key: str, label_key: str) -> None:
+        self._text_key = text_key
+        self._label_key = label_key
+        self._label_type: type | None = None
+        self.captioned = False
+        self.offsets: list[int] = []
+        self.labels: list[Label] = []
+        self.problems: list[str] = []
+        self.digest = hashlib.sha256()
+
+    def add(self, offset: int, line: str) -> None:
+        record = parse_object(line, _EXAMPLE)
+        captions = parse_captions(record.get(self._text_key), self._text_key)
+        label = parse_label(record, self._label_key)
+        label_type = None if label is None else type(label)
+        if not self.offsets:
+            self.captioned, self._label_type = bool(captions), label_type
+        if bool(captions) != self.captioned:
+            raise BadLine(f"{_has(self._text_key, bool(captions))}, unlike the first line")
+        if label_type is not self._label_type:
+            raise BadLine(f"{_has(self._label_key, label is not None)} = {label!r}, unlike the first line")
+        self.offsets.append(offset)
+        if label is not None:
+            self.labels.append(label)
+        content = [[[caption.text, caption.weight] for caption in captions], label]
+        self.digest.update(json.dumps(content).encode() + b"\n")
+
+
+def _has(key: str, there: bool) -> str:
+    return f"has {key!r}" if there else f"has no {key!r}"
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, str]]:
+    """Yield number, place in the file and text of each line that is not empty."""
+    offset = 0
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                line = raw.decode("utf-8-sig")
+                if line.strip():
+                    yield number, offset, line
+                offset += len(raw)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LeanDiTError(f"{path}: cannot be read as UTF-8 text: {error}") from None

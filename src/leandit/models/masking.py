@@ -1,0 +1,123 @@
+"""Token masking in training, as in MaskDiT: layers see some tokens of a picture, a light decoder fills in the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from leandit.config import Config
+from leandit.models.backbone import BackboneConfig
+from leandit.nn import AdaLN, FeedForward, FinalLayer, Layers, SelfAttention, modulate, sincos_positions
+from leandit.nn.sharing import Makers, Parts
+
+
+class MaskingConfig(Config):
+    """The decoder that tokens can be hidden with; `train.mask_ratio` says how many are.
+
+    Sizes are MaskDiT's, which are the same for encoders of every size. EC-DiT says that it masks as MaskDiT does, and
+    nothing of its decoder.
+    """
+
+    # Blocks of the decoder.
+    decoder_depth: int = Field(8, ge=1)
+    # Width of the decoder.
+    decoder_dim: int = Field(512, ge=4)
+    # Attention heads of the decoder.
+    decoder_heads: int = Field(16, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Any:
+        if self.decoder_dim % self.decoder_heads:
+            raise ValueError(
+                f"decoder_dim = {self.decoder_dim} is not divisible by decoder_heads = {self.decoder_heads}"
+            )
+        if self.decoder_dim % 4:
+            raise ValueError(f"decoder_dim = {self.decoder_dim} is not divisible by 4, which sin-cos positions need")
+        return self
+
+
+class MaskDecoder(nn.Module):
+    """Tokens of decoder_dim, a mask token where one is hidden -> + positions -> DiT blocks -> patches of all tokens.
+
+    The blocks are dense AdaLN-Zero blocks of D = decoder_dim, modulated by the encoder's condition of width d: 6 D d +
+    12 D² weights each. It stays at inference, where no token is hidden. Text reaches it through the encoder's tokens
+    alone.
+
+    Reference: MaskDiT (arXiv 2306.09305), section on the asymmetric encoder-decoder.
+    """
+
+    positions: Tensor
+
+    def __init__(self, masking: MaskingConfig, config: BackboneConfig, out_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        dim = masking.decoder_dim
+        self.mask_token = nn.Parameter(torch.empty(dim))
+        self.register_buffer("positions", torch.empty(config.grid**2, dim), persistent=False)
+        makers = _makers(masking, config)
+        self.blocks = Layers([makers] * masking.decoder_depth, "none")
+        self.final = FinalLayer(dim, out_dim, config.norm_eps, condition_dim=config.dim)
+
+    def init_weights(self) -> None:
+        """Set what the backbone's matrices, AdaLN and norms leave: mask token N(0, 0.02), positions, zero output."""
+        nn.init.normal_(self.mask_token, std=0.02)
+        dim = self.positions.shape[1]
+        self.positions.copy_(sincos_positions(dim, self.config.grid, self.config.position_grid))
+        nn.init.zeros_(self.final.linear.weight)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch kept decoder_dim"],
+        condition: Float[Tensor, "batch dim"],
+        visible: Int[Tensor, "batch kept"] | None,
+        run: Callable[..., tuple[Any, ...]],
+    ) -> Float[Tensor, "batch tokens patch_dim"]:
+        """Return patches of all tokens; without `visible`, `x` is all of them. `run` calls a block (Backbone._run)."""
+        if visible is not None:
+            x = self._fill_in(x, visible)
+        x = x + self.positions
+        for parts in self.blocks:
+            (x,) = run(self._block, parts, x, condition)
+        return self.final(x, condition)
+
+    def _fill_in(
+        self, x: Float[Tensor, "batch kept decoder_dim"], visible: Int[Tensor, "batch kept"]
+    ) -> Float[Tensor, "batch tokens decoder_dim"]:
+        hidden = self.mask_token.to(x.dtype).expand(x.shape[0], *self.positions.shape)
+        return hidden.scatter(1, visible[..., None].expand_as(x), x)
+
+    def _block(
+        self, parts: Parts, x: Float[Tensor, "batch tokens decoder_dim"], condition: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch tokens decoder_dim"]]:
+        """x + gate attention(modulated x), then x + gate feed_forward(modulated x)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = parts["adaln"](condition)
+        x = x + gate1[:, None] * parts["attention"](modulate(self._norm(x), shift1, scale1))
+        return (x + gate2[:, None] * parts["feed_forward"](modulate(self._norm(x), shift2, scale2)),)
+
+    def _norm(self, x: Float[Tensor, "batch tokens decoder_dim"]) -> Float[Tensor, "batch tokens decoder_dim"]:
+        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
+
+
+def take_tokens(
+    tokens: Float[Tensor, "batch tokens width"], index: Int[Tensor, "batch kept"]
+) -> Float[Tensor, "batch kept width"]:
+    """Return the tokens of each picture that `index` names."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def _makers(masking: MaskingConfig, config: BackboneConfig) -> Makers:
+    """Blocks in the style of the backbone's: its ratio of widths, query normalisation and attention."""
+    dim = masking.decoder_dim
+    return {
+        "adaln": lambda: AdaLN(config.dim, 6, dim),
+        "attention": lambda: SelfAttention(
+            dim, masking.decoder_heads, config.qk_norm, config.norm_eps, config.attention_impl
+        ),
+        "feed_forward": lambda: FeedForward(dim, int(dim * config.mlp_ratio)),
+    }

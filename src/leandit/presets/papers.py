@@ -1,0 +1,223 @@
+"""Whole runs as the papers describe them, at their size: `leandit train NAME --dry-run` shows one and what it costs.
+
+They learn latents (LatentsConfig) from folders below data/, and later stages start from runs/NAME of the stage before;
+both are to be overridden where they lie elsewhere. What a paper states is in the code as it is stated. What none of
+them states is a choice of this project, here for all runs and in the docstrings for one:
+
+- gradients clipped at norm 1, an EMA of 0.9999, a tenth of captions or labels dropped, no weight decay;
+- batches cut into micro-batches (`train.accumulation`) and blocks recomputed in the backward pass, for one device,
+  where the papers spread a batch over many;
+- checkpoints and log lines; pictures are not drawn on the way, since there is no autoencoder.
+
+Optimisers start anew in each stage: their state is not carried over.
+"""
+
+from __future__ import annotations
+
+from leandit.data import DataConfig, LatentsConfig
+from leandit.diffusion import (
+    EulerConfig,
+    GuidanceConfig,
+    HeunSDEConfig,
+    LogitNormalTimesteps,
+    RectifiedFlowConfig,
+    size_shift,
+)
+from leandit.models import BackboneConfig, MaskingConfig
+from leandit.presets.models import model_config
+from leandit.text import ClipEncoderConfig, LlmEncoderConfig, T5EncoderConfig, TextConfig
+from leandit.train import AdamWConfig, LossWeights, RunConfig, SamplingConfig, ScheduleConfig, StartConfig, TrainConfig
+from leandit.train.optimizers import AdafactorConfig, RMSPropConfig
+
+# Sides of the latents of 256- and 512-pixel pictures, by an autoencoder that shrinks them 8 times.
+_SIDE_256, _SIDE_512 = 32, 64
+
+# CLIP/H and a language model in place of Apple's own, which are not public. All layers of CLIP from the middle on are
+# as good in the paper, so the last; of the language model, the states at a half and three quarters of its 36 layers.
+_CLIP = ClipEncoderConfig(path="laion/CLIP-ViT-H-14-laion2B-s32B-b79K", bidirectional=True, pooled="mean")
+_LLM = LlmEncoderConfig(path="HuggingFaceTB/SmolLM3-3B-Base", layers=(18, 27))
+_CLIP_DIM, _LLM_DIM = 1024, 2048
+# "670M, T5-based" of unknown width; 1,024 is the width that EC-DiT's totals suggest.
+_T5 = T5EncoderConfig(path="google/flan-t5-large")
+_TWO_ENCODERS = TextConfig(encoders=(_CLIP, _LLM))
+_TWO_ENCODERS_DIMS = {"text_dim": _CLIP_DIM + 2 * _LLM_DIM, "pooled_dim": _CLIP_DIM + _LLM_DIM}
+
+
+def _train(steps: int, batch_size: int, micro_batch: int, mask_ratio: float = 0.0) -> TrainConfig:
+    return TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        accumulation=batch_size // micro_batch,
+        activation_checkpointing=True,
+        log_every=100,
+        checkpoint_every=min(5_000, steps // 5),
+        sample_every=None,
+        mask_ratio=mask_ratio,
+    )
+
+
+def _latents(name: str, side: int, channels: int) -> DataConfig:
+    return DataConfig(
+        source=LatentsConfig(path=f"data/{name}"), image_size=side, channels=channels, flip=0.0, num_threads=8
+    )
+
+
+def _dit_air(
+    name: str,
+    data: DataConfig,
+    model: BackboneConfig,
+    text: TextConfig,
+    train: TrainConfig,
+    start: StartConfig | None = None,
+) -> RunConfig:
+    """DiT-Air, section on training: Adafactor at a constant 1e-4; Heun's SDE solver, 50 steps, guidance 7.5.
+
+    b1 = 0.9 and b2 = 0.999 are stated; torch's Adafactor has no first moment, and a decay of the second that goes to 1
+    by a power of the step. The text encoders are frozen, captions synthetic and original 9 : 1 by the weights in the
+    data. Times are logit-normal, of which the location 0 and the scale 1 are SD3's; with a larger picture they are
+    shifted, and the sampler's with them.
+    """
+    shift = size_shift(_SIDE_256, data.image_size)
+    return RunConfig(
+        name=name,
+        model=model,
+        start=start,
+        text=text,
+        objective=RectifiedFlowConfig(timesteps=LogitNormalTimesteps(shift=shift)),
+        data=data,
+        optimizer=AdafactorConfig(lr=1e-4),
+        schedule=ScheduleConfig(),
+        train=train,
+        sampling=SamplingConfig(
+            sampler=HeunSDEConfig(steps=50, shift=shift), guidance=GuidanceConfig(scale=7.5), grid=16
+        ),
+    )
+
+
+def dit_air_b_256() -> RunConfig:
+    """DiT-Air/B as in the paper's ablations: 1M steps with batches of 4,096 at 256 pixels, bidirectional CLIP/H alone.
+
+    The public CLIP that stands in was trained causally, and is used bidirectionally without further training.
+    """
+    return _dit_air(
+        "dit-air-b-256",
+        _latents("dit-air-256", _SIDE_256, channels=8),
+        model=model_config("DiT-Air/B").replace(text_dim=_CLIP_DIM, pooled_dim=_CLIP_DIM),
+        text=TextConfig(encoders=(_CLIP,)),
+        train=_train(1_000_000, 4096, micro_batch=64),
+    )
+
+
+def dit_air_xxl_256() -> RunConfig:
+    """DiT-Air/XXL, first stage: 500k steps with batches of 4,096 at 256 pixels, CLIP/H and a language model."""
+    return _dit_air(
+        "dit-air-xxl-256",
+        _latents("dit-air-256", _SIDE_256, channels=8),
+        model=model_config("DiT-Air/XXL").replace(**_TWO_ENCODERS_DIMS),
+        text=_TWO_ENCODERS,
+        train=_train(500_000, 4096, micro_batch=32),
+    )
+
+
+def dit_air_xxl_512() -> RunConfig:
+    """DiT-Air/XXL, second stage: 100k steps with batches of 2,048 at 512 pixels.
+
+    The paper shifts the times of its fine-tuning so that the log-SNR stays that of the low resolution, and does not
+    say so of this stage. Here both are shifted. The averaged weights are taken over.
+    """
+    return _dit_air(
+        "dit-air-xxl-512",
+        _latents("dit-air-512", _SIDE_512, channels=8),
+        model=model_config("DiT-Air/XXL").replace(input_size=_SIDE_512, **_TWO_ENCODERS_DIMS),
+        start=StartConfig(path="runs/dit-air-xxl-256"),
+        text=_TWO_ENCODERS,
+        train=_train(100_000, 2048, micro_batch=8),
+    )
+
+
+def dit_air_xxl_sft() -> RunConfig:
+    """DiT-Air/XXL, supervised fine-tuning: 2.5k steps with batches of 64 on 1,033 chosen pairs, with shifted times.
+
+    Rate and captions to drop are not stated: those of the stages before.
+    """
+    return dit_air_xxl_512().replace(
+        name="dit-air-xxl-sft",
+        data=_latents("dit-air-sft-512", _SIDE_512, channels=8).model_dump(),
+        start=StartConfig(path="runs/dit-air-xxl-512").model_dump(),
+        train=_train(2_500, 64, micro_batch=8).model_dump(),
+    )
+
+
+def _ec_dit(size: str) -> RunConfig:
+    """EC-DiT, section on training: 800k steps with batches of 4,096, half of the tokens hidden; RMSProp, 20k warm-up.
+
+    Experts choose out of 1,024 tokens, 8 pictures of 128 visible tokens. RMSProp's momentum of 0.9 and decay of 0.99,
+    the constant rate behind the warm-up, logit-normal times of location 0 and scale 1, the decoder of masking and its
+    loss (MaskDiT's), Euler's method with 50 steps and no guidance are not stated.
+    """
+    model = model_config(f"EC-DiT-{size}-32E")
+    return RunConfig(
+        name=f"ec-dit-{size.lower()}-32e",
+        model=model.replace(masking=MaskingConfig().model_dump()),
+        text=TextConfig(encoders=(_T5,)),
+        objective=RectifiedFlowConfig(timesteps=LogitNormalTimesteps()),
+        data=_latents("ec-dit-256", _SIDE_256, channels=8),
+        optimizer=RMSPropConfig(lr=1e-4),
+        schedule=ScheduleConfig(warmup_steps=20_000),
+        losses=LossWeights(router_similarity=0, per_layer_regularisation=0),
+        train=_train(800_000, 4096, micro_batch=32, mask_ratio=0.5),
+        sampling=SamplingConfig(sampler=EulerConfig(steps=50), grid=16),
+    )
+
+
+def _unmasked(masked: RunConfig) -> RunConfig:
+    """The fine-tuning without hidden tokens after it; the decoder stays, as in MaskDiT.
+
+    EC-DiT names no such stage; MaskDiT has one. 50k steps, the masked stage's batch and rate, and 1k steps of warm-up
+    while RMSProp gathers its squares anew are choices.
+    """
+    return masked.replace(
+        name=f"{masked.name}-unmasked",
+        start=StartConfig(path=f"runs/{masked.name}").model_dump(),
+        schedule=ScheduleConfig(warmup_steps=1_000).model_dump(),
+        train=_train(50_000, 4096, micro_batch=32).model_dump(),
+    )
+
+
+def ec_dit_xl_32e() -> RunConfig:
+    """EC-DiT-XL with 32 experts."""
+    return _ec_dit("XL")
+
+
+def ec_dit_xl_32e_unmasked() -> RunConfig:
+    """EC-DiT-XL with 32 experts, fine-tuned on all tokens."""
+    return _unmasked(ec_dit_xl_32e())
+
+
+def ec_dit_3xl_32e() -> RunConfig:
+    """EC-DiT-3XL with 32 experts."""
+    return _ec_dit("3XL")
+
+
+def ec_dit_3xl_32e_unmasked() -> RunConfig:
+    """EC-DiT-3XL with 32 experts, fine-tuned on all tokens."""
+    return _unmasked(ec_dit_3xl_32e())
+
+
+def race_dit_xl() -> RunConfig:
+    """RaceDiT-XL/2-4in32 on ImageNet at 256 pixels, as for Table 7: 1.7M steps with batches of 1,024.
+
+    Expert Race states guidance 4.0 for the pictures that it shows, not for its tables, and nothing of autoencoder,
+    objective, optimiser, rate, sampler and the weights of its losses. Here: 4-channel latents; rectified flow with
+    logit-normal times; AdamW at a constant 1e-4 and Euler's method with 250 steps, as later papers compare it; the
+    losses' weights of LossWeights. The race is over a micro-batch of 64.
+    """
+    return RunConfig(
+        name="race-dit-xl",
+        model=model_config("RaceDiT-XL/2-4in32"),
+        objective=RectifiedFlowConfig(timesteps=LogitNormalTimesteps()),
+        data=_latents("imagenet-256", _SIDE_256, channels=4),
+        optimizer=AdamWConfig(lr=1e-4),
+        train=_train(1_700_000, 1024, micro_batch=64),
+        sampling=SamplingConfig(sampler=EulerConfig(steps=250), guidance=GuidanceConfig(scale=4.0), grid=16),
+    )
