@@ -72,6 +72,21 @@ def test_scale_one_costs_one_plain_pass_and_zero_is_unconditional():
     torch.testing.assert_close(zero.velocity, 0.5 * (X + 0.4))
 
 
+def test_a_condition_is_joined_with_the_null_condition_once_for_all_steps():
+    joined = []
+
+    class Counted(Label):
+        def stack(self, other):
+            joined.append(self)
+            return super().stack(other)
+
+    first, second = Counted(torch.tensor([2.0, 3.0])), Counted(torch.tensor([4.0, 5.0]))
+    denoise = guided(Recorder(), GuidanceConfig(scale=2.0), NULL)
+    results = [denoise(X, torch.full((2,), t), cond) for cond in (first, second) for t in (0.9, 0.4)]
+    assert joined == [first, second]
+    torch.testing.assert_close(results[-1].velocity[1], (0.5 + 2.0 * 4.5) * (X[1] + 0.4))
+
+
 @pytest.mark.parametrize("interval", [(0.6, 0.2), (-0.1, 0.5), (0.5, 1.1)])
 def test_impossible_intervals_are_refused(interval):
     with pytest.raises(ValidationError, match="interval is"):

@@ -86,8 +86,7 @@ _TEXT_MODELS: dict[str, BackboneConfig] = {
 @pytest.mark.parametrize("sharing", ["none", "adaln", "attention", "block"])
 @pytest.mark.parametrize("moe", [None, _RACE, _EXPERT_CHOICE], ids=["dense", "race", "expert choice"])
 @pytest.mark.parametrize("kind", _TEXT_MODELS)
-def test_flops_with_text_equal_torchs_count(
-    kind: str, moe: MoEConfig | None, sharing: str) -> None:
+def test_flops_with_text_equal_torchs_count(kind: str, moe: MoEConfig | None, sharing: str) -> None:
     sizes = {"dim": 48, "depth": 3, "heads": 3, "input_size": 16, "channels": 4, "text_dim": 20, "pooled_dim": 28}
     settings = _TEXT_MODELS[kind].replace(
         **sizes, num_classes=0, sharing=sharing, moe=moe, learned_sigma=True, attention_impl="math"
@@ -106,8 +105,7 @@ def test_flops_with_text_equal_torchs_count(
 @pytest.mark.parametrize("visible_tokens", [None, 32])
 @pytest.mark.parametrize("moe", [None, _EXPERT_CHOICE], ids=["dense", "expert choice"])
 @pytest.mark.parametrize("kind", ["pixart", "ec-dit"])
-def test_flops_with_a_decoder_equal_torchs_count(
-    kind: str, moe: MoEConfig | None, visible_tokens: int | None) -> None:
+def test_flops_with_a_decoder_equal_torchs_count(kind: str, moe: MoEConfig | None, visible_tokens: int | None) -> None:
     sizes = {"dim": 48, "depth": 3, "heads": 3, "input_size": 16, "channels": 4, "text_dim": 20, "pooled_dim": 28}
     masking = MaskingConfig(decoder_depth=2, decoder_dim=32, decoder_heads=2)
     settings = _TEXT_MODELS[kind].replace(

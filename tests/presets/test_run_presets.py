@@ -62,3 +62,26 @@ def test_mistakes_are_answered_with_the_way_out(tmp_path: Path) -> None:
         run_config(str(path))
     with pytest.raises(LeanDiTError, match="no such configuration file"):
         run_config(str(tmp_path / "absent.toml"))
+
+
+def test_a_model_may_be_given_by_its_name(tmp_path: Path) -> None:
+    config = run_config("quickstart", ["model=RaceDiT-B/2-4in32", "model.depth=3"])
+    assert (config.model.dim, config.model.depth, config.model.moe.num_experts) == (768, 3, 32)
+    assert config.model.input_size is config.model.channels is config.model.num_classes is None
+    path = tmp_path / "run.toml"
+    path.write_text('preset = "quickstart"\nmodel = "DiT-S/4"\n')
+    assert run_config(str(path), ["losses.per_layer_regularisation=0"]).model.dim == 384
+    gshard = run_config(
+        "emoji-pixart", ["model=GShard-XL-8E", "losses.gshard_balance=0.01", "losses.router_similarity=0"]
+    )
+    assert (gshard.model.moe.capacity_factor, gshard.model.text_dim) == (2.0, None)
+    with pytest.raises(LeanDiTError, match=r"Did you mean 'DiT-S/[248]'"):
+        run_config("quickstart", ["model=DiT-S/3"])
+
+
+def test_only_the_race_has_the_losses_of_expert_race() -> None:
+    for name in PRESETS:
+        config = run_config(name)
+        if config.model.moe is None or config.model.moe.strategy != "expert_race":
+            weights = config.losses
+            assert not (weights.router_similarity and config.model.moe), name

@@ -203,6 +203,9 @@ def test_a_larger_picture_fits_and_positions_keep_their_span_when_asked(
     assert "learned positions of 4 patches a side; model.position_grid=4 keeps their span" in line
 
 
+IDENTITY: dict[str, object] = {"class_names": []}
+
+
 def masked_run(masking: bool) -> RunConfig:
     small = ["model.dim=16", "model.heads=2", "model.kv_heads=1", "model.depth=2", "model.moe=null"]
     small += ["model.patch_size=8"]
@@ -217,7 +220,7 @@ def random_weights(config: RunConfig, origin: str = "ema weights of run") -> Sta
     generator = torch.Generator().manual_seed(0)
     tensors = config.model.build().state_dict()
     drawn = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in tensors.items()}
-    return StartWeights(origin, drawn, config.model_dump(mode="json"))
+    return StartWeights(origin, drawn, config.model_dump(mode="json"), IDENTITY)
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -227,7 +230,7 @@ def test_a_decoder_of_one_side_only_takes_the_output_layer_with_it(
     earlier, config = masked_run(there), masked_run(not there)
     start, model = random_weights(earlier), config.model.build()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    load_start(model, start, config)
+    load_start(model, start, config, IDENTITY)
     for name, tensor in model.state_dict().items():
         alone = name.startswith(("decoder.", "final."))
         assert torch.equal(tensor, before[name] if alone else start.tensors[name]), name
@@ -242,7 +245,7 @@ def test_a_decoder_of_one_side_only_takes_the_output_layer_with_it(
 def test_a_decoder_of_both_sides_is_taken_over() -> None:
     config = masked_run(True)
     start, model = random_weights(config), config.model.build()
-    load_start(model, start, config)
+    load_start(model, start, config, IDENTITY)
     assert same(dict(model.state_dict()), dict(start.tensors))
 
 
@@ -253,14 +256,36 @@ def test_an_encoder_that_is_fine_tuned_now_keeps_its_own_weights_but_not_the_oth
     start, model = random_weights(config), config.model.build()
     model.text_encoder = torch.nn.ModuleDict({"0": torch.nn.Linear(2, 3)})
     before = model.text_encoder["0"].weight.clone()
-    load_start(model, start, config)
+    load_start(model, start, config, IDENTITY)
     assert torch.equal(model.text_encoder["0"].weight, before)
     assert "text_encoder.* begin as in a run without start" in remarks(caplog)[0]
-    tuned = StartWeights(start.origin, dict(model.state_dict()), start.config)
+    tuned = StartWeights(start.origin, dict(model.state_dict()), start.config, IDENTITY)
     model.text_encoder["0"].reset_parameters()
-    load_start(
-        model, StartWeights(start.origin, {**tuned.tensors, "text_encoder.0.weight": before}, start.config), config
-    )
+    tensors = {**tuned.tensors, "text_encoder.0.weight": before}
+    load_start(model, StartWeights(start.origin, tensors, start.config, IDENTITY), config, IDENTITY)
     assert torch.equal(model.text_encoder["0"].weight, before)
     with pytest.raises(LeanDiTError, match=r"text_encoder.0.bias is unknown here"):
-        load_start(config.model.build(), tuned, config)
+        load_start(config.model.build(), tuned, config, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "told"),
+    [
+        (
+            {"class_names": ["cat", "dog"]},
+            {"class_names": ["apple", "cat"]},
+            "label 0 was 'cat' there and is 'apple' here",
+        ),
+        ({"class_names": ["cat"]}, {"class_names": ["cat", "dog"]}, None),
+        ({"class_names": [], "text_encoder": "a"}, {"class_names": [], "text_encoder": "b"}, "text encoder is another"),
+        ({"class_names": ["x"], "text_encoder": "a"}, {"class_names": ["y"], "text_encoder": "a"}, None),
+        ({"class_names": []}, {"class_names": [], "text_encoder": "a"}, None),
+    ],
+)
+def test_what_the_weights_would_take_for_something_else_is_told(
+    there: dict[str, object], here: dict[str, object], told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = masked_run(False)
+    drawn = random_weights(config)
+    load_start(config.model.build(), StartWeights(drawn.origin, drawn.tensors, drawn.config, there), config, here)
+    assert (told is None and not remarks(caplog)) or told in remarks(caplog)[0]

@@ -11,7 +11,7 @@ import torch
 from leandit.data import Source, build_source
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.models import BackboneConfig, count_parameters, forward_flops, training_memory
-from leandit.text import TextConfig, TextEncoder, build_text_encoder
+from leandit.text import TextConfig, TextEncoder, attach_finetuned, build_text_encoder
 from leandit.text.folder import find_folder
 from leandit.train import RunConfig
 from leandit.train.resolve import resolve
@@ -39,7 +39,7 @@ def dry_run(config: RunConfig) -> int:
     config = resolve(config, source, text)
     _check_known(config.model, missing)
     print(json.dumps(config.model_dump(mode="json"), indent=2))
-    _print_cost(config, source)
+    _print_cost(config, source, text)
     if missing:
         print("\nNot here yet:")
         for key, error in missing.items():
@@ -72,9 +72,11 @@ def _check_known(model: BackboneConfig, missing: dict[str, NotFoundError]) -> No
         raise LeanDiTError(f"{reasons}\nWithout it, a dry run needs {' and '.join(unknown)} to know the model's shape")
 
 
-def _print_cost(config: RunConfig, source: Source | None) -> None:
+def _print_cost(config: RunConfig, source: Source | None, text: TextEncoder | None) -> None:
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in config.model.build().parameters())
+        model = config.model.build()
+    attach_finetuned(model, text)
+    parameters = sum(p.numel() for p in model.parameters())
     count = count_parameters(config.model)
     train = config.train
     memory = training_memory(

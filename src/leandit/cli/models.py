@@ -48,7 +48,8 @@ def _sums_table(cards: list[ModelCard]) -> Table:
     marks = {note: f"[{number}]" for number, note in enumerate(notes, 1)}
     table = _table(
         "total = blocks + embedders + not itemised, which is what the papers' totals hold besides: derived from them,\n"
-        "and in EC-DiT's family mostly its text encoder (T5, 670M). "
+        "and in EC-DiT's family mostly its text encoder (T5, 670M). Its printed totals for XXL and 3XL with 8 and 16\n"
+        "experts are not at hand. "
         f"FLOPs as above; of text, {TEXT_TOKENS} tokens.\n" + "\n".join(f"{marks[note]} {note}" for note in notes),
         ("blocks", "embedders", "not itemised", "total", "paper", "activated", "paper", "GFLOPs"),
     )

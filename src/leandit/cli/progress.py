@@ -50,13 +50,17 @@ def _bar(console: Console, *columns: TextColumn) -> Progress:
 
 
 class TrainingProgress(Callback):
-    """Steps, smoothed loss, images per second and ETA; training goes on when there is nobody left to read them."""
+    """Steps, smoothed loss, images per second, MFU and ETA; training goes on when there is nobody left to read them."""
 
     def __init__(self) -> None:
         self.console = _Console()
-        self._bar = _bar(self.console, TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.0f} images/s"))
+        self._bar = _bar(
+            self.console,
+            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.0f} images/s  MFU {task.fields[mfu]:.0%}"),
+        )
         self._loss: float | None = None
         self._speed: float | None = None
+        self._mfu: float | None = None
         self._printed = time.monotonic()
         self._first = 0
 
@@ -70,6 +74,7 @@ class TrainingProgress(Callback):
                 completed=trainer.step,
                 loss=float("nan"),
                 speed=0.0,
+                mfu=0.0,
             )
             with self._unless_gone():
                 self._bar.start()
@@ -77,9 +82,10 @@ class TrainingProgress(Callback):
     def on_step(self, trainer: Trainer, report: StepReport) -> None:
         self._loss = _smooth(self._loss, report.loss)
         self._speed = _smooth(self._speed, report.images_per_second)
+        self._mfu = _smooth(self._mfu, report.mfu)
         if self.console.is_terminal:
             with self._unless_gone():
-                self._bar.update(self._task, completed=report.step, loss=self._loss, speed=self._speed)
+                self._bar.update(self._task, completed=report.step, loss=self._loss, speed=self._speed, mfu=self._mfu)
         elif time.monotonic() - self._printed > _PLAIN_EVERY or report.step == trainer.config.train.steps:
             self._printed = time.monotonic()
             self._print_line(report.step, trainer.config.train.steps)
@@ -109,7 +115,7 @@ class TrainingProgress(Callback):
     def _print_line(self, step: int, total: int) -> None:
         left = (time.monotonic() - self._started) / (step - self._first) * (total - step)
         eta = f"{int(left // 60)}:{int(left % 60):02d}"
-        say(f"step {step}/{total}  loss {self._loss:.4f}  {self._speed:.0f} images/s  ETA {eta}")
+        say(f"step {step}/{total}  loss {self._loss:.4f}  {self._speed:.0f} images/s  MFU {self._mfu:.0%}  ETA {eta}")
 
 
 class SamplingProgress:

@@ -48,7 +48,9 @@ class DataConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Any:
         if self.validation is not None and (self.validation.type == "latents") != self.holds_latents:
-            raise ValueError("source and validation are latents and pictures; make both the same")
+            raise ValueError(
+                "source and validation are latents and pictures; make both the same, or set data.validation=null"
+            )
         if self.holds_latents and self.flip:
             raise ValueError(
                 f"flip = {self.flip}: the mirror image of a latent is not the latent of the mirror image; "

@@ -1,7 +1,7 @@
 """Paths from data to noise, training objectives, guidance and samplers; t = 0 is data, t = 1 is noise."""
 
 from leandit.diffusion.denoiser import Condition, Denoised, Denoiser
-from leandit.diffusion.guidance import GuidanceConfig, guided
+from leandit.diffusion.guidance import GuidanceConfig, guided, once
 from leandit.diffusion.objectives import (
     DDPM,
     DDPMConfig,
@@ -67,6 +67,7 @@ __all__ = [
     "chain",
     "guided",
     "initial_noise",
+    "once",
     "posterior",
     "shift_time",
     "size_shift",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -43,11 +46,16 @@ def guided(denoiser: Denoiser, config: GuidanceConfig, null: Condition) -> Denoi
     Reference: Ho & Salimans, "Classifier-Free Diffusion Guidance" (2207.12598), eq. 6 (scale = 1 + w).
     """
 
+    stacked = once(lambda cond: cond.stack(null))
+
     def denoise(x: Tensor, t: Tensor, cond: Condition, /) -> Denoised:
-        acts = _acts(config, t)
-        if not bool(acts.any()):
+        if config.scale == 1.0:
             return denoiser(x, t, cond)
-        both = denoiser(torch.cat([x, x]), torch.cat([t, t]), cond.stack(null))
+        acts = _acts(config, t)
+        # Only a part of the times has to be looked up, which on a GPU waits for it.
+        if config.interval != (0.0, 1.0) and not bool(acts.any()):
+            return denoiser(x, t, cond)
+        both = denoiser(torch.cat([x, x]), torch.cat([t, t]), stacked(cond))
         v_cond, v_null = both.velocity.chunk(2)
         mixed = v_null + config.scale * (v_cond - v_null)
         velocity = torch.where(per_sample(acts, x), mixed, v_cond)
@@ -56,8 +64,19 @@ def guided(denoiser: Denoiser, config: GuidanceConfig, null: Condition) -> Denoi
     return denoise
 
 
+def once(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the function with its last result kept for as long as it is called with the very same object."""
+    last: list[Any] = [None, None]
+
+    def call(argument: Any) -> Any:
+        if last[0] is not argument:
+            last[:] = argument, function(argument)
+        return last[1]
+
+    return call
+
+
 def _acts(config: GuidanceConfig, t: Tensor) -> Tensor:
     low, high = config.interval
     # A sampler's time is float32 of the time that a person writes, so compare in that precision.
-    inside = (t >= t.new_tensor(low)) & (t <= t.new_tensor(high))
-    return inside & (config.scale != 1.0)
+    return (t >= torch.tensor(low, dtype=t.dtype)) & (t <= torch.tensor(high, dtype=t.dtype))

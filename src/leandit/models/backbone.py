@@ -130,6 +130,10 @@ class Backbone(nn.Module, ABC):
     ) -> BackboneOutput:
         """Predict from noisy input `x` at times `t` in [0, 1], where 0 is data and 1 is noise."""
 
+    def encode_text(self, cond: Conditioning) -> Conditioning:
+        """Return the condition with what no time enters computed, so that a sampler does it once and not per step."""
+        return cond
+
     def init_weights(self) -> None:
         """Xavier-uniform matrices, zero AdaLN, norms of one; subclasses go on from there.
 

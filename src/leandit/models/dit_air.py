@@ -5,6 +5,7 @@ Reference: DiT-Air (arXiv 2503.10618), Figure 3 and Table 1.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from leandit.errors import LeanDiTError
 from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
-from leandit.models.records import BackboneOutput, Conditioning
+from leandit.models.records import BackboneOutput, Conditioning, EncodedText
 from leandit.moe import RouterOutput
 from leandit.nn import AdaLN, FeedForward, FinalLayer, Linear, Sharing, TimestepEmbedding, modulate
 from leandit.nn.joint_attention import SingleStreamAttention
@@ -113,18 +114,25 @@ class DiTAir(Backbone):
         self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
     ) -> BackboneOutput:
         """Predict from noisy input; raise LeanDiTError without text of the widths that the model was built for."""
-        if cond.text is None or cond.pooled is None:
-            raise LeanDiTError("DiT-Air reads text, and the condition lacks it: give text and pooled")
+        encoded = cond.encoded or self.encode_text(cond).encoded
+        assert encoded is not None
+        assert encoded.pooled is not None
         image = self.patch_embedding(self.patchify(x))
-        text, text_mask = self.text_embedding(cond.text, cond.text_mask)
-        mask = joint_mask(text_mask, image.shape[1])
-        condition = self.time_embedding(t) + self.pooled_embedding(cond.pooled)
+        text, mask = encoded.tokens, joint_mask(encoded.mask, image.shape[1])
+        condition = self.time_embedding(t) + encoded.pooled
         outputs = []
         for index, (parts, vectors) in enumerate(self._modulated_layers(condition)):
             last = index == len(self.blocks) - 1
             text, image, routing = self._run(self._block, parts, text, image, vectors, mask, last)
             outputs.append(routing)
         return BackboneOutput(self.unpatchify(self.final(image, condition)), routed(outputs))
+
+    def encode_text(self, cond: Conditioning) -> Conditioning:
+        """Embed tokens and pooled vector; raise LeanDiTError without text."""
+        if cond.text is None or cond.pooled is None:
+            raise LeanDiTError("DiT-Air reads text, and the condition lacks it: give text and pooled")
+        tokens, mask = self.text_embedding(cond.text, cond.text_mask)
+        return replace(cond, encoded=EncodedText(tokens, mask, self.pooled_embedding(cond.pooled)))
 
     def _block(
         self,

@@ -5,6 +5,7 @@ Reference: PixArt-alpha (arXiv 2310.00426), section 2.3; EC-DiT (arXiv 2410.0209
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from leandit.errors import LeanDiTError
 from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
 from leandit.models.masking import MaskDecoder, MaskingConfig, take_tokens
-from leandit.models.records import BackboneOutput, Conditioning
+from leandit.models.records import BackboneOutput, Conditioning, EncodedText
 from leandit.moe import MoELayer, RouterOutput
 from leandit.nn import (
     AdaLN,
@@ -148,7 +149,7 @@ class PixArt(Backbone):
         `visible` are the tokens of each picture that the layers see, in rising order; the decoder, without which it
         raises LeanDiTError, returns all of them.
         """
-        text, text_mask = self._text(cond)
+        encoded = cond.encoded or EncodedText(*self._text(cond))
         tokens = self.patch_embedding(self.patchify(x)) + self.positions
         if visible is not None:
             if self.decoder is None:
@@ -156,13 +157,25 @@ class PixArt(Backbone):
             tokens = take_tokens(tokens, visible)
         condition = self.time_embedding(t)
         outputs = []
-        for parts, vectors in self._modulated_layers(condition):
-            tokens, routing = self._run(self._block, parts, tokens, vectors, text, text_mask)
+        for index, (parts, vectors) in enumerate(self._modulated_layers(condition)):
+            keys_values = encoded.keys_values[index] if encoded.keys_values else None
+            text = (encoded.tokens, encoded.mask, keys_values)
+            tokens, routing = self._run(self._block, parts, tokens, vectors, *text)
             outputs.append(routing)
         patches = self.final(tokens, condition)
         if self.decoder is not None:
             patches = self.decoder(patches, condition, visible, self._run)
         return BackboneOutput(self.unpatchify(patches), routed(outputs), visible)
+
+    def encode_text(self, cond: Conditioning) -> Conditioning:
+        """Project the text and compute its keys and values for every layer; raise LeanDiTError as `forward` does.
+
+        Training computes them in the layers, which activation checkpointing then need not keep.
+        """
+        text, mask = self._text(cond)
+        layers = [parts["cross_attention"] for parts in self.blocks]
+        keys_values = tuple(layer.keys_values(text) for layer in layers if isinstance(layer, CrossAttention))
+        return replace(cond, encoded=EncodedText(text, mask, keys_values=keys_values))
 
     def _text(
         self, cond: Conditioning
@@ -185,6 +198,7 @@ class PixArt(Backbone):
         vectors: tuple[Float[Tensor, "batch dim"], ...],
         text: Float[Tensor, "batch text_tokens width"],
         text_mask: Bool[Tensor, "batch text_tokens"] | None,
+        keys_values: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
         """x + attention(modulated x), x + cross_attention(x), x + feed_forward(modulated x), in this order.
 
@@ -196,7 +210,7 @@ class PixArt(Backbone):
         else:
             (shift1, scale1, shift2, scale2), gate1, gate2 = vectors, None, None
         x = x + _gated(parts["attention"](modulate(self._norm(x), shift1, scale1)), gate1)
-        x = x + parts["cross_attention"](x, text, text_mask)
+        x = x + parts["cross_attention"](x, text, text_mask, keys_values)
         y, routing = run_feed_forward(parts, modulate(self._norm(x), shift2, scale2))
         return x + _gated(y, gate2), routing
 

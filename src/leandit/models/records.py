@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,17 +14,33 @@ from leandit.moe import RouterOutput
 
 
 @dataclass(frozen=True)
+class EncodedText:
+    """What a backbone makes of a text before any time enters: see `Backbone.encode_text`.
+
+    `pooled` is the embedded pooled vector, for backbones that read one; `keys_values` belong to the layers in order,
+    for those with cross-attention.
+    """
+
+    tokens: Float[Tensor, "batch padded_tokens width"]
+    mask: Bool[Tensor, "batch padded_tokens"] | None
+    pooled: Float[Tensor, "batch dim"] | None = None
+    keys_values: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """What a picture is asked to show; absent parts are None.
 
     A negative label means "no label". `text_mask` is True where there is a token; text is padded behind its end.
-    `pooled` is one vector for the whole text.
+    `pooled` is one vector for the whole text. `encoded` is what `Backbone.encode_text` added to it; conditions that are
+    joined or moved lose it.
     """
 
     label: Int[Tensor, " batch"] | None = None
     text: Float[Tensor, "batch text_tokens text_dim"] | None = None
     text_mask: Bool[Tensor, "batch text_tokens"] | None = None
     pooled: Float[Tensor, "batch pooled_dim"] | None = None
+    encoded: EncodedText | None = None
 
     def stack(self, other: Conditioning) -> Conditioning:
         """Return both along the batch, this one first; guidance evaluates them in one pass. Shorter text is padded."""
@@ -48,8 +64,9 @@ class Conditioning:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
         """Return a copy with `change` applied to every part that is there, such as a move to another device."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        return Conditioning(*(None if value is None else change(value) for value in values))
+        parts = (self.label, self.text, self.text_mask, self.pooled)
+        label, text, text_mask, pooled = (None if part is None else change(part) for part in parts)
+        return Conditioning(label, text, text_mask, pooled)
 
 
 @dataclass(frozen=True)

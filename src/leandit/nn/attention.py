@@ -38,6 +38,9 @@ class SelfAttention(nn.Module):
         return self.proj(_join_heads(attention(self.q_norm(q), self.k_norm(k), v, self.impl)))
 
 
+KeysValues = tuple[Tensor, Tensor]
+
+
 class CrossAttention(nn.Module):
     """softmax(q kᵀ / sqrt(head_dim)) v with queries from a sample's tokens, keys and values from its text.
 
@@ -66,18 +69,27 @@ class CrossAttention(nn.Module):
         self.q_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
 
+    def keys_values(self, text: Float[Tensor, "batch text_tokens text_dim"]) -> KeysValues:
+        """Return what depends on the text alone, each (batch, kv_heads, text_tokens, head_dim)."""
+        # Prompts can be shorter than the rows that a matrix library needs to compute each in the same way.
+        kv = row_stable_linear(text.flatten(0, 1), self.kv.weight, self.kv.bias).unflatten(0, text.shape[:2])
+        k, v = _split_heads(kv, self.head_dim).chunk(2, dim=1)
+        return self.k_norm(k), v
+
     def forward(
         self,
         x: Float[Tensor, "batch tokens dim"],
         text: Float[Tensor, "batch text_tokens text_dim"],
         text_mask: Bool[Tensor, "batch text_tokens"] | None = None,
+        keys_values: KeysValues | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Attend to the text where `text_mask` is True (all of it without one); every text needs one token."""
+        """Attend to the text where `text_mask` is True (all of it without one); every text needs one token.
+
+        `keys_values` are those of the text, where they are there already.
+        """
         q = _split_heads(self.q(x), self.head_dim)
-        # Prompts can be shorter than the rows that a matrix library needs to compute each in the same way.
-        kv = row_stable_linear(text.flatten(0, 1), self.kv.weight, self.kv.bias).unflatten(0, text.shape[:2])
-        k, v = _split_heads(kv, self.head_dim).chunk(2, dim=1)
-        return self.proj(_join_heads(attention(self.q_norm(q), self.k_norm(k), v, self.impl, text_mask)))
+        k, v = self.keys_values(text) if keys_values is None else keys_values
+        return self.proj(_join_heads(attention(self.q_norm(q), k, v, self.impl, text_mask)))
 
 
 def _split_heads(x: Float[Tensor, "batch tokens dim"], head_dim: int) -> Float[Tensor, "batch heads tokens head_dim"]:

@@ -33,17 +33,16 @@ def require_triton(operator: str, impl: str, device: str, dtype: torch.dtype) ->
     where = f"{operator}: impl = {impl!r}"
     if not has_triton():
         raise LeanDiTError(f"{where} needs Triton: pip install triton, or choose another impl")
-    interpreted = _interpreted()
-    if device != "cuda" and not interpreted:
+    if device != "cuda" and not interpreted():
         raise LeanDiTError(
             f"{where} runs on CUDA devices, not on {device}: choose another impl, or set TRITON_INTERPRET=1"
         )
-    if dtype not in _DTYPES or (interpreted and dtype == torch.bfloat16):
-        known = "float32 and float16 when interpreted" if interpreted else "float32, bfloat16 and float16"
-        raise LeanDiTError(f"{where} computes {known}, not {dtype}: choose another impl")
+    if dtype not in _DTYPES:
+        raise LeanDiTError(f"{where} takes float32, bfloat16 and float16, not {dtype}: choose another impl")
 
 
-def _interpreted() -> bool:
+def interpreted() -> bool:
+    """Return whether Triton interprets its kernels, on any device; import it only where it is installed."""
     from triton import knobs
 
     return bool(knobs.runtime.interpret)

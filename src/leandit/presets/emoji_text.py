@@ -22,7 +22,8 @@ _SIZE = {"dim": 128, "heads": 4, "patch_size": 4}
 
 
 def _run(name: str, model: ModelConfig) -> RunConfig:
-    regularised = model.moe is not None and model.moe.per_layer_regularisation
+    # Expert Race's two losses; EC-DiT has none beside the objective.
+    race = model.moe is not None and model.moe.strategy == "expert_race"
     return RunConfig(
         name=name,
         model=model,
@@ -31,7 +32,7 @@ def _run(name: str, model: ModelConfig) -> RunConfig:
         data=DataConfig(source=EmojiConfig(), validation=EmojiConfig(split="held_out"), image_size=32),
         optimizer=MuonConfig(lr=2e-2, adamw=AdamWConfig(lr=2e-3, beta2=0.95)),
         schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.6),
-        losses=LossWeights(per_layer_regularisation=0.1 if regularised else 0.0),
+        losses=LossWeights() if race else LossWeights(router_similarity=0.0, per_layer_regularisation=0.0),
         train=TrainConfig(
             steps=6000,
             batch_size=64,

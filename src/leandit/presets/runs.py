@@ -12,6 +12,7 @@ from leandit.errors import LeanDiTError, unknown
 from leandit.models import DiTConfig
 from leandit.moe import MoEConfig
 from leandit.presets import emoji_text, papers
+from leandit.presets.models import model_config
 from leandit.train import (
     AdamWConfig,
     MuonConfig,
@@ -122,7 +123,8 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
 def run_config(name: str, overrides: list[str] | None = None) -> RunConfig:
     """Return a preset, or a .json or .toml file that restates one in part, with `a.b.c=value` overrides.
 
-    A file may name its starting point with `preset = "quickstart"`; without that it must be complete.
+    A file may name its starting point with `preset = "quickstart"`; without that it must be complete. `model` may be
+    the name of a model, as in `model=DiT-S/2`: its shape, with the input and the text left to the data.
     """
     if name.endswith((".json", ".toml")):
         tree, source = _from_file(Path(name)), name
@@ -132,7 +134,21 @@ def run_config(name: str, overrides: list[str] | None = None) -> RunConfig:
         raise unknown("preset", name, PRESETS)
     if overrides:
         source += " with overrides"
-    return validate(RunConfig, apply_overrides(tree, overrides or []), source)
+    named = [override for override in overrides or [] if override.startswith(f"{_MODEL}=") and "{" not in override]
+    for override in named:
+        tree = {**tree, _MODEL: override.partition("=")[2]}
+    if isinstance(tree.get(_MODEL), str):
+        tree = {**tree, _MODEL: _named_model(str(tree[_MODEL]))}
+    return validate(RunConfig, apply_overrides(tree, [o for o in overrides or [] if o not in named]), source)
+
+
+_MODEL = "model"
+_LEFT_TO_DATA = ("input_size", "channels", "num_classes", "text_dim", "pooled_dim")
+
+
+def _named_model(name: str) -> Tree:
+    """Return a named model's fields, without those that its paper's data decides."""
+    return {**model_config(name).model_dump(mode="json"), **dict.fromkeys(_LEFT_TO_DATA)}
 
 
 def _from_file(path: Path) -> Tree:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from leandit.diffusion import Denoised, build_sampler, guided, initial_noise
+from leandit.diffusion import Denoised, build_sampler, guided, initial_noise, once
 from leandit.errors import LeanDiTError
 from leandit.models import Conditioning
 from leandit.sampling.load import LoadedRun
@@ -100,8 +100,10 @@ def draw(
     noise = initial_noise(seeds, (config.channels or 0, size, size)).to(run.device)
     conditioner = Conditioner(run.text, run.device)
 
+    encoded = once(run.model.encode_text)
+
     def denoise(x: Tensor, t: Tensor, cond: Conditioning) -> Denoised:
-        return run.objective.denoised(run.model(x, t, cond).prediction, x, t)
+        return run.objective.denoised(run.model(x, t, encoded(cond)).prediction, x, t)
 
     # Where nothing is wanted there is nothing to be guided towards.
     denoiser = denoise if wanted is None else guided(denoise, settings.guidance, conditioner.null(len(seeds)))

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did. `step` counts finished steps, from 1."""
+    """What a step did. `step` counts finished steps, from 1; `mfu` is the model FLOPs utilisation, 1 being all."""
 
     step: int
     loss: float
     images_per_second: float
+    mfu: float
 
 
 class Callback:

@@ -36,6 +36,8 @@ from leandit.train.manifest import (
 )
 
 STATE = "state.json"
+# In the state: which text encoder the weights were trained with.
+TEXT_ENCODER = "text_encoder"
 CONFIG = "config.json"
 SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")

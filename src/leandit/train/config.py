@@ -65,6 +65,8 @@ class TrainConfig(Config):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     # Recompute each block in the backward pass instead of storing it.
     activation_checkpointing: bool = False
+    # Compile the model with torch.compile: faster steps after minutes of compiling. Needs a C++ compiler on a CPU.
+    compile: bool = False
     log_every: int = Field(50, ge=1)
     # Steps between checkpoints; one more is written at the end, and on Ctrl-C or SIGTERM.
     checkpoint_every: int = Field(5_000, ge=1)

@@ -9,15 +9,13 @@ from typing import Any
 from leandit.data import Source
 from leandit.errors import LeanDiTError
 from leandit.text import TextConfig, TextEncoder
-from leandit.train.checkpoint import find_newest
+from leandit.train.checkpoint import TEXT_ENCODER, find_newest
 from leandit.train.folder import RunFolder
-
-_ENCODER = "text_encoder"
 
 
 def identity(source: Source, text: TextEncoder | None) -> dict[str, Any]:
     """Return what a checkpoint keeps of the source and of the text encoder, as JSON has it."""
-    encoder = {} if text is None else {_ENCODER: text.fingerprint}
+    encoder = {} if text is None else {TEXT_ENCODER: text.fingerprint}
     return {
         **encoder,
         "class_names": list(source.class_names),
@@ -29,7 +27,7 @@ def identity(source: Source, text: TextEncoder | None) -> dict[str, Any]:
 def check_same_data(run: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise LeanDiTError unless the state of a checkpoint was saved with the source of `now`."""
     # A checkpoint from before fingerprints were kept is compared by the rest.
-    if all(state.get(name, value) == value for name, value in now.items() if name != _ENCODER):
+    if all(state.get(name, value) == value for name, value in now.items() if name != TEXT_ENCODER):
         return
     before, after = (f"{kept['pictures']} pictures in {len(kept['class_names'])} classes" for kept in (state, now))
     change = "as many, but others, now" if before == after else f"{after} now"
@@ -53,7 +51,7 @@ def check_same_encoder(
     run: Path, state: Mapping[str, Any], config: TextConfig | None, text: TextEncoder | None
 ) -> None:
     """Raise LeanDiTError unless the state of a checkpoint was saved with this text encoder, whose config is given."""
-    if config is None or text is None or state.get(_ENCODER, text.fingerprint) == text.fingerprint:
+    if config is None or text is None or state.get(TEXT_ENCODER, text.fingerprint) == text.fingerprint:
         return
     paths = ", ".join(encoder.path for encoder in config.encoders)
     raise LeanDiTError(

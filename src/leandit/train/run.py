@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from leandit.allocator import keep_memory
 from leandit.data import build_source
 from leandit.text import build_text_encoder
 from leandit.train.callbacks import Callback, TensorBoardMirror
@@ -26,6 +27,7 @@ def run_training(config: RunConfig, out: Path, resume: bool = False, callbacks: 
     With `resume`, go on from the newest checkpoint that verifies. Without any checkpoint yet, start anew, with the
     weights of `config.start` where it names a run.
     """
+    keep_memory()
     source = build_source(config.data.source)
     text = None if config.text is None else build_text_encoder(config.text)
     if resume:

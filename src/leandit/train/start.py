@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from leandit.config import Config, Tree, diff, validate
 from leandit.data.paths import user_path
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.models import ModelConfig
-from leandit.train.checkpoint import Checkpoint
+from leandit.train.checkpoint import TEXT_ENCODER, Checkpoint
 from leandit.train.weights import checkpoints_of, read_weights
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class StartWeights:
     """What they are, for messages."""
     tensors: Mapping[str, Tensor]
     config: Tree
+    identity: Mapping[str, Any]
+    """What they were trained on: see `leandit.train.identity`."""
 
 
 def find_start(config: StartConfig) -> Checkpoint:
@@ -70,7 +72,7 @@ def find_start(config: StartConfig) -> Checkpoint:
 def read_start(config: StartConfig) -> StartWeights:
     """Read and verify the weights; NotFoundError without the folder, LeanDiTError for what is no intact checkpoint."""
     checkpoint, tensors = read_weights(_path(config), config.weights)
-    return StartWeights(f"{config.weights} weights of {checkpoint.path}", tensors, checkpoint.config)
+    return StartWeights(f"{config.weights} weights of {checkpoint.path}", tensors, checkpoint.config, checkpoint.state)
 
 
 def _path(config: StartConfig) -> Path:
@@ -83,14 +85,14 @@ def _path(config: StartConfig) -> Path:
     return path
 
 
-def load_start(model: nn.Module, start: StartWeights, config: RunConfig) -> None:
-    """Copy the weights into the model of `config`, thresholds included.
+def load_start(model: nn.Module, start: StartWeights, config: RunConfig, identity: Mapping[str, Any]) -> None:
+    """Copy the weights into the model of `config`, thresholds included; `identity` is what it will be trained on.
 
     Positions belong to no checkpoint, so another picture size fits. Target heads, and a decoder for hidden tokens
     with the output layer before it, may be on one side only: new ones keep their random start, and those of the other
-    run are left behind. A text encoder that was frozen there may be fine-tuned here. A warning names all these, and
-    settings that differ without changing a shape. Any other tensor that is missing, unknown or of another shape is a
-    LeanDiTError.
+    run are left behind. A text encoder that was frozen there may be fine-tuned here. A warning names all these,
+    settings that differ without changing a shape, and another text encoder or other classes. Any other tensor that is
+    missing, unknown or of another shape is a LeanDiTError.
     """
     earlier = validate(type(config), start.config, f"the configuration of the {start.origin}")
     own = model.state_dict()
@@ -107,7 +109,7 @@ def load_start(model: nn.Module, start: StartWeights, config: RunConfig) -> None
         )
     model.load_state_dict(used, strict=False)
     _log.info("started from the %s", start.origin)
-    for line in _remarks(earlier, config, fresh, left):
+    for line in (*_remarks(earlier, config, fresh, left), *_meaning_remarks(start.identity, identity)):
         _log.warning("started from the %s: %s", start.origin, line)
 
 
@@ -146,6 +148,17 @@ def _remarks(earlier: RunConfig, config: RunConfig, fresh: Sequence[str], left: 
     if differences := _differences(earlier, config, _EXPECTED):
         yield f"settings differ: {differences}"
     yield from _position_remark(earlier.model, config.model)
+
+
+def _meaning_remarks(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What the same weights would take for something else."""
+    if TEXT_ENCODER in now and before.get(TEXT_ENCODER, now[TEXT_ENCODER]) != now[TEXT_ENCODER]:
+        yield "the text encoder is another one than theirs, under the same settings or others"
+    old, new = before.get("class_names", []), now["class_names"]
+    changed = [label for label in range(min(len(old), len(new))) if old[label] != new[label]]
+    if changed and TEXT_ENCODER not in now:
+        first = changed[0]
+        yield f"classes differ: label {first} was {old[first]!r} there and is {new[first]!r} here"
 
 
 def _parts(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from leandit.data import Batch, Loader, Source
 from leandit.diffusion import Noised, build_objective
 from leandit.errors import LeanDiTError
-from leandit.models import Conditioning
+from leandit.models import BackboneOutput, Conditioning
 from leandit.moe import (
     CollapseWatch,
     RouterStats,
@@ -29,6 +29,7 @@ from leandit.random import Stream, normal, subsets, uniform
 from leandit.text import TextEncoder, attach_finetuned
 from leandit.train.callbacks import Callback, StepReport
 from leandit.train.checkpoint import Checkpoint
+from leandit.train.compilation import compiled
 from leandit.train.conditioner import Conditioner, check_texts, wanted
 from leandit.train.config import RunConfig
 from leandit.train.ema import EMA
@@ -41,6 +42,7 @@ from leandit.train.optimizers import build_optimizers, load_optimizer_tensors, o
 from leandit.train.signals import Stopped, StopRequest
 from leandit.train.start import StartWeights, load_start
 from leandit.train.store import CheckpointStore
+from leandit.train.utilisation import Utilisation
 
 _log = logging.getLogger("leandit")
 
@@ -71,6 +73,7 @@ class Trainer:
         attach_finetuned(self.model, text)
         self.model.to(self.device)
         self.model.activation_checkpointing = config.train.activation_checkpointing
+        self._forward: Callable[..., BackboneOutput] = compiled(self.model) if config.train.compile else self.model
         self.objective = build_objective(config.objective)
         self.optimizers = build_optimizers(config.optimizer, self.model)
         self._rates = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
@@ -88,7 +91,7 @@ class Trainer:
 
     def start_from(self, start: StartWeights) -> None:
         """Begin with another run's weights, model and average alike, before the first step."""
-        load_start(self.model, start, self.config)
+        load_start(self.model, start, self.config, self._identity)
         self.ema = EMA(self.model, self.config.train.ema_decay)
 
     def resume(self) -> bool:
@@ -107,6 +110,7 @@ class Trainer:
     def fit(self, stop: StopRequest) -> None:
         """Train to the last step, or until `stop` is set; publish a checkpoint at the end in both cases."""
         self.stop = stop
+        self._utilisation = Utilisation(self.config)
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
@@ -128,16 +132,17 @@ class Trainer:
             parts, stats = self._train_step(self._next(batches))
             self.step += 1
             speed = train.batch_size / (time.perf_counter() - started)
+            mfu = self._utilisation.share(speed, self._text_tokens)
             for message in self.watch.update(stats):
                 self.warn(message)
             if self.step % train.log_every == 0 or self.step in (1, train.steps):
-                self._log({**parts, "images_per_second": speed}, stats)
+                self._log({**parts, "images_per_second": speed, "mfu": mfu}, stats)
             # Before the callbacks, which may draw for minutes.
             if self.step % train.checkpoint_every == 0 or self.step == train.steps:
                 self.save()
             for callback in self.callbacks:
                 with contextlib.suppress(Stopped):
-                    callback.on_step(self, StepReport(self.step, parts["loss"], speed))
+                    callback.on_step(self, StepReport(self.step, parts["loss"], speed, mfu))
         if self.step != self._saved_step:
             self.save()
 
@@ -212,8 +217,9 @@ class Trainer:
 
     def _micro_batch(self, batch: Batch, part: slice) -> tuple[dict[str, Tensor], list[RouterStats]]:
         noised, cond = self._draw(batch, part)
+        self._text_tokens = 0 if cond.text is None else cond.text.shape[1]
         with self._autocast():
-            output = self.model(noised.x_t, noised.t, cond, **self._mask(batch.indices[part]))
+            output = self._forward(noised.x_t, noised.t, cond, **self._mask(batch.indices[part]))
         terms = loss_terms(self.model, output, self.objective, noised, self.config.losses)
         if not torch.isfinite(terms.total):
             bad = (~torch.isfinite(terms.per_sample)).nonzero()[:, 0].tolist()

@@ -43,8 +43,8 @@ def expert_ffn(
     Under autocast the products run in its dtype and the gradients come back in the weights' own. Gradients reach
     `weight_TE` where the mask holds. `num_pairs` bounds how many pairs the mask has, where that is known beforehand;
     it spares counting them. `impl`: `naive` is the definition, `loop` one expert after the other, `grouped_mm` torch's
-    grouped product, `triton` kernels for CUDA; `auto` is triton on CUDA where it is installed, grouped_mm where it is
-    not, and loop elsewhere. Raises LeanDiTError where what was named cannot run.
+    grouped product, `triton` kernels for CUDA; `auto` is triton on CUDA where it is installed, grouped_mm in bfloat16
+    where it is not, and loop elsewhere. Raises LeanDiTError where what was named cannot run.
     """
     device = x_TD.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else w1_EDF.dtype
@@ -73,8 +73,8 @@ def _count(mask_TE: Tensor, num_pairs: int | None) -> int:
 
 _WEIGHTS = "Tensor w1, Tensor b1, Tensor w2, Tensor b2"
 _FORWARD = (
-    f"(Tensor x, Tensor weight, Tensor mask, {_WEIGHTS}, str activation, SymInt num_rows, int block, bool keep, str impl)"
-    " -> (Tensor, Tensor, Tensor)"
+    f"(Tensor x, Tensor weight, Tensor mask, {_WEIGHTS}, str activation, SymInt num_rows, int block, bool keep,"
+    " str impl) -> (Tensor, Tensor, Tensor)"
 )
 _BACKWARD = (
     f"(Tensor grad, Tensor x, Tensor weight, Tensor mask, {_WEIGHTS}, Tensor pre, Tensor hidden, str activation,"

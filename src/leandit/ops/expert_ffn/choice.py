@@ -8,7 +8,7 @@ import torch
 
 from leandit.errors import LeanDiTError
 from leandit.ops.expert_ffn.layout import BLOCK
-from leandit.ops.triton_support import log_choice, require_triton, suits_triton
+from leandit.ops.triton_support import interpreted, log_choice, require_triton, suits_triton
 
 ExpertImpl = Literal["auto", "naive", "loop", "grouped_mm", "triton"]
 
@@ -30,9 +30,11 @@ def choose(impl: str, device: str, dtype: torch.dtype) -> str:
         raise LeanDiTError(f"impl = {impl!r}: choose auto, naive, loop, grouped_mm or triton")
     if impl == "triton":
         require_triton("expert_ffn", impl, device, dtype)
+        if dtype == torch.bfloat16 and interpreted():
+            raise LeanDiTError("expert_ffn: Triton's interpreter multiplies no bfloat16: use float32 or float16")
     if impl == "grouped_mm" and dtype not in _GROUPED_DTYPES:
         raise LeanDiTError(
-            f"expert_ffn: impl = 'grouped_mm' computes float32, bfloat16 and float16, not {dtype}: choose another impl"
+            f"expert_ffn: impl = 'grouped_mm' takes float32, bfloat16 and float16, not {dtype}: choose another impl"
         )
     return impl
 
@@ -40,7 +42,8 @@ def choose(impl: str, device: str, dtype: torch.dtype) -> str:
 def _best(device: str, dtype: torch.dtype) -> str:
     if suits_triton(device, dtype):
         return "triton"
-    return "grouped_mm" if device == "cuda" and dtype in _GROUPED_DTYPES else "loop"
+    # In other dtypes torch's grouped product does not compile.
+    return "grouped_mm" if device == "cuda" and dtype == torch.bfloat16 else "loop"
 
 
 def block_size(chosen: str, device: str, num_pairs: int | None, num_experts: int) -> int:

@@ -27,7 +27,7 @@ def expert_ffn_grouped(
     activation: str,
     num_pairs: int,
 ) -> Float[Tensor, "tokens dim"]:
-    """sum_e mask_te weight_te FFN_e(x_t) by two grouped products; float32, bfloat16 or float16.
+    """sum_e mask_te weight_te FFN_e(x_t) by two grouped products, in bfloat16, or uncompiled in float32 and float16.
 
     The sum over a token's experts is fp32; on a GPU the order of its terms is not fixed.
     """

@@ -46,7 +46,7 @@ def _weight_tiles() -> list[triton.Config]:
 
 @no_type_check
 @triton.autotune(_row_tiles(), key=["K", "N", "BLOCK_M", "PRECISION", "EPILOGUE"], cache_results=True)
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def rows_product(
     a,
     a_strides,

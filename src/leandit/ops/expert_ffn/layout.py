@@ -72,9 +72,11 @@ def layout(
 def _pairs(mask_TE: Tensor, bound: int | None) -> tuple[Tensor, Tensor]:
     """Return the token and the expert of every pair, by token; at the end of a list of fixed length, zeros."""
     if bound is None:
-        return mask_TE.nonzero(as_tuple=True)
+        token_P, expert_P = mask_TE.nonzero(as_tuple=True)
+        return token_P, expert_P
     torch._assert_async(mask_TE.sum() <= bound, "the mask has more pairs than num_pairs")
-    return mask_TE.nonzero_static(size=min(bound, mask_TE.numel()), fill_value=0).unbind(1)
+    pair_P2 = mask_TE.nonzero_static(size=min(bound, mask_TE.numel()), fill_value=0)
+    return pair_P2[:, 0], pair_P2[:, 1]
 
 
 def combine(

@@ -1,6 +1,6 @@
 """The GPU's way: all experts in one launch per product, on rows sorted by expert, with Triton.
 
-Five kernels make up forward and backward: see `kernels`. The weight w of a pair is multiplied into its hidden row, so
+Three kernels make up forward and backward, see `kernels`. The weight w of a pair is multiplied into its hidden row, so
 that y_t is a plain sum of rows and the gradient of W2 a plain product. With g the gradient of the output and
 a = activation(pre), the gradient of w is <g W2ᵀ, a> + <g, b2>, and a is made again from what is kept of `pre`.
 
@@ -56,18 +56,20 @@ def forward(
     """Return the output, and if they are to be kept the rows before and after the activation, else none."""
     w1_EDF, b1_EF, w2_EHD, b2_ED = weights
     rows = _rows(weight_TE, mask_TE, num_rows, block)
-    pre_RF, hidden_RH = (x_TD.new_empty(rows.num, width) for width in (w1_EDF.shape[2], w2_EHD.shape[1]))
+    hidden_RH = x_TD.new_empty(rows.num, w2_EHD.shape[1])
     if activation == "gelu":
-        _product(
-            rows, x_TD, w1_EDF, hidden_RH, "gelu", gather=True, bias=b1_EF, scale=True, pre=pre_RF if keep else None
-        )
+        pre_RF = x_TD.new_empty(rows.num if keep else 0, w1_EDF.shape[2])
+        pre = pre_RF if keep else None
+        _product(rows, x_TD, w1_EDF, hidden_RH, "gelu", gather=True, bias=b1_EF, scale=True, pre=pre)
     else:
+        pre_RF = x_TD.new_empty(rows.num, w1_EDF.shape[2])
         _product(rows, x_TD, w1_EDF, pre_RF, "bias", gather=True, bias=b1_EF)
         a, b = pre_RF.chunk(2, dim=-1)
         hidden_RH.copy_(F.silu(a) * b * rows.plan.weight[:, None])
     y_RD = _product(rows, hidden_RH, w2_EHD, x_TD.new_empty(rows.num, x_TD.shape[1]), "bias", bias=b2_ED, scale=True)
-    kept = (pre_RF, hidden_RH) if keep else (x_TD.new_empty(0, pre_RF.shape[1]), x_TD.new_empty(0, hidden_RH.shape[1]))
-    return _combine(y_RD, rows), *kept
+    if not keep:
+        pre_RF, hidden_RH = pre_RF.new_empty(0, pre_RF.shape[1]), hidden_RH.new_empty(0, hidden_RH.shape[1])
+    return _combine(y_RD, rows), pre_RF, hidden_RH
 
 
 def backward(

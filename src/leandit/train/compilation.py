@@ -1,0 +1,24 @@
+"""torch.compile, for a model whose whole forward pass is one graph."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import torch
+
+from leandit.errors import LeanDiTError
+from leandit.models import Backbone, BackboneOutput
+
+
+def compiled(model: Backbone) -> Callable[..., BackboneOutput]:
+    """Return the compiled model; it shares its weights. A break in the graph is an error, not a slow run.
+
+    Raise LeanDiTError where no compiler is at hand, which torch would find out only in the first step.
+    """
+    if model.device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
+        raise LeanDiTError(
+            "train.compile = true: there is no C++ compiler on this machine; install one (on Debian: apt install g++), "
+            "or set train.compile=false"
+        )
+    return torch.compile(model, fullgraph=True)
