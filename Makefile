@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test check format clean
+.PHONY: quickstart test check bench format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,11 @@ check: $(STAMP)
 
 test: $(STAMP) check
 	$(BIN)/python -m pytest
+
+# On a quiet machine; takes half an hour or more.
+bench: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt diffusers
+	$(BIN)/python benchmarks/run_all.py
 
 format: $(STAMP)
 	$(BIN)/ruff format src tests scripts examples

@@ -1,0 +1,47 @@
+"""Run all benchmarks of speed on the machine at hand and write their results file.
+
+    python benchmarks/run_all.py [--quick] [--out FILE]     (make bench)
+
+Nothing else should run meanwhile. The file is benchmarks/results/MACHINE_DATE.md unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import growth
+import moe_layer
+import selection
+import whole_model
+from contest import processor, setting, today
+
+
+def main() -> None:
+    """Run the benchmarks one after the other; what is done is written even if a later one fails."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one cell of each, a few rounds")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    rounds = 5 if options.quick else 9
+    name = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
+    out = options.out or Path(__file__).parent / "results" / f"{name}_{today()}.md"
+    command = shlex.join(["python", "benchmarks/run_all.py", *sys.argv[1:]])
+    parts = [f"# Speed\n\n{setting()}\n\n    {command}\n\nMedians over {rounds} alternating rounds.\n"]
+    benchmarks = (
+        lambda: selection.report(rounds),
+        lambda: moe_layer.report(rounds, options.quick),
+        lambda: growth.report(rounds),
+        lambda: whole_model.report(rounds, options.quick),
+    )
+    for run in benchmarks:
+        parts.append(run())
+        out.write_text("\n".join(parts), encoding="utf-8")
+    print(f"results in {out}")
+
+
+if __name__ == "__main__":
+    main()
