@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from leandit.config import Config
@@ -179,6 +180,10 @@ class Backbone(nn.Module, ABC):
         shared = self.blocks.shared["adaln"](condition) if "adaln" in self.blocks.shared else None
         for parts in self.blocks:
             yield parts, parts["adaln"](condition) if shared is None else shared
+
+    def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
+        """Layer normalisation without weights of its own; AdaLN has them."""
+        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
 
     def _finish_init(self) -> None:
         """Initialise, unless on the meta device, where there is nothing to initialise."""

@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
 from leandit.models.records import BackboneOutput, Conditioning
@@ -91,6 +90,3 @@ class DiT(Backbone):
         x = x + gate1[:, None] * parts["attention"](modulate(self._norm(x), shift1, scale1))
         y, routing = run_feed_forward(parts, modulate(self._norm(x), shift2, scale2))
         return x + gate2[:, None] * y, routing
-
-    def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)

@@ -5,24 +5,20 @@ Reference: DiT-Air (arXiv 2503.10618), Figure 3 and Table 1.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from leandit.errors import LeanDiTError
-from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
-from leandit.models.records import BackboneOutput, Conditioning, EncodedText
+from leandit.models.backbone import BackboneConfig, feed_forward_maker, run_feed_forward
+from leandit.models.joint import JointBackbone
 from leandit.moe import RouterOutput
-from leandit.nn import AdaLN, FeedForward, FinalLayer, Linear, Sharing, TimestepEmbedding, modulate
+from leandit.nn import AdaLN, FeedForward, Sharing, modulate
 from leandit.nn.joint_attention import SingleStreamAttention
 from leandit.nn.rope import rope_2d
 from leandit.nn.sharing import Makers, Parts
-from leandit.nn.text_embedding import PooledEmbedding, TextEmbedding, joint_mask
 
 # N layers of width 64 N with N heads: the sizes at which the paper compares DiT-Air, MMDiT and PixArt-alpha.
 SIZES: dict[str, dict[str, int]] = {
@@ -66,27 +62,20 @@ class DiTAirConfig(BackboneConfig):
         return DiTAir(self)
 
 
-class DiTAir(Backbone):
+class DiTAir(JointBackbone):
     """Attend and feed forward over [text ; image] with the same weights; modulate text and image apart.
 
     AdaLN has 12 d² weights for the network, a block 12 d²: 4 d² of attention and 8 d² of feed-forward.
     """
 
+    name = "DiT-Air"
     config: DiTAirConfig
     rotation: Tensor
 
     def __init__(self, config: DiTAirConfig) -> None:
         super().__init__(config)
-        assert config.text_dim is not None  # the base has checked both
-        assert config.pooled_dim is not None
-        self.patch_embedding = Linear(self.patch_dim, config.dim)
         rotation = torch.empty(2, self.grid**2, config.dim // config.heads // 2)
         self.register_buffer("rotation", rotation, persistent=False)
-        self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
-        self.pooled_embedding = PooledEmbedding(config.pooled_dim, config.dim)
-        self.text_embedding = TextEmbedding(config.text_dim, config.dim)
-        self.blocks = self._build_layers(self._makers)
-        self.final = FinalLayer(config.dim, self.out_dim, config.norm_eps)
         self._finish_init()
 
     def _makers(self, index: int) -> Makers:
@@ -101,38 +90,10 @@ class DiTAir(Backbone):
         return makers
 
     def init_weights(self) -> None:
-        """Xavier-uniform matrices, N(0, 0.02) MLPs of time and pooled text, zero AdaLN and output."""
+        """As the base does, and the angles of every patch."""
         super().init_weights()
         c = self.config
         self.rotation.copy_(rope_2d(c.dim // c.heads, self.grid, c.rope_base))
-        for embedding in (self.time_embedding, self.pooled_embedding):
-            nn.init.normal_(embedding.first.weight, std=0.02)
-            nn.init.normal_(embedding.second.weight, std=0.02)
-        nn.init.zeros_(self.final.linear.weight)
-
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
-    ) -> BackboneOutput:
-        """Predict from noisy input; raise LeanDiTError without text of the widths that the model was built for."""
-        encoded = cond.encoded or self.encode_text(cond).encoded
-        assert encoded is not None
-        assert encoded.pooled is not None
-        image = self.patch_embedding(self.patchify(x))
-        text, mask = encoded.tokens, joint_mask(encoded.mask, image.shape[1])
-        condition = self.time_embedding(t) + encoded.pooled
-        outputs = []
-        for index, (parts, vectors) in enumerate(self._modulated_layers(condition)):
-            last = index == len(self.blocks) - 1
-            text, image, routing = self._run(self._block, parts, text, image, vectors, mask, last)
-            outputs.append(routing)
-        return BackboneOutput(self.unpatchify(self.final(image, condition)), routed(outputs))
-
-    def encode_text(self, cond: Conditioning) -> Conditioning:
-        """Embed tokens and pooled vector; raise LeanDiTError without text."""
-        if cond.text is None or cond.pooled is None:
-            raise LeanDiTError("DiT-Air reads text, and the condition lacks it: give text and pooled")
-        tokens, mask = self.text_embedding(cond.text, cond.text_mask)
-        return replace(cond, encoded=EncodedText(tokens, mask, self.pooled_embedding(cond.pooled)))
 
     def _block(
         self,
@@ -172,6 +133,3 @@ class DiTAir(Backbone):
         self, x: Float[Tensor, "batch tokens dim"], shift: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, "batch tokens dim"]:
         return modulate(self._norm(x), shift, scale)
-
-    def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)

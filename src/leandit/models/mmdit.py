@@ -5,23 +5,19 @@ Reference: SD3 (arXiv 2403.03206); as the baseline of DiT-Air (arXiv 2503.10618)
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from leandit.errors import LeanDiTError
-from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
-from leandit.models.records import BackboneOutput, Conditioning, EncodedText
+from leandit.models.backbone import BackboneConfig, feed_forward_maker, run_feed_forward
+from leandit.models.joint import JointBackbone
 from leandit.moe import RouterOutput
-from leandit.nn import AdaLN, FeedForward, FinalLayer, Linear, TimestepEmbedding, modulate, sincos_positions
+from leandit.nn import AdaLN, FeedForward, modulate, sincos_positions
 from leandit.nn.joint_attention import JointAttention
 from leandit.nn.sharing import Makers, Parts
-from leandit.nn.text_embedding import PooledEmbedding, TextEmbedding, joint_mask
 
 
 class MMDiTConfig(BackboneConfig):
@@ -44,7 +40,7 @@ class MMDiTConfig(BackboneConfig):
         return MMDiT(self)
 
 
-class MMDiT(Backbone):
+class MMDiT(JointBackbone):
     """Condition on time and pooled text through AdaLN-Zero, and on text tokens through joint attention.
 
     The blocks have 36 d² weights each, 8 d² of attention, 16 d² of feed-forward and 12 d² of AdaLN, as DiT-Air's
@@ -53,19 +49,12 @@ class MMDiT(Backbone):
     them out). They are the last block's `text_feed_forward`, and of its `attention.text` what makes queries and output.
     """
 
+    name = "MMDiT"
     positions: Tensor
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__(config)
-        assert config.text_dim is not None  # the base has checked both
-        assert config.pooled_dim is not None
-        self.patch_embedding = Linear(self.patch_dim, config.dim)
         self.register_buffer("positions", torch.empty(self.grid**2, config.dim), persistent=False)
-        self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
-        self.pooled_embedding = PooledEmbedding(config.pooled_dim, config.dim)
-        self.text_embedding = TextEmbedding(config.text_dim, config.dim)
-        self.blocks = self._build_layers(self._makers)
-        self.final = FinalLayer(config.dim, self.out_dim, config.norm_eps)
         self._finish_init()
 
     def _makers(self, index: int) -> Makers:
@@ -78,37 +67,12 @@ class MMDiT(Backbone):
         }
 
     def init_weights(self) -> None:
-        """Xavier-uniform matrices, N(0, 0.02) MLPs of time and pooled text, zero AdaLN and output."""
+        """As the base does, and fixed sin-cos positions."""
         super().init_weights()
         self.positions.copy_(sincos_positions(self.config.dim, self.grid, self.config.position_grid))
-        for embedding in (self.time_embedding, self.pooled_embedding):
-            nn.init.normal_(embedding.first.weight, std=0.02)
-            nn.init.normal_(embedding.second.weight, std=0.02)
-        nn.init.zeros_(self.final.linear.weight)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
-    ) -> BackboneOutput:
-        """Predict from noisy input; raise LeanDiTError without text of the widths that the model was built for."""
-        encoded = cond.encoded or self.encode_text(cond).encoded
-        assert encoded is not None
-        assert encoded.pooled is not None
-        image = self.patch_embedding(self.patchify(x)) + self.positions
-        text, mask = encoded.tokens, joint_mask(encoded.mask, image.shape[1])
-        condition = self.time_embedding(t) + encoded.pooled
-        outputs = []
-        for index, (parts, vectors) in enumerate(self._modulated_layers(condition)):
-            last = index == len(self.blocks) - 1
-            text, image, routing = self._run(self._block, parts, text, image, vectors, mask, last)
-            outputs.append(routing)
-        return BackboneOutput(self.unpatchify(self.final(image, condition)), routed(outputs))
-
-    def encode_text(self, cond: Conditioning) -> Conditioning:
-        """Embed tokens and pooled vector; raise LeanDiTError without text."""
-        if cond.text is None or cond.pooled is None:
-            raise LeanDiTError("MMDiT reads text, and the condition lacks it: give text and pooled")
-        tokens, mask = self.text_embedding(cond.text, cond.text_mask)
-        return replace(cond, encoded=EncodedText(tokens, mask, self.pooled_embedding(cond.pooled)))
+    def _place(self, image: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
+        return image + self.positions
 
     def _block(
         self,
@@ -139,6 +103,3 @@ class MMDiT(Backbone):
             y_text = parts["text_feed_forward"](modulate(self._norm(text), shift2, scale2))
             text = text + gate2[:, None] * y_text
         return text, image, routing
-
-    def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from leandit.errors import LeanDiTError
 from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
@@ -213,9 +212,6 @@ class PixArt(Backbone):
         x = x + parts["cross_attention"](x, text, text_mask, keys_values)
         y, routing = run_feed_forward(parts, modulate(self._norm(x), shift2, scale2))
         return x + _gated(y, gate2), routing
-
-    def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
 
 
 class ModulationTable(nn.Module):

@@ -89,3 +89,10 @@ def emoji_dit_air_lite() -> RunConfig:
 def emoji_race_air() -> RunConfig:
     """Expert Race in DiT-Air: 2 of 8 experts a token on average, in every layer."""
     return _run("emoji-race-air", DiTAirConfig(depth=6, moe=MoEConfig(k=2, num_experts=8), **_SIZE))
+
+
+def emoji() -> RunConfig:
+    """The run of the model that comes with the package: Expert Race in DiT-Air, just under 4 million weights."""
+    run = _run("emoji", DiTAirConfig(depth=6, moe=MoEConfig(k=2, num_experts=6), **_SIZE))
+    long = run.train.replace(steps=16_000, ema_decay=0.9995, sample_every=2000, validate_every=500)
+    return run.replace(train=long, schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.5))

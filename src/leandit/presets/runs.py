@@ -108,6 +108,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "emoji-dit-air": emoji_text.emoji_dit_air,
     "emoji-dit-air-lite": emoji_text.emoji_dit_air_lite,
     "emoji-race-air": emoji_text.emoji_race_air,
+    "emoji": emoji_text.emoji,
     "dit-air-b-256": papers.dit_air_b_256,
     "dit-air-xxl-256": papers.dit_air_xxl_256,
     "dit-air-xxl-512": papers.dit_air_xxl_512,

@@ -108,20 +108,8 @@ def _forward(
 
 
 @_forward.register_fake
-def _(
-    x_TD: Tensor,
-    weight_TE: Tensor,
-    mask_TE: Tensor,
-    w1_EDF: Tensor,
-    b1_EF: Tensor,
-    w2_EHD: Tensor,
-    b2_ED: Tensor,
-    activation: str,
-    num_rows: int,
-    block: int,
-    keep: bool,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(x_TD: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _, _, w1_EDF, _, w2_EHD, _, _, num_rows, _, keep, _ = inputs
     kept = num_rows if keep else 0
     widths = w1_EDF.shape[2], w2_EHD.shape[1]
     return x_TD.new_empty(x_TD.shape), x_TD.new_empty(kept, widths[0]), x_TD.new_empty(kept, widths[1])
@@ -153,23 +141,8 @@ def _backward(
 
 
 @_backward.register_fake
-def _(
-    grad_TD: Tensor,
-    x_TD: Tensor,
-    weight_TE: Tensor,
-    mask_TE: Tensor,
-    w1_EDF: Tensor,
-    b1_EF: Tensor,
-    w2_EHD: Tensor,
-    b2_ED: Tensor,
-    pre_RF: Tensor,
-    hidden_RH: Tensor,
-    activation: str,
-    block: int,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    like = torch.empty_like
-    return x_TD.new_empty(x_TD.shape), like(weight_TE), like(w1_EDF), like(b1_EF), like(w2_EHD), like(b2_ED)
+def _(grad_TD: Tensor, x_TD: Tensor, weight_TE: Tensor, mask_TE: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return x_TD.new_empty(x_TD.shape), torch.empty_like(weight_TE), *(torch.empty_like(w) for w in inputs[:4])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -180,10 +153,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _gradients(ctx: Any, grad_TD: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
     if grad_TD is None:
         return (None,) * 12
-    grads = torch.ops.leandit.expert_ffn_backward(grad_TD.contiguous(), *saved, ctx.activation, ctx.block, ctx.impl)
+    options = (ctx.activation, ctx.block, ctx.impl)
+    grads = torch.ops.leandit.expert_ffn_backward(grad_TD.contiguous(), *ctx.saved_tensors, *options)
     grad_x, grad_weight, *grad_weights = grads
     return grad_x, grad_weight, None, *grad_weights, None, None, None, None, None
 

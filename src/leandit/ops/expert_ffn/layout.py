@@ -88,3 +88,20 @@ def combine(
     # An embedding bag is this very sum, in one read of the rows; index_add takes several times as long.
     weight = plan.pair_weight.to(y_RD.dtype) if weighted else None
     return torch.nn.functional.embedding_bag(plan.row, y_RD, plan.bag[:-1], mode="sum", per_sample_weights=weight)
+
+
+def weight_gradients(
+    grad_TD: Float[Tensor, "tokens dim"],
+    hidden_P: Float[Tensor, " pairs"],
+    weight_TE: Float[Tensor, "tokens experts"],
+    mask_TE: Bool[Tensor, "tokens experts"],
+    b2_ED: Float[Tensor, "experts dim"],
+) -> tuple[Float[Tensor, "tokens experts"], Float[Tensor, "experts dim"]]:
+    """Return the gradients of the pairs' weights and of b2, which are products of tokens with experts.
+
+    With g the gradient of the output and a a pair's hidden row, a weight's gradient is <g, a W2 + b2>; `hidden_P` is
+    <g, a W2> of each pair, in the order of the tokens.
+    """
+    grad_weight_TE = torch.zeros_like(weight_TE).masked_scatter_(mask_TE, hidden_P.to(weight_TE.dtype))
+    grad_weight_TE += (grad_TD @ b2_ED.T).to(weight_TE.dtype).masked_fill_(~mask_TE, 0)
+    return grad_weight_TE, weight_TE.masked_fill(~mask_TE, 0).to(grad_TD.dtype).T @ grad_TD

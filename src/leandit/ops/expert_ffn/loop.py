@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leandit.ops.expert_ffn.layout import Layout, combine, layout
+from leandit.ops.expert_ffn.layout import Layout, combine, layout, weight_gradients
 
 _gelu = torch.ops.aten.gelu.out
 _gelu_backward = torch.ops.aten.gelu_backward
@@ -78,10 +78,16 @@ def backward(
         torch.mm(x.T, grad_pre, out=grad_w1_EDF[e])
         torch.sum(grad_pre, 0, out=grad_b1_EF[e])
         torch.mm(grad_pre, w1_EDF[e].T, out=grad_x_RD[part])
-    dense_TE = torch.zeros_like(weight_TE).masked_scatter_(mask_TE, grad_weight_R[plan.row] / plan.pair_weight)
-    dense_TE += (grad_TD @ b2_ED.T).to(dense_TE.dtype).masked_fill_(~mask_TE, 0)
-    grad_b2_ED = weight_TE.masked_fill(~mask_TE, 0).to(grad_TD.dtype).T @ grad_TD
-    return combine(grad_x_RD, plan, False, x_TD.shape[0]), dense_TE, grad_w1_EDF, grad_b1_EF, grad_w2_EHD, grad_b2_ED
+    hidden_P = grad_weight_R[plan.row] / plan.pair_weight
+    grad_weight_TE, grad_b2_ED = weight_gradients(grad_TD, hidden_P, weight_TE, mask_TE, b2_ED)
+    return (
+        combine(grad_x_RD, plan, False, x_TD.shape[0]),
+        grad_weight_TE,
+        grad_w1_EDF,
+        grad_b1_EF,
+        grad_w2_EHD,
+        grad_b2_ED,
+    )
 
 
 def _nonzero(weight_TE: Tensor) -> Tensor:

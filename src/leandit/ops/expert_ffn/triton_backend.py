@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from triton import cdiv, next_power_of_2
 
 from leandit.ops.expert_ffn.kernels import PART, rows_product, sum_rows, weight_gradient
-from leandit.ops.expert_ffn.layout import Layout, layout
+from leandit.ops.expert_ffn.layout import Layout, layout, weight_gradients
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,9 @@ def backward(
     grad_x_RD = _product(rows, grad_pre_RF, w1_EDF.mT, x_TD.new_empty(rows.num, x_TD.shape[1]), "bias")
     grad_w1_EDF, grad_b1_EF = _weight_gradient(rows, (x_TD, True), (grad_pre_RF, False), w1_EDF, with_totals=True)
     grad_w2_EHD, _ = _weight_gradient(rows, (hidden_RH, False), (grad_TD, True), w2_EHD)
-    dense_TE = torch.zeros_like(weight_TE).masked_scatter_(mask_TE, grad_weight_R[rows.plan.row].to(weight_TE.dtype))
-    dense_TE += (grad_TD @ b2_ED.T).to(dense_TE.dtype).masked_fill_(~mask_TE, 0)
-    grad_b2_ED = weight_TE.masked_fill(~mask_TE, 0).to(grad_TD.dtype).T @ grad_TD
-    return _combine(grad_x_RD, rows), dense_TE, grad_w1_EDF, grad_b1_EF, grad_w2_EHD, grad_b2_ED
+    hidden_P = grad_weight_R[rows.plan.row]
+    grad_weight_TE, grad_b2_ED = weight_gradients(grad_TD, hidden_P, weight_TE, mask_TE, b2_ED)
+    return _combine(grad_x_RD, rows), grad_weight_TE, grad_w1_EDF, grad_b1_EF, grad_w2_EHD, grad_b2_ED
 
 
 def _gelu_gradient(rows: _Rows, grad_TD: Tensor, w2_EHD: Tensor, pre_RH: Tensor) -> tuple[Tensor, Tensor]:
