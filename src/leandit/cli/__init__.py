@@ -1,4 +1,4 @@
-"""The command line: `leandit train | sample | models`. Each command imports what it needs when it runs."""
+"""The command line of `leandit`. Each command imports what it needs when it runs."""
 
 from leandit.cli.main import main
 

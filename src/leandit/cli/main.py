@@ -50,6 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_sample(commands)
+    _add_evaluate(commands)
+    _add_probe(commands)
+    _add_serve(commands)
     _add_models(commands)
     return parser
 
@@ -81,6 +84,24 @@ def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     sample.set_defaults(run=_sample)
 
 
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    evaluate = commands.add_parser("evaluate", help="measure what a run draws", description="Measure a run's pictures.")
+    evaluate.add_argument("folder", nargs="?", metavar="RUN", help="a run's folder, or one of its checkpoints")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    probe = commands.add_parser("probe", help="report where the experts go", description="Report a run's routing.")
+    probe.add_argument("folder", nargs="?", metavar="RUN", help="a run's folder, or one of its checkpoints")
+    probe.set_defaults(run=_probe)
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser("serve", help="draw on a web page", description="Serve a page that draws from runs.")
+    serve.add_argument("folders", nargs="+", metavar="RUN", help="runs to choose from")
+    serve.set_defaults(run=_serve)
+
+
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     models = commands.add_parser("models", help="list named models", description="List named models and their cost.")
     models.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
@@ -95,6 +116,24 @@ def _train(options: argparse.Namespace) -> int:
 
 def _sample(options: argparse.Namespace) -> int:
     from leandit.cli.sample import run
+
+    return run(options)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from leandit.cli.evaluate import run
+
+    return run(options)
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from leandit.cli.probe import run
+
+    return run(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from leandit.cli.serve import run
 
     return run(options)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from leandit.api import choose, every_pair, load, sampling_settings
+from leandit.cli.output_folder import output_folder
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
@@ -26,10 +27,7 @@ from leandit.sampling import (
     save_png,
     to_image,
 )
-from leandit.train.checkpoint import STATE
 from leandit.train.conditioner import Wanted
-from leandit.train.folder import RunFolder
-from leandit.train.manifest import MANIFEST
 
 _MAX_SEED = 2**63
 _MAX_PICTURES = 1_000_000
@@ -45,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options.folder, weights=options.weights)
     settings = sampling_settings(loaded.config.sampling, options.steps, options.guidance)
     build_sampler(settings.sampler, loaded.objective.path)
-    out = _out(options.out, loaded.path)
+    out = output_folder(options.out, loaded.path, "samples")
     wanted, seeds = every_pair(_choices(options, loaded, len(seeds)), seeds)
     with _writing(out):
         # Before the drawing, which may take hours.
@@ -127,31 +125,6 @@ def parse_seeds(text: str) -> list[int]:
 
 def _is_seed(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_SEED))
-
-
-def _out(given: str | None, path: Path) -> Path:
-    """Return the folder for the pictures, which is never inside a checkpoint: nothing is added to one."""
-    out = Path(given) if given else _default_out(path)
-    for folder in (out.resolve(), *out.resolve().parents):
-        if _is_checkpoint(folder):
-            raise LeanDiTError(f"--out {out}: {folder} is the place of a checkpoint; choose a folder outside it")
-    return out
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    """Return whether the folder is a checkpoint, published or to come."""
-    if (folder / MANIFEST).exists() and (folder / STATE).exists():
-        return True
-    return folder.parent.name == "checkpoints" and RunFolder(folder.parents[1]).config.exists()
-
-
-def _default_out(path: Path) -> Path:
-    """Return RUN/samples; for a checkpoint RUN/samples-step-..., or beside it where it has no run around it."""
-    if not (path / MANIFEST).exists():
-        return path / "samples"
-    folder = path.resolve()
-    around = folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent
-    return around / f"samples-{folder.name}"
 
 
 def _write(

@@ -11,6 +11,7 @@ from leandit.config import validate
 from leandit.diffusion import Objective, build_objective
 from leandit.errors import LeanDiTError, nearest
 from leandit.models import Backbone
+from leandit.sampling.bundled import find_run
 from leandit.text import TextEncoder, attach_finetuned, build_text_encoder
 from leandit.train.checkpoint import Checkpoint
 from leandit.train.config import RunConfig
@@ -53,14 +54,15 @@ class LoadedRun:
 
 
 def load(path: str | Path, weights: str = "ema", device: str = "auto") -> LoadedRun:
-    """Load the newest intact checkpoint of a run's folder, or the checkpoint folder that is named.
+    """Load the newest intact checkpoint of a run's folder, the checkpoint folder that is named, or a bundled model.
 
     `weights` is "ema" or "model". Target heads of per-layer regularisation are left behind: they only train.
     Raises LeanDiTError for what is no run, and for damaged, foreign or pickled files; it changes nothing on disk.
     """
     if weights not in ("ema", "model"):
         raise LeanDiTError(f"weights {weights!r}: choose ema (the moving average) or model (the raw weights)")
-    checkpoint, stored = read_weights(Path(path), weights)
+    path = find_run(path)
+    checkpoint, stored = read_weights(path, weights)
     config = validate(RunConfig, checkpoint.config, str(checkpoint.path / "config.json"))
     architecture = config.model
     if architecture.moe is not None:
@@ -75,7 +77,7 @@ def load(path: str | Path, weights: str = "ema", device: str = "auto") -> Loaded
     except RuntimeError as error:
         raise LeanDiTError(f"{checkpoint.path}: its weights do not fit its own config.json: {error}") from None
     names = tuple(checkpoint.state.get("class_names", ()))
-    return LoadedRun(config, model, build_objective(config.objective), names, checkpoint.step, Path(path), text)
+    return LoadedRun(config, model, build_objective(config.objective), names, checkpoint.step, path, text)
 
 
 def _load_encoder(config: RunConfig, checkpoint: Checkpoint) -> TextEncoder | None:

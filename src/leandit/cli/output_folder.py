@@ -1,0 +1,41 @@
+"""Where a command writes what it makes of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leandit.errors import LeanDiTError
+from leandit.sampling import bundled_name
+from leandit.train.checkpoint import STATE
+from leandit.train.folder import RunFolder
+from leandit.train.manifest import MANIFEST
+
+
+def output_folder(given: str | None, path: Path, name: str) -> Path:
+    """Return the folder for what a command makes, never inside a checkpoint: nothing is added to one.
+
+    By default RUN/name; for a checkpoint RUN/name-step-..., or beside it where it has no run around it; for a model
+    that comes with the package MODEL-name in the current folder.
+    """
+    out = Path(given) if given else _default(path, name)
+    for folder in (out.resolve(), *out.resolve().parents):
+        if _is_checkpoint(folder):
+            raise LeanDiTError(f"--out {out}: {folder} is the place of a checkpoint; choose a folder outside it")
+    return out
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Return whether the folder is a checkpoint, published or to come."""
+    if (folder / MANIFEST).exists() and (folder / STATE).exists():
+        return True
+    return folder.parent.name == "checkpoints" and RunFolder(folder.parents[1]).config.exists()
+
+
+def _default(path: Path, name: str) -> Path:
+    if (model := bundled_name(path)) is not None:
+        return Path(f"{model}-{name}")
+    if not (path / MANIFEST).exists():
+        return path / name
+    folder = path.resolve()
+    around = folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent
+    return around / f"{name}-{folder.name}"
