@@ -21,7 +21,6 @@ from leandit.models import (
     PixArtConfig,
     count_parameters,
     forward_flops,
-    training_memory,
 )
 from leandit.moe import MoEConfig
 from leandit.ops import expert_ffn
@@ -149,40 +148,6 @@ def test_parameters_are_the_matrices_of_the_blocks() -> None:
     assert race.router == blocks * router
     assert race.total == blocks * (10 * d * d + 6 * 8 * d * d // 2 + router)
     assert race.activated == blocks * (18 * d * d + router)
-
-
-def kept_for_backward(settings: DiTConfig, micro_batch: int) -> int:
-    """Bytes that autograd stores in one forward pass, weights left out."""
-    model = settings.build().train()
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        x, t = torch.randn(micro_batch, 4, 16, 16), torch.rand(micro_batch)
-        model(x, t, Conditioning(torch.zeros(micro_batch, dtype=torch.long)))
-    return sum(storage.nbytes() for storage in kept.values())
-
-
-@pytest.mark.parametrize("moe", [None, MoEConfig(k=2, num_experts=4)], ids=["dense", "experts"])
-def test_training_memory_is_near_what_autograd_keeps(moe: MoEConfig | None) -> None:
-    settings = config(dim=96, attention_impl="sdpa", moe=moe)
-    estimate = training_memory(0, settings, 8, bf16=False, activation_checkpointing=False)
-    assert estimate == pytest.approx(kept_for_backward(settings, 8), rel=0.4)
-
-
-def test_training_memory_of_weights_and_checkpointing() -> None:
-    plain, bf16 = (
-        training_memory(1000, config(), 0, bf16=low, activation_checkpointing=False) for low in (False, True)
-    )
-    assert (plain, bf16) == (20_000, 22_000)
-    whole, part = (training_memory(0, config(), 8, bf16=False, activation_checkpointing=on) for on in (False, True))
-    assert whole / 3 < part < whole / 2
 
 
 _BUILD = """

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from leandit.nn import AdaLN, FeedForward, FinalLayer, modulate
+from leandit.nn import AdaLN, FeedForward, FinalLayer
 
 
 def randomise(module: nn.Module) -> nn.Module:
@@ -19,14 +19,6 @@ def randomise(module: nn.Module) -> nn.Module:
 
 def silu(x: np.ndarray) -> np.ndarray:
     return x / (1 + np.exp(-x))
-
-
-def test_each_sample_is_shifted_and_scaled_by_its_own_vectors() -> None:
-    x, shift, scale = torch.randn(2, 3, 4), torch.randn(2, 4), torch.randn(2, 4)
-    out = modulate(x, shift, scale)
-    for b in range(2):
-        for token in range(3):
-            torch.testing.assert_close(out[b, token], x[b, token] * (1 + scale[b]) + shift[b])
 
 
 def test_adaln_vectors_come_in_order() -> None:

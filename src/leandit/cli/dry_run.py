@@ -10,7 +10,8 @@ import torch
 
 from leandit.data import Source, build_source
 from leandit.errors import LeanDiTError, NotFoundError
-from leandit.models import BackboneConfig, count_parameters, forward_flops, training_memory
+from leandit.models import BackboneConfig, count_parameters, forward_flops
+from leandit.models.memory import training_memory
 from leandit.text import TextConfig, TextEncoder, attach_finetuned, build_text_encoder
 from leandit.text.folder import find_folder
 from leandit.train import RunConfig
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 # What FLOPs are counted with where the model reads text: a short caption.
 _TYPICAL_TEXT_TOKENS = 16
+# Numbers that an optimiser keeps for a weight; Adafactor has some for each row and column of a matrix.
+_MOMENTS = {"adamw": 2, "muon": 1, "rmsprop": 1, "adafactor": 0}
 
 
 def dry_run(config: RunConfig) -> int:
@@ -79,14 +82,16 @@ def _print_cost(config: RunConfig, source: Source | None, text: TextEncoder | No
     parameters = sum(p.numel() for p in model.parameters())
     count = count_parameters(config.model)
     train = config.train
+    visible = train.visible_tokens(config.model.grid**2)
     memory = training_memory(
-        parameters,
         config.model,
         train.batch_size // train.accumulation,
         bf16=train.precision == "bf16",
         activation_checkpointing=train.activation_checkpointing,
+        moments=_MOMENTS[config.optimizer.type],
+        text_tokens=_TYPICAL_TEXT_TOKENS,
+        visible_tokens=visible,
     )
-    visible = train.visible_tokens(config.model.grid**2)
     flops = 3 * train.batch_size * forward_flops(config.model, _TYPICAL_TEXT_TOKENS, visible)
     pictures = "not here yet" if source is None else f"{len(source):,} in {len(source.class_names)} classes"
     print(f"\npictures              {pictures}")

@@ -1,7 +1,7 @@
 """Backbones: one complete file each, all of the form `Backbone(x, t, cond) -> BackboneOutput`."""
 
 from leandit.models.backbone import Backbone, BackboneConfig
-from leandit.models.cost import ParameterCount, count_parameters, forward_flops, training_memory
+from leandit.models.cost import ParameterCount, count_parameters, forward_flops
 from leandit.models.dit import DiT, DiTConfig
 from leandit.models.dit_air import DiTAir, DiTAirConfig
 from leandit.models.masking import MaskingConfig, take_tokens
@@ -29,5 +29,4 @@ __all__ = [
     "count_parameters",
     "forward_flops",
     "take_tokens",
-    "training_memory",
 ]

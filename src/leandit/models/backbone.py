@@ -18,6 +18,7 @@ from leandit.models.records import BackboneOutput, Conditioning
 from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput, Threshold
 from leandit.nn import AdaLN, FeedForward, Layers, Linear, Sharing
 from leandit.nn.sharing import Makers, Parts
+from leandit.ops import norm_modulate
 from leandit.ops.attention import AttentionImpl
 
 
@@ -184,6 +185,11 @@ class Backbone(nn.Module, ABC):
     def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
         """Layer normalisation without weights of its own; AdaLN has them."""
         return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
+
+    def _modulate(
+        self, x: Float[Tensor, "batch tokens dim"], shift: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        return norm_modulate(x, shift, scale, self.config.norm_eps)
 
     def _finish_init(self) -> None:
         """Initialise, unless on the meta device, where there is nothing to initialise."""

@@ -145,20 +145,3 @@ def _feed_forward_flops(config: BackboneConfig, index: int, tokens: int) -> int:
     hidden = moe.k * moe.expert_hidden(config.hidden) + moe.shared_hidden(config.hidden)
     hidden_layer = d * d if moe.router == "mlp" else 0
     return 2 * tokens * (matrices * d * hidden + hidden_layer + d * moe.num_experts)
-
-
-def training_memory(
-    parameters: int, config: BackboneConfig, micro_batch: int, *, bf16: bool, activation_checkpointing: bool
-) -> int:
-    """Return a rough estimate of the bytes that a training step needs, beside what Python and torch take.
-
-    Weights, gradients, two optimiser moments and the EMA take 20 bytes a parameter. The backward pass keeps about
-    14 d + 2 h numbers per token and block, with experts 16 d + 3 k d + 2 h, at 4 bytes; under bf16 autocast copies
-    make that a quarter more, and the weights take 2 bytes more. With activation checkpointing it is one block's
-    worth and the residual stream. Measured on small models it came out 5 to 35 % low.
-    """
-    tokens = micro_batch * ((config.input_size or 0) // config.patch_size) ** 2
-    width = 14 * config.dim if config.moe is None else (16 + 3 * config.moe.k) * config.dim
-    per_block = 4 * tokens * (width + 2 * config.hidden)
-    kept = per_block + 4 * tokens * config.dim * config.depth if activation_checkpointing else per_block * config.depth
-    return int(parameters * (22 if bf16 else 20) + kept * (1.25 if bf16 else 1.0))

@@ -21,10 +21,10 @@ from leandit.nn import (
     Linear,
     SelfAttention,
     TimestepEmbedding,
-    modulate,
     sincos_positions,
 )
 from leandit.nn.sharing import Makers, Parts
+from leandit.ops import gated_residual
 
 
 class DiTConfig(BackboneConfig):
@@ -87,6 +87,6 @@ class DiT(Backbone):
     ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
         """x + gate attention(modulated x), then x + gate feed_forward(modulated x), where experts may do the latter."""
         shift1, scale1, gate1, shift2, scale2, gate2 = vectors
-        x = x + gate1[:, None] * parts["attention"](modulate(self._norm(x), shift1, scale1))
-        y, routing = run_feed_forward(parts, modulate(self._norm(x), shift2, scale2))
-        return x + gate2[:, None] * y, routing
+        x = gated_residual(x, gate1, parts["attention"](self._modulate(x, shift1, scale1)))
+        y, routing = run_feed_forward(parts, self._modulate(x, shift2, scale2))
+        return gated_residual(x, gate2, y), routing

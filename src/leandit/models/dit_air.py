@@ -15,10 +15,11 @@ from torch import Tensor
 from leandit.models.backbone import BackboneConfig, feed_forward_maker, run_feed_forward
 from leandit.models.joint import JointBackbone
 from leandit.moe import RouterOutput
-from leandit.nn import AdaLN, FeedForward, Sharing, modulate
+from leandit.nn import AdaLN, FeedForward, Sharing
 from leandit.nn.joint_attention import SingleStreamAttention
 from leandit.nn.rope import rope_2d
 from leandit.nn.sharing import Makers, Parts
+from leandit.ops import gated_residual
 
 # N layers of width 64 N with N heads: the sizes at which the paper compares DiT-Air, MMDiT and PixArt-alpha.
 SIZES: dict[str, dict[str, int]] = {
@@ -112,24 +113,19 @@ class DiTAir(JointBackbone):
         (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
         (image_shift1, image_scale1, image_gate1), (image_shift2, image_scale2, image_gate2) = vectors[6:9], vectors[9:]
         y = parts["attention"](
-            torch.cat([self._modulated(text, shift1, scale1), self._modulated(image, image_shift1, image_scale1)], 1),
+            torch.cat([self._modulate(text, shift1, scale1), self._modulate(image, image_shift1, image_scale1)], 1),
             self.rotation,
             mask,
             image_only=last,
         )
         y_text, y_image = self._norm(y).tensor_split([-image.shape[1]], dim=1)
-        image = image + image_gate1[:, None] * y_image
-        y, routing = run_feed_forward(parts, self._modulated(image, image_shift2, image_scale2))
+        image = gated_residual(image, image_gate1, y_image)
+        y, routing = run_feed_forward(parts, self._modulate(image, image_shift2, image_scale2))
         if routing is None or self.config.norm_after_experts:
             y = self._norm(y)
-        image = image + image_gate2[:, None] * y
+        image = gated_residual(image, image_gate2, y)
         if not last:
-            text = text + gate1[:, None] * y_text
-            y_text = parts["feed_forward"](self._modulated(text, shift2, scale2))
-            text = text + gate2[:, None] * self._norm(y_text)
+            text = gated_residual(text, gate1, y_text)
+            y_text = parts["feed_forward"](self._modulate(text, shift2, scale2))
+            text = gated_residual(text, gate2, self._norm(y_text))
         return text, image, routing
-
-    def _modulated(
-        self, x: Float[Tensor, "batch tokens dim"], shift: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch tokens dim"]:
-        return modulate(self._norm(x), shift, scale)

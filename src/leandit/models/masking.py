@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from leandit.config import Config
 from leandit.models.backbone import BackboneConfig
-from leandit.nn import AdaLN, FeedForward, FinalLayer, Layers, SelfAttention, modulate, sincos_positions
+from leandit.nn import AdaLN, FeedForward, FinalLayer, Layers, SelfAttention, sincos_positions
 from leandit.nn.sharing import Makers, Parts
+from leandit.ops import gated_residual, norm_modulate
 
 
 class MaskingConfig(Config):
@@ -97,11 +97,16 @@ class MaskDecoder(nn.Module):
     ) -> tuple[Float[Tensor, "batch tokens decoder_dim"]]:
         """x + gate attention(modulated x), then x + gate feed_forward(modulated x)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = parts["adaln"](condition)
-        x = x + gate1[:, None] * parts["attention"](modulate(self._norm(x), shift1, scale1))
-        return (x + gate2[:, None] * parts["feed_forward"](modulate(self._norm(x), shift2, scale2)),)
+        x = gated_residual(x, gate1, parts["attention"](self._modulate(x, shift1, scale1)))
+        return (gated_residual(x, gate2, parts["feed_forward"](self._modulate(x, shift2, scale2))),)
 
-    def _norm(self, x: Float[Tensor, "batch tokens decoder_dim"]) -> Float[Tensor, "batch tokens decoder_dim"]:
-        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
+    def _modulate(
+        self,
+        x: Float[Tensor, "batch tokens decoder_dim"],
+        shift: Float[Tensor, "batch decoder_dim"],
+        scale: Float[Tensor, "batch decoder_dim"],
+    ) -> Float[Tensor, "batch tokens decoder_dim"]:
+        return norm_modulate(x, shift, scale, self.config.norm_eps)
 
 
 def take_tokens(

@@ -15,9 +15,10 @@ from torch import Tensor
 from leandit.models.backbone import BackboneConfig, feed_forward_maker, run_feed_forward
 from leandit.models.joint import JointBackbone
 from leandit.moe import RouterOutput
-from leandit.nn import AdaLN, FeedForward, modulate, sincos_positions
+from leandit.nn import AdaLN, FeedForward, sincos_positions
 from leandit.nn.joint_attention import JointAttention
 from leandit.nn.sharing import Makers, Parts
+from leandit.ops import gated_residual
 
 
 class MMDiTConfig(BackboneConfig):
@@ -90,16 +91,16 @@ class MMDiT(JointBackbone):
         (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
         (image_shift1, image_scale1, image_gate1), (image_shift2, image_scale2, image_gate2) = vectors[6:9], vectors[9:]
         y_text, y_image = parts["attention"](
-            modulate(self._norm(text), shift1, scale1),
-            modulate(self._norm(image), image_shift1, image_scale1),
+            self._modulate(text, shift1, scale1),
+            self._modulate(image, image_shift1, image_scale1),
             mask,
             image_only=last,
         )
-        image = image + image_gate1[:, None] * y_image
-        y, routing = run_feed_forward(parts, modulate(self._norm(image), image_shift2, image_scale2))
-        image = image + image_gate2[:, None] * y
+        image = gated_residual(image, image_gate1, y_image)
+        y, routing = run_feed_forward(parts, self._modulate(image, image_shift2, image_scale2))
+        image = gated_residual(image, image_gate2, y)
         if not last:
-            text = text + gate1[:, None] * y_text
-            y_text = parts["text_feed_forward"](modulate(self._norm(text), shift2, scale2))
-            text = text + gate2[:, None] * y_text
+            text = gated_residual(text, gate1, y_text)
+            y_text = parts["text_feed_forward"](self._modulate(text, shift2, scale2))
+            text = gated_residual(text, gate2, y_text)
         return text, image, routing

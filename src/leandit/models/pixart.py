@@ -27,11 +27,11 @@ from leandit.nn import (
     Linear,
     SelfAttention,
     TimestepEmbedding,
-    modulate,
     sincos_positions,
 )
 from leandit.nn.sharing import Makers, Parts
 from leandit.nn.text_embedding import TextEmbedding
+from leandit.ops import gated_residual, norm_modulate
 
 
 class PixArtConfig(BackboneConfig):
@@ -208,10 +208,10 @@ class PixArt(Backbone):
             shift1, scale1, gate1, shift2, scale2, gate2 = parts["table"](vectors)
         else:
             (shift1, scale1, shift2, scale2), gate1, gate2 = vectors, None, None
-        x = x + _gated(parts["attention"](modulate(self._norm(x), shift1, scale1)), gate1)
+        x = _joined(x, parts["attention"](self._modulate(x, shift1, scale1)), gate1)
         x = x + parts["cross_attention"](x, text, text_mask, keys_values)
-        y, routing = run_feed_forward(parts, modulate(self._norm(x), shift2, scale2))
-        return x + _gated(y, gate2), routing
+        y, routing = run_feed_forward(parts, self._modulate(x, shift2, scale2))
+        return _joined(x, y, gate2), routing
 
 
 class ModulationTable(nn.Module):
@@ -236,7 +236,7 @@ class TableFinalLayer(nn.Module):
 
     def __init__(self, dim: int, patch_dim: int, norm_eps: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=False)
+        self.norm_eps = norm_eps
         self.table = ModulationTable(dim, 2)
         self.linear = Linear(dim, patch_dim)
 
@@ -244,13 +244,15 @@ class TableFinalLayer(nn.Module):
         self, x: Float[Tensor, "batch tokens dim"], condition: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, "batch tokens patch_dim"]:
         shift, scale = self.table((condition, condition))
-        return self.linear(modulate(self.norm(x), shift, scale))
+        return self.linear(norm_modulate(x, shift, scale, self.norm_eps))
 
 
-def _gated(
-    y: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, "batch dim"] | None
+def _joined(
+    x: Float[Tensor, "batch tokens dim"],
+    y: Float[Tensor, "batch tokens dim"],
+    gate: Float[Tensor, "batch dim"] | None,
 ) -> Float[Tensor, "batch tokens dim"]:
-    return y if gate is None else y * gate[:, None]
+    return x + y if gate is None else gated_residual(x, gate, y)
 
 
 def _output_weight(module: nn.Module) -> Tensor:

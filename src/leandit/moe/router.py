@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from leandit.moe.assignment import Assignment
 from leandit.moe.capacity import within_capacity
@@ -16,6 +15,7 @@ from leandit.moe.gate import GATES, renormalize
 from leandit.moe.strategies import GROUPED, STRATEGIES, select_mask
 from leandit.moe.threshold import Threshold
 from leandit.nn import Linear
+from leandit.ops import linear
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Router(nn.Module):
             )
 
     def forward(self, x: Float[Tensor, "batch tokens dim"]) -> RouterOutput:
-        hidden = x if self.hidden is None else F.gelu(self.hidden(x), approximate="tanh")
+        hidden = x if self.hidden is None else self.hidden.gelu(x)
         with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(hidden.to(self.gate_head.weight.dtype), self.gate_head.weight)
+            logits = linear(hidden.to(self.gate_head.weight.dtype), self.gate_head.weight)
         scores = GATES[self.config.gate](logits)
         chosen, cutoff = self._choose(scores)
         mask = self._serve(scores, chosen)

@@ -4,7 +4,7 @@ from leandit.nn.attention import CrossAttention, SelfAttention
 from leandit.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from leandit.nn.feed_forward import FeedForward
 from leandit.nn.linear import Linear
-from leandit.nn.modulation import AdaLN, FinalLayer, modulate
+from leandit.nn.modulation import AdaLN, FinalLayer
 from leandit.nn.positions import sincos_positions
 from leandit.nn.sharing import Layers, Sharing
 
@@ -19,6 +19,5 @@ __all__ = [
     "SelfAttention",
     "Sharing",
     "TimestepEmbedding",
-    "modulate",
     "sincos_positions",
 ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leandit.ops import linear, linear_gelu
 
 
 class Linear(nn.Linear):
@@ -13,3 +16,10 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Leave the weights to `init_weights`."""
+
+    def forward(self, input: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch out"]:
+        return linear(input, self.weight, self.bias)
+
+    def gelu(self, input: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch out"]:
+        """Return GELU of what `forward` returns, in its tanh form."""
+        return linear_gelu(input, self.weight, self.bias)

@@ -7,14 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leandit.nn.linear import Linear
-from leandit.ops import row_stable_linear
-
-
-def modulate(
-    x: Float[Tensor, "batch tokens dim"], shift: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch dim"]
-) -> Float[Tensor, "batch tokens dim"]:
-    """Return x (1 + scale) + shift, one shift and scale per sample."""
-    return x * (1 + scale[:, None]) + shift[:, None]
+from leandit.ops import norm_modulate, row_stable_linear
 
 
 class AdaLN(nn.Module):
@@ -43,7 +36,7 @@ class FinalLayer(nn.Module):
 
     def __init__(self, dim: int, patch_dim: int, norm_eps: float, condition_dim: int | None = None) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=False)
+        self.norm_eps = norm_eps
         self.adaln = AdaLN(condition_dim or dim, 2, dim)
         self.linear = Linear(dim, patch_dim)
 
@@ -51,4 +44,4 @@ class FinalLayer(nn.Module):
         self, x: Float[Tensor, "batch tokens dim"], condition: Float[Tensor, "batch condition_dim"]
     ) -> Float[Tensor, "batch tokens patch_dim"]:
         shift, scale = self.adaln(condition)
-        return self.linear(modulate(self.norm(x), shift, scale))
+        return self.linear(norm_modulate(x, shift, scale, self.norm_eps))

@@ -2,7 +2,17 @@
 
 from leandit.ops.attention import attention
 from leandit.ops.expert_ffn import expert_ffn
-from leandit.ops.linear import row_stable_linear
+from leandit.ops.linear import linear, linear_gelu, row_stable_linear
+from leandit.ops.modulate import gated_residual, norm_modulate
 from leandit.ops.pooled_topk import pooled_topk
 
-__all__ = ["attention", "expert_ffn", "pooled_topk", "row_stable_linear"]
+__all__ = [
+    "attention",
+    "expert_ffn",
+    "gated_residual",
+    "linear",
+    "linear_gelu",
+    "norm_modulate",
+    "pooled_topk",
+    "row_stable_linear",
+]

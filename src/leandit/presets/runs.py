@@ -11,7 +11,7 @@ from leandit.diffusion import GuidanceConfig, HeunConfig, RectifiedFlowConfig
 from leandit.errors import LeanDiTError, unknown
 from leandit.models import DiTConfig
 from leandit.moe import MoEConfig
-from leandit.presets import emoji_text, papers
+from leandit.presets import emoji_text, papers, scenes
 from leandit.presets.models import model_config
 from leandit.train import (
     AdamWConfig,
@@ -109,6 +109,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "emoji-dit-air-lite": emoji_text.emoji_dit_air_lite,
     "emoji-race-air": emoji_text.emoji_race_air,
     "emoji": emoji_text.emoji,
+    "scenes-race-air": scenes.scenes_race_air,
     "dit-air-b-256": papers.dit_air_b_256,
     "dit-air-xxl-256": papers.dit_air_xxl_256,
     "dit-air-xxl-512": papers.dit_air_xxl_512,

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leandit.ops.expert_ffn import flops, loop
+from leandit.ops import flops
+from leandit.ops.expert_ffn import loop
 from leandit.ops.expert_ffn.choice import ExpertImpl, block_size, choose
 from leandit.ops.expert_ffn.grouped import expert_ffn_grouped
 from leandit.ops.expert_ffn.layout import max_rows

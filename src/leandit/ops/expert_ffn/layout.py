@@ -14,7 +14,7 @@ from torch import Tensor
 # Low-precision matrix libraries compile a kernel for each number of rows that they meet, at about a millisecond each;
 # multiples of a block repeat, the pairs that experts happen to get do not. It is also enough rows for a row not to
 # depend on how many there are (see `leandit.ops.linear`).
-BLOCK = 32
+BLOCK = 16
 
 
 def max_rows(num_pairs: int, num_experts: int, block: int = BLOCK) -> int:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from leandit.ops.expert_ffn.layout import Layout, combine, layout, weight_gradients
+from leandit.ops.linear import onednn_linear, suits_onednn
 
 _gelu = torch.ops.aten.gelu.out
 _gelu_backward = torch.ops.aten.gelu_backward
@@ -40,9 +41,12 @@ def forward(
     y_RD = x_TD.new_empty(rows, x_TD.shape[1])
     for e, part in _parts(plan):
         x = x_TD.index_select(0, plan.token[part])
-        pre = torch.addmm(b1_EF[e], x, w1_EDF[e], out=pre_RF[part] if keep else None)
-        hidden = _activate(pre, activation, hidden_RH[part] if keep else None)
-        torch.addmm(b2_ED[e], hidden, w2_EHD[e], out=y_RD[part])
+        if keep:
+            pre = _product(x, w1_EDF[e], pre_RF[part], b1_EF[e])
+            hidden = _activate(pre, activation, hidden_RH[part])
+        else:
+            hidden = _hidden(x, w1_EDF[e], b1_EF[e], activation)
+        _product(hidden, w2_EHD[e], y_RD[part], b2_ED[e])
     return combine(y_RD, plan, True, x_TD.shape[0]), pre_RF, hidden_RH
 
 
@@ -71,13 +75,13 @@ def backward(
         token = plan.token[part]
         x, hidden = x_TD.index_select(0, token), hidden_RH[part]
         g = grad_TD.index_select(0, token).mul_(weight_R1[part])
-        grad_hidden = g @ w2_EHD[e].T
-        torch.mm(hidden.T, g, out=grad_w2_EHD[e])
+        grad_hidden = _product(g, w2_EHD[e].T, torch.empty_like(hidden))
+        _product(hidden.T, g, grad_w2_EHD[e])
         grad_weight_R[part] = _row_dot(grad_hidden, hidden)
         grad_pre = _activation_gradient(grad_hidden, pre_RF[part], activation)
-        torch.mm(x.T, grad_pre, out=grad_w1_EDF[e])
+        _product(x.T, grad_pre, grad_w1_EDF[e])
         torch.sum(grad_pre, 0, out=grad_b1_EF[e])
-        torch.mm(grad_pre, w1_EDF[e].T, out=grad_x_RD[part])
+        _product(grad_pre, w1_EDF[e].T, grad_x_RD[part])
     hidden_P = grad_weight_R[plan.row] / plan.pair_weight
     grad_weight_TE, grad_b2_ED = weight_gradients(grad_TD, hidden_P, weight_TE, mask_TE, b2_ED)
     return (
@@ -111,6 +115,24 @@ def _parts(plan: Layout) -> Iterator[tuple[int, slice]]:
         if end > start:
             yield expert, slice(start, end)
         start = end
+
+
+def _product(a_ND: Tensor, b_DF: Tensor, out_NF: Tensor, bias_F: Tensor | None = None) -> Tensor:
+    """Put a b, plus the bias, into `out_NF`, and return it."""
+    if suits_onednn(a_ND, b_DF, bias_F):
+        # It allocates its result, which is still in the cache when it is copied.
+        return out_NF.copy_(onednn_linear(a_ND, b_DF.T, bias_F))
+    if bias_F is None:
+        return torch.mm(a_ND, b_DF, out=out_NF)
+    return torch.addmm(bias_F, a_ND, b_DF, out=out_NF)
+
+
+def _hidden(x_ND: Tensor, w1_DF: Tensor, b1_F: Tensor, activation: str) -> Tensor:
+    """Return the rows after the activation where those before it are not kept."""
+    if activation == "gelu" and suits_onednn(x_ND, w1_DF, b1_F, low_precision=True):
+        return onednn_linear(x_ND, w1_DF.T, b1_F, gelu=True)
+    pre = _product(x_ND, w1_DF, x_ND.new_empty(len(x_ND), w1_DF.shape[1]), b1_F)
+    return _activate(pre, activation, None)
 
 
 def _activate(pre: Tensor, activation: str, out: Tensor | None) -> Tensor:

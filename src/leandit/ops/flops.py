@@ -1,4 +1,4 @@
-"""What torch's FLOP counter is told about the operator, into which it cannot see."""
+"""What torch's FLOP counter is told about operators into which it cannot see."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ from torch.utils.flop_counter import register_flop_formula
 
 
 def register() -> None:
-    """Enter the formulas: two products forward and four backward, over the pairs alone and without their padding."""
+    """Enter the formulas of our operators, and of oneDNN's linear map, which torch leaves out."""
     ops = torch.ops.leandit
     register_flop_formula(ops.expert_ffn, get_raw=True)(_forward)
     register_flop_formula(ops.expert_ffn_backward, get_raw=True)(_backward)
+    if torch.backends.mkldnn.is_available():
+        register_flop_formula(torch.ops.mkldnn._linear_pointwise, get_raw=True)(_linear)
 
 
 def _forward(
     x: Tensor, weight: Tensor, mask: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, *rest: Any, **kwargs: Any
 ) -> int:
+    """Two products over the pairs alone, without their padding."""
     return 2 * int(mask.sum()) * (w1[0].numel() + w2[0].numel())
 
 
 def _backward(grad: Tensor, *inputs: Any, **kwargs: Any) -> int:
     return 2 * _forward(*inputs)
+
+
+def _linear(x: Tensor, weight: Tensor, *rest: Any, **kwargs: Any) -> int:
+    return 2 * x.numel() * weight.shape[0]

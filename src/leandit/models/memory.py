@@ -1,0 +1,111 @@
+"""How much memory a training step takes: the step is run on tensors without content, and what is alive is added up."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from leandit.models.backbone import BackboneConfig
+from leandit.models.records import BackboneOutput, Conditioning
+
+# What experts hold while they compute, rows of the tokens' width for every pair, which no operator shows.
+_EXPERTS = ("leandit::expert_ffn", "leandit::expert_ffn_backward")
+_BYTES = 4
+
+
+def training_memory(
+    config: BackboneConfig,
+    micro_batch: int,
+    *,
+    bf16: bool = False,
+    activation_checkpointing: bool = False,
+    moments: int = 2,
+    text_tokens: int = 16,
+    visible_tokens: int | None = None,
+) -> int:
+    """Return the bytes that training holds at most, beside what Python and torch take for themselves.
+
+    Weights, moving average and the optimiser's `moments` per weight, in fp32, and the most that is alive in a step of
+    `micro_batch` pictures: gradients, activations, copies in bf16. Text encoders and data are not in it.
+    """
+    with FakeTensorMode():
+        model = config.build().train()
+        model.activation_checkpointing = activation_checkpointing
+        parameters = sum(p.numel() for p in model.parameters())
+        given = _inputs(config, micro_batch, text_tokens, visible_tokens)
+        with _Alive() as alive:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                output = model(**given)
+            _loss(output).backward()
+    return alive.peak + _BYTES * parameters * (2 + moments)
+
+
+def _inputs(config: BackboneConfig, batch: int, text_tokens: int, visible_tokens: int | None) -> dict[str, Any]:
+    assert config.input_size is not None
+    assert config.channels is not None
+    if config.conditions_on_text:
+        text = torch.zeros(batch, text_tokens, config.text_dim or 0)
+        mask = torch.ones(batch, text_tokens, dtype=torch.bool)
+        cond = Conditioning(text=text, text_mask=mask, pooled=torch.zeros(batch, config.pooled_dim or 0))
+    else:
+        cond = Conditioning(torch.zeros(batch, dtype=torch.long) if config.num_classes else None)
+    given = {"x": torch.zeros(batch, config.channels, config.input_size, config.input_size)}
+    given |= {"t": torch.zeros(batch), "cond": cond}
+    if visible_tokens is not None and visible_tokens < config.grid**2:
+        given["visible"] = torch.zeros(batch, visible_tokens, dtype=torch.long)
+    return given
+
+
+def _loss(output: BackboneOutput) -> Tensor:
+    """Return a number that all parts of the real loss reach."""
+    parts = [output.prediction.float().square().mean()]
+    parts += [router.scores.square().mean() for router in output.routers]
+    parts += [router.target.float().square().mean() for router in output.routers if router.target is not None]
+    return torch.stack(parts).sum()
+
+
+class _Alive(TorchDispatchMode):
+    """Adds up the bytes of all tensors that were made under it and still live; `peak` is the most there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        existing = {tensor.untyped_storage() for tensor in _tensors((args, kwargs or {}))}
+        out = func(*args, **(kwargs or {}))
+        for tensor in _tensors(out):
+            storage = tensor.untyped_storage()
+            if storage not in existing and storage not in self._seen:
+                self._add(storage)
+        self.peak = max(self.peak, self.now + _inside(func, args))
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        size = storage.nbytes()
+        self.now += size
+        self._seen.add(storage)
+        weakref.finalize(storage, self._remove, size)
+
+    def _remove(self, size: int) -> None:
+        self.now -= size
+
+
+def _inside(func: Any, args: tuple[Any, ...]) -> int:
+    """Return the bytes that the experts' operator holds while it computes."""
+    if func.name() not in _EXPERTS:
+        return 0
+    backward = func.name() == _EXPERTS[1]
+    x, rows = (args[1], len(args[8])) if backward else (args[0], int(args[8]))
+    return rows * x.shape[1] * x.element_size() if rows > 0 else 0
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]

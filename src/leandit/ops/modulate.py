@@ -1,0 +1,88 @@
+"""What stands around every branch of a block: layer normalisation with shift and scale before it, a gate behind it.
+
+Legend: B batch, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+# Numbers in a sample from which a call for each sample pays: less is computed faster than it is called for.
+_MIN_SAMPLE = 32_768
+
+
+def norm_modulate(
+    x_BLD: Float[Tensor, "batch tokens dim"],
+    shift_BD: Float[Tensor, "batch dim"],
+    scale_BD: Float[Tensor, "batch dim"],
+    eps: float,
+) -> Float[Tensor, "batch tokens dim"]:
+    """Return LayerNorm(x) (1 + scale) + shift, one shift and scale per sample; the norm has no weights of its own.
+
+    On a CPU and for large samples it is one pass over x, and one over x and the gradient on the way back.
+
+    Reference: DiT (arXiv 2212.09748), section 3.2 (adaLN).
+    """
+    if _by_sample(x_BLD):
+        return _NormModulate.apply(x_BLD, shift_BD, scale_BD, eps)
+    return norm_modulate_naive(x_BLD, shift_BD, scale_BD, eps)
+
+
+def norm_modulate_naive(
+    x_BLD: Float[Tensor, "batch tokens dim"],
+    shift_BD: Float[Tensor, "batch dim"],
+    scale_BD: Float[Tensor, "batch dim"],
+    eps: float,
+) -> Float[Tensor, "batch tokens dim"]:
+    """Return the same by its definition: three passes, which a compiler fuses."""
+    return F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=eps) * (1 + scale_BD[:, None]) + shift_BD[:, None]
+
+
+def gated_residual(
+    x_BLD: Float[Tensor, "batch tokens dim"],
+    gate_BD: Float[Tensor, "batch dim"],
+    y_BLD: Float[Tensor, "batch tokens dim"],
+) -> Float[Tensor, "batch tokens dim"]:
+    """Return x + gate y, one gate per sample, in one pass."""
+    return torch.addcmul(x_BLD, gate_BD[:, None], y_BLD)
+
+
+def _by_sample(x_BLD: Tensor) -> bool:
+    large = x_BLD.ndim == 3 and x_BLD[:1].numel() >= _MIN_SAMPLE and len(x_BLD) > 0
+    return large and x_BLD.device.type == "cpu" and x_BLD.dtype == torch.float32 and not torch.compiler.is_compiling()
+
+
+class _NormModulate(torch.autograd.Function):
+    """A sample's modulation is what torch's layer norm calls its weight and bias, and computes with the norm."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BLD: Tensor, shift_BD: Tensor, scale_BD: Tensor, eps: float) -> Tensor:
+        weight_BD, bias_BD = 1 + scale_BD.to(x_BLD.dtype), shift_BD.to(x_BLD.dtype)
+        out_BLD, means, inverses = torch.empty_like(x_BLD), [], []
+        for x_LD, weight_D, bias_D, out_LD in zip(x_BLD, weight_BD, bias_BD, out_BLD, strict=True):
+            y_LD, mean_L, inverse_L = torch.native_layer_norm(x_LD, weight_D.shape, weight_D, bias_D, eps)
+            out_LD.copy_(y_LD)  # still in the cache
+            means.append(mean_L)
+            inverses.append(inverse_L)
+        ctx.save_for_backward(x_BLD, weight_BD, bias_BD, torch.stack(means), torch.stack(inverses))
+        ctx.dtypes = shift_BD.dtype, scale_BD.dtype
+        return out_BLD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x_BLD, weight_BD, bias_BD, mean_BL, inverse_BL = ctx.saved_tensors
+        grad_x_BLD, grad_shift_BD, grad_scale_BD = (torch.empty_like(value) for value in (x_BLD, bias_BD, weight_BD))
+        for b, weight_D in enumerate(weight_BD):
+            grad_x_BLD[b], grad_scale_BD[b], grad_shift_BD[b] = torch.ops.aten.native_layer_norm_backward(
+                *(grad_BLD[b], x_BLD[b], weight_D.shape, mean_BL[b], inverse_BL[b]),
+                *(weight_D, bias_BD[b], (True, True, True)),
+            )
+        shift, scale = ctx.dtypes
+        return grad_x_BLD, grad_shift_BD.to(shift), grad_scale_BD.to(scale), None
