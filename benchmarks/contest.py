@@ -62,6 +62,24 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
+def peak_memory(run: Callable[[], object]) -> int:
+    """Return the most bytes that a run has allocated beyond what was there before it."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    assert profile.profiler is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = height = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        height = max(height, now)
+    return height
+
+
 def device() -> str:
     """Return the device that benchmarks run on."""
     return "cuda" if torch.cuda.is_available() else "cpu"

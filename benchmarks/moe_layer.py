@@ -5,7 +5,8 @@
 4,096 tokens as 16 pictures. Every layer computes products of the same size: the dense one has hidden width 4 d, k
 experts of k-in-E together have it, and gated experts, which have three matrices, have two thirds of it.
 
-- dense: GELU(x W1 + b1) W2 + b2, the unit of the ratios
+- dense: GELU(x W1 + b1) W2 + b2 as our models compute it, the unit of the ratios
+- dense, torch: the same of torch's own layers
 - ours: experts with a given selection, so gather, products, activation, weights and scatter
 - ours, routed: the whole layer of Expert Race with its two-layer router, whose hidden d x d product is on top; the
   FLOPs column says what it should cost for that reason
@@ -23,7 +24,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from contest import compete, device, ratio, setting, table
+from contest import compete, device, peak_memory, ratio, setting, table
 from leandit.allocator import keep_memory
 from leandit.moe import MoEConfig, MoELayer
 from leandit.nn import FeedForward
@@ -32,6 +33,8 @@ from leandit.ops import expert_ffn
 BATCH, TOKENS = 16, 256
 CONFIGS = ((2, 8), (4, 32), (8, 128))
 DIMS = (384, 768, 1152)
+# Where the others are timed, too, some of which take several times as long.
+PEERS_AT = (4, 32)
 
 
 class GivenSelection(nn.Module):
@@ -95,6 +98,11 @@ def dense(dim: int) -> FeedForward:
     return layer
 
 
+def torch_dense(dim: int) -> nn.Module:
+    """Return the dense feed-forward of torch's own layers."""
+    return nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
+
+
 def peers(dim: int, k: int, num_experts: int) -> dict[str, nn.Module]:
     """Return what else one would pick, as far as it is installed."""
     hidden = 8 * dim // (3 * k)
@@ -140,16 +148,19 @@ def step(call: Callable[[Tensor], Tensor], layer: nn.Module, x: Tensor, backward
         x.grad = None
 
 
-def contest(dim: int, k: int, num_experts: int, dtype: torch.dtype, rounds: int) -> list[list[str]]:
+def contest(
+    dim: int, k: int, num_experts: int, dtype: torch.dtype, rounds: int, others: dict[str, nn.Module]
+) -> list[list[str]]:
     """Return a row per contestant: name, milliseconds, ratios to dense, forward and forward + backward."""
     layers: dict[str, nn.Module] = {"dense": dense(dim), "ours": GivenSelection(dim, k, num_experts)}
-    layers |= {"ours, routed": ours(dim, k, num_experts), **peers(dim, k, num_experts)}
+    layers |= {"ours, routed": ours(dim, k, num_experts), "dense, torch": torch_dense(dim), **others}
     layers = {name: layer.to(device(), dtype).train() for name, layer in layers.items()}
     x = torch.randn(BATCH, TOKENS, dim).to(device(), dtype).requires_grad_()
     calls: dict[str, Callable[[Tensor], Tensor]] = {
         name: partial(first, layer) if name == "ours, routed" else layer for name, layer in layers.items()
     }
-    calls["NucleusMoE"] = lambda x: layers["NucleusMoE"](x, x)
+    if "NucleusMoE" in layers:
+        calls["NucleusMoE"] = lambda x: layers["NucleusMoE"](x, x)
     cells: dict[str, list[str]] = {name: [] for name in layers}
     for backward in (False, True):
         runs = {name: partial(step, calls[name], layer, x, backward) for name, layer in layers.items()}
@@ -157,12 +168,14 @@ def contest(dim: int, k: int, num_experts: int, dtype: torch.dtype, rounds: int)
         for name, timing in timings.items():
             over = ratio(timing, timings["dense"])
             cells[name] += [f"{1e3 * timing.median:.1f}", f"{timing.spread:.0%}", f"{over:.2f}"]
+    for name, run in runs.items():
+        cells[name].append(f"{peak_memory(run) / 2**20:.0f}")
     flops = {"ours, routed": f"{1 + (dim + num_experts) / (8 * dim):.2f}"}
     kind = str(dtype).removeprefix("torch.")
     return [[dim, f"{k}-in-{num_experts}", kind, name, flops.get(name, "1.00"), *row] for name, row in cells.items()]
 
 
-HEAD = ("d", "routing", "dtype", "layer", "FLOPs", *2 * ("ms", "spread", "over dense"))
+HEAD = ("d", "routing", "dtype", "layer", "FLOPs", *2 * ("ms", "spread", "over dense"), "peak, MiB")
 
 
 def report(rounds: int, quick: bool) -> str:
@@ -172,9 +185,12 @@ def report(rounds: int, quick: bool) -> str:
     for dtype in (torch.float32, torch.bfloat16):
         for dim in DIMS[:1] if quick else DIMS:
             for k, num_experts in CONFIGS[1:2] if quick else CONFIGS:
-                rows += contest(dim, k, num_experts, dtype, rounds)
-                print("\n".join(" ".join(str(cell) for cell in row) for row in rows[-7:]), flush=True)
-    legend = "The first three figures are forward, the last three forward and backward; spread is between quartiles."
+                others = peers(dim, k, num_experts) if (k, num_experts) == PEERS_AT else {}
+                cell = contest(dim, k, num_experts, dtype, rounds, others)
+                print("\n".join(" ".join(str(value) for value in row) for row in cell), flush=True)
+                rows += cell
+    legend = "The first three figures are forward, the next three forward and backward; spread is between quartiles. "
+    legend += "The peak is what forward and backward allocate, gradients included."
     return f"## MoE layer\n\n4,096 tokens. {legend}\n\n{table(HEAD, rows)}\n"
 
 

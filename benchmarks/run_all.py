@@ -23,10 +23,10 @@ from contest import processor, setting, today
 def main() -> None:
     """Run the benchmarks one after the other; what is done is written even if a later one fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one cell of each, a few rounds")
+    parser.add_argument("--quick", action="store_true", help="one cell of each")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    rounds = 5 if options.quick else 9
+    rounds = 5
     name = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
     out = options.out or Path(__file__).parent / "results" / f"{name}_{today()}.md"
     command = shlex.join(["python", "benchmarks/run_all.py", *sys.argv[1:]])

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contest import compete, device, ratio, setting, table
+from contest import compete, device, peak_memory, ratio, setting, table
 from leandit.allocator import keep_memory
 from leandit.models import BackboneConfig, Conditioning, DiTAirConfig, DiTConfig, PixArtConfig
 from leandit.moe import MoEConfig, routers
 from leandit.train.resolve import fast_bf16
 
-BATCH, SIDE, TEXT = 16, 32, 32
+BATCH, SIDE, TEXT = 32, 32, 32
 S: dict[str, Any] = {"dim": 384, "depth": 12, "heads": 6, "input_size": SIDE, "channels": 4}
 RACE = MoEConfig(k=4, num_experts=32)
 EC = MoEConfig(
@@ -141,11 +141,12 @@ def duel(name: str, one: Any, other: Any, bf16: bool, rounds: int) -> list[list[
     steps = [runs(*one, bf16), runs(*other, bf16)]
     rows = []
     for index, what in enumerate(("training", "sampling")):
-        timings = compete({"one": steps[0][index], "other": steps[1][index]}, rounds)
+        timings = compete({"one": steps[0][index], "other": steps[1][index]}, rounds, warmup=1)
         cells = [f"{1e3 * timing.median:.0f}" for timing in timings.values()]
         spread = max(timing.spread for timing in timings.values())
         over = ratio(timings["one"], timings["other"])
-        rows.append([name, "bf16" if bf16 else "fp32", what, *cells, f"{spread:.0%}", f"{over:.2f}"])
+        peaks = [f"{peak_memory(step[index]) / 2**20:.0f}" for step in steps]
+        rows.append([name, "bf16" if bf16 else "fp32", what, *cells, f"{spread:.0%}", f"{over:.2f}", *peaks])
         print(*rows[-1], flush=True)
     return rows
 
@@ -167,7 +168,7 @@ def report(rounds: int, quick: bool) -> str:
             rows += duel(
                 "MMDiT S/2 : diffusers' SD3", our_call(config(MMDiTConfig)), diffusers_call("SD3"), bf16, rounds
             )
-    head = ("pair", "precision", "step", "first, ms", "second, ms", "spread", "ratio")
+    head = ("pair", "precision", "step", "first, ms", "second, ms", "spread", "ratio", "first, MiB", "second, MiB")
     return f"## Whole models\n\nBatch {BATCH}, 256 tokens.\n\n{table(head, rows)}\n"
 
 

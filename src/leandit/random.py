@@ -27,6 +27,7 @@ class Stream(IntEnum):
     CAPTION = 8
     VALIDATION = 9
     MASK = 10
+    SCENE = 11
 
 
 def generator(seed: int, stream: Stream, index: int, step: int = 0) -> np.random.Generator:

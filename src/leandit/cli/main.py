@@ -87,18 +87,45 @@ def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     evaluate = commands.add_parser("evaluate", help="measure what a run draws", description="Measure a run's pictures.")
     evaluate.add_argument("folder", nargs="?", metavar="RUN", help="a run's folder, or one of its checkpoints")
+    evaluate.add_argument("metrics", nargs="*", metavar="METRIC", help="default: kid fd precision_recall")
+    evaluate.add_argument("--num-samples", type=int, default=1000, help="pictures to draw (default: %(default)s)")
+    evaluate.add_argument("--reference", metavar="DATA", help="a folder, or a source as JSON; default: training data")
+    evaluate.add_argument("--steps", type=int, help="steps of the sampler; default: the run's")
+    evaluate.add_argument("--guidance", type=float, help="scale of the guidance, 1 is none; default: the run's")
+    evaluate.add_argument("--weights", default="ema", help="ema or model (default: %(default)s)")
+    evaluate.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
+    evaluate.add_argument("--out", help="folder for pictures and result; default: evaluation in the run's folder")
+    evaluate.add_argument(
+        "--weights-from", action="append", default=[], metavar="NAME=PATH", help="as in inception=weights.pth"
+    )
+    evaluate.add_argument("--download", action="store_true", help="fetch published weights that have no path")
+    evaluate.add_argument("--compare", nargs=2, metavar="RESULT", help="put two results side by side instead")
+    evaluate.add_argument("--anyway", action="store_true", help="compare what is not comparable")
     evaluate.set_defaults(run=_evaluate)
 
 
 def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     probe = commands.add_parser("probe", help="report where the experts go", description="Report a run's routing.")
     probe.add_argument("folder", nargs="?", metavar="RUN", help="a run's folder, or one of its checkpoints")
+    probe.add_argument("--compare", nargs=2, metavar=("A", "B"), help="put two runs side by side in one report")
+    probe.add_argument("--by", metavar="AXES", help="split by layer,timestep,class,position,caption; default: all")
+    chosen = probe.add_mutually_exclusive_group()
+    chosen.add_argument("--labels", help="classes by number or name, as in 3,7 or heart,cat; default: the first 8")
+    chosen.add_argument("--prompts", nargs="+", metavar="TEXT", help="for a text model; default: its config's prompts")
+    probe.add_argument("--seeds", default="0-1", help="as in 0-3 or 1,5,9 (default: %(default)s)")
+    probe.add_argument("--steps", type=int, help="steps of the sampler; default: the run's")
+    probe.add_argument("--guidance", type=float, help="scale of the guidance, 1 is none; default: the run's")
+    probe.add_argument("--weights", default="ema", help="ema or model (default: %(default)s)")
+    probe.add_argument("--out", help="folder for the report; default: probe in the run's folder")
     probe.set_defaults(run=_probe)
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serve = commands.add_parser("serve", help="draw on a web page", description="Serve a page that draws from runs.")
     serve.add_argument("folders", nargs="+", metavar="RUN", help="runs to choose from")
+    serve.add_argument("--port", type=int, default=7860, help="0 takes a free one (default: %(default)s)")
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 is all of this machine's (default: %(default)s)")
+    serve.add_argument("--queue", type=int, default=8, help="requests that may wait (default: %(default)s)")
     serve.set_defaults(run=_serve)
 
 

@@ -8,6 +8,7 @@ from leandit.data.latents import LatentsConfig
 from leandit.data.loader import Batch, DataConfig, Loader
 from leandit.data.metadata_folder import MetadataFolderConfig
 from leandit.data.parquet import ParquetConfig
+from leandit.data.scenes import ScenesConfig
 from leandit.data.source import Example, Source
 from leandit.data.sources import SourceConfig, build_source
 from leandit.data.webdataset import WebDatasetConfig
@@ -24,6 +25,7 @@ __all__ = [
     "Loader",
     "MetadataFolderConfig",
     "ParquetConfig",
+    "ScenesConfig",
     "Source",
     "SourceConfig",
     "WebDatasetConfig",

@@ -12,11 +12,13 @@ from leandit.data.idx import IdxConfig, IdxSource
 from leandit.data.latents import LatentsConfig, LatentsSource
 from leandit.data.metadata_folder import MetadataFolderConfig, MetadataFolderSource
 from leandit.data.parquet import ParquetConfig, ParquetSource
+from leandit.data.scenes import ScenesConfig, ScenesSource
 from leandit.data.source import Source
 from leandit.data.webdataset import WebDatasetConfig, WebDatasetSource
 
 AnySourceConfig = (
     EmojiConfig
+    | ScenesConfig
     | ClassFolderConfig
     | MetadataFolderConfig
     | IdxConfig
@@ -32,6 +34,8 @@ def build_source(config: AnySourceConfig) -> Source:
     match config:
         case EmojiConfig():
             return EmojiSource(config)
+        case ScenesConfig():
+            return ScenesSource(config)
         case ClassFolderConfig():
             return ClassFolderSource(config)
         case MetadataFolderConfig():

@@ -94,5 +94,5 @@ def emoji_race_air() -> RunConfig:
 def emoji() -> RunConfig:
     """The run of the model that comes with the package: Expert Race in DiT-Air, just under 4 million weights."""
     run = _run("emoji", DiTAirConfig(depth=6, moe=MoEConfig(k=2, num_experts=6), **_SIZE))
-    long = run.train.replace(steps=9_000, ema_decay=0.9995, sample_every=2000, validate_every=500)
-    return run.replace(train=long, schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.5))
+    long = run.train.replace(steps=8_000, ema_decay=0.9995, sample_every=2000, validate_every=500)
+    return run.replace(train=long, schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.4375))

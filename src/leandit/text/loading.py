@@ -18,16 +18,22 @@ _OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False
 
 def load_model(kind: str, folder: Path) -> nn.Module:
     """Return the model in float32; files that are damaged or lack weights are a LeanDiTError."""
-    loader = getattr(_import_transformers(), _CLASSES[kind])
-    with _quiet(), _explained(folder, "model"):
-        model, report = loader.from_pretrained(
-            folder, **_OFFLINE, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
+    model: Any = load_pretrained(_CLASSES[kind], folder)
     # T5's wrapper names its embedding twice, which would make two weights of it in a checkpoint.
     model = model.encoder if kind == "t5" else model
     # BERT's pooler is often left out of a checkpoint, and not read here.
     if hasattr(model, "pooler"):
         model.pooler = None
+    return model
+
+
+def load_pretrained(class_name: str, folder: Path) -> nn.Module:
+    """Return a model of a class of transformers in float32; files damaged or lacking weights are a LeanDiTError."""
+    loader = getattr(_import_transformers(), class_name)
+    with _quiet(), _explained(folder, "model"):
+        model, report = loader.from_pretrained(
+            folder, **_OFFLINE, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing or report["mismatched_keys"]:
         first = missing[0] if missing else str(next(iter(report["mismatched_keys"])))

@@ -1,0 +1,80 @@
+"""Two evaluations side by side, if their numbers mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from leandit.errors import LeanDiTError
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One setting that two numbers depend on, and that differs between them."""
+
+    what: str
+    first: Any
+    second: Any
+
+    def __str__(self) -> str:
+        return f"{self.what}: {_short(self.first)} / {_short(self.second)}"
+
+
+def differences(first: Record, second: Record) -> list[Difference]:
+    """Return all that makes the numbers of the metrics in both records incomparable.
+
+    Sampler, steps, guidance, EMA or raw, autoencoder and picture size count where either metric draws pictures; each
+    metric adds its number of pictures, its seeds and all that it says it is made of. What the runs are does not count.
+    """
+    shared = shared_metrics(first, second)
+    if not shared:
+        mine, other = (", ".join(record["metrics"]) for record in (first, second))
+        raise LeanDiTError(f"the two results have no metric in common: {mine} / {other}")
+    metrics = [(first["metrics"][name], second["metrics"][name]) for name in shared]
+    found: list[Difference] = []
+    if any(a["samples"] or b["samples"] for a, b in metrics):
+        found += _between(first["conditions"], second["conditions"], "")
+    for name, (a, b) in zip(shared, metrics, strict=True):
+        keys = ("samples", "seeds", "made_of")
+        found += _between({key: a.get(key) for key in keys}, {key: b.get(key) for key in keys}, f"{name}: ")
+    return found
+
+
+def shared_metrics(first: Record, second: Record) -> list[str]:
+    """Return the names of the metrics in both records, in the order of the first."""
+    return [name for name in first["metrics"] if name in second["metrics"]]
+
+
+def rows(first: Record, second: Record) -> list[tuple[str, float | None, float | None]]:
+    """Return each number of the shared metrics, by name; None where a record calls it otherwise."""
+    table = []
+    for name in shared_metrics(first, second):
+        a, b = first["metrics"][name]["values"], second["metrics"][name]["values"]
+        table += [(number, a.get(number), b.get(number)) for number in {**a, **b}]
+    return table
+
+
+def _between(first: Record, second: Record, prefix: str) -> list[Difference]:
+    before, after = dict(_leaves(first)), dict(_leaves(second))
+    keys = dict.fromkeys([*before, *after])
+    return [
+        Difference(f"{prefix}{key.removeprefix('made_of.')}", before.get(key), after.get(key))
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, tree
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:16]}..."

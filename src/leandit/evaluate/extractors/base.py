@@ -1,0 +1,52 @@
+"""What every extractor offers: features of pictures, and what they depend on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an extractor says of a batch of pictures, float32."""
+
+    features: Float[Tensor, "samples dim"]
+    # The flattened first channels of a map half-way down, which sees where things are; for sFID.
+    spatial: Float[Tensor, "samples spatial_dim"] | None = None
+    # Of a classifier, for the Inception score.
+    logits: Float[Tensor, "samples classes"] | None = None
+
+
+class Extractor(ABC):
+    """A frozen network in evaluation mode: a picture's features do not depend on its neighbours."""
+
+    # As it stands in the names of numbers, such as "FD-EffNetLite0".
+    name: ClassVar[str]
+
+    @abstractmethod
+    def outputs(self, pictures: UInt8[Tensor, "samples height width channels"]) -> Outputs:
+        """Return all that the network says of pictures, 0..255, of any size; one channel is repeated to three."""
+
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """Return name, SHA-256 of the weights, resolution and resampling: whatever a feature depends on, as JSON."""
+
+    def __call__(
+        self, pictures: UInt8[Tensor, "samples height width channels"], batch_size: int = 64
+    ) -> Float[Tensor, "samples dim"]:
+        """Return the features of any number of pictures."""
+        batches = [self.outputs(batch).features for batch in pictures.split(batch_size)]
+        return torch.cat(batches)
+
+
+def to_planes(
+    pictures: UInt8[Tensor, "samples height width channels"], device: torch.device | str = "cpu"
+) -> Float[Tensor, "samples 3 height width"]:
+    """Return RGB planes, 0..255, as float32; one channel is repeated to three."""
+    planes = pictures.to(device).permute(0, 3, 1, 2).float()
+    return planes.expand(-1, 3, -1, -1) if planes.shape[1] == 1 else planes

@@ -1,0 +1,109 @@
+"""The loss on held-out pictures, by timestep: where along the path a model is good, and whether it learned by heart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from leandit.data import Batch, Loader, Source, build_source
+from leandit.diffusion import DDPM, Noised, Objective
+from leandit.errors import LeanDiTError, NotFoundError
+from leandit.evaluate.metric import Drawn, Job, Measurement, Metric
+from leandit.evaluate.reference import FittedSource, PixelHash
+from leandit.random import Stream, normal, uniform
+from leandit.sampling import LoadedRun
+from leandit.train.conditioner import Conditioner, check_texts, wanted
+
+BINS = 10
+# Draws of times and noise that belong to no step of training.
+_DENSITY_STEP = 1
+_FIRST_BIN_STEP = 2
+
+
+class ValidationLossMetric(Metric):
+    """The objective's loss on `data.validation`, or on a --reference other than the training data.
+
+    `validation_loss` takes one time per picture from the distribution of training times, as training's own value of
+    that name does (there by the raw weights). `validation_loss t=0.1-0.2` and so on take each picture once at a
+    time that is uniform in that tenth of the path. Auxiliary losses are left out; noise and times belong to the
+    picture, so two values differ by the weights alone.
+    """
+
+    name = "validation_loss"
+
+    def plan(self, job: Job) -> None:
+        _held_out(job)
+
+    def measure(self, job: Job, drawn: Drawn | None) -> Measurement:
+        source = _held_out(job)
+        config = job.run.config
+        size = min(job.batch_size, len(source))
+        loader = Loader(source, config.data.replace(flip=0.0), size, config.seed)
+        sums = torch.zeros(BINS + 1, dtype=torch.float64)
+        pixels = PixelHash()
+        for batch, count in _batches(loader, len(source), size):
+            pixels.update(_as_uint8(batch.images[:count]))
+            sums += _losses(job.run, batch)[:, :count].double().sum(1)
+        means = (sums / len(source)).tolist()
+        names = [f"{self.name} t={n / BINS:.1f}-{(n + 1) / BINS:.1f}" for n in range(BINS)]
+        held_out = {"pictures": len(source), "pixels_sha256": pixels.value()}
+        facts = {"objective": config.objective.model_dump(mode="json"), "seed": config.seed, "held_out": held_out}
+        return Measurement(dict(zip([self.name, *names], means, strict=True)), facts)
+
+
+def _held_out(job: Job) -> Source:
+    """Return the pictures that training never showed, or raise LeanDiTError where nobody names any."""
+    data = job.run.config.data
+    if not _is_training_data(job):
+        return job.reference
+    if data.validation is None:
+        raise LeanDiTError(
+            "validation_loss needs pictures that training never showed, and the run has no data.validation; name some "
+            "with --reference"
+        )
+    return FittedSource(build_source(data.validation), data.image_size, data.channels, "data.validation", True)
+
+
+def _is_training_data(job: Job) -> bool:
+    try:
+        return job.reference.fingerprint == build_source(job.run.config.data.source).fingerprint
+    except NotFoundError:  # so the reference is something else
+        return False
+
+
+def _batches(loader: Loader, total: int, size: int) -> Iterator[tuple[Batch, int]]:
+    """Yield the batches of one round; the last is filled up from the next one, and its count says how far to read."""
+    for step in range(-(-total // size)):
+        yield loader.batch(step), min(size, total - step * size)
+
+
+@torch.no_grad()
+def _losses(run: LoadedRun, batch: Batch) -> Float[Tensor, "times batch"]:
+    """Return per picture the loss at a time of the training's distribution, then at one in each bin."""
+    check_texts(run.config.text, batch)
+    x0 = batch.images.to(run.device)
+    seed, indices = run.config.seed, batch.indices
+    eps = torch.from_numpy(normal(seed, Stream.VALIDATION, indices, tuple(x0.shape[1:]))).to(run.device)
+    u = torch.from_numpy(uniform(seed, Stream.VALIDATION, indices, step=_DENSITY_STEP)).to(run.device)
+    asked = wanted(run.config.model, batch.texts, batch.labels, np.zeros(len(indices), dtype=bool))
+    cond = Conditioner(run.text, run.device)(asked)
+    noised = [run.objective.draw(x0, u, eps)]
+    for number in range(BINS):
+        share = torch.from_numpy(uniform(seed, Stream.VALIDATION, indices, step=_FIRST_BIN_STEP + number))
+        t = _time(run.objective, (number + share) / BINS).to(x0)
+        noised.append(Noised(run.objective.path.mix(x0, eps, t), t, x0, eps))
+    losses = [run.objective.loss(run.model(each.x_t, each.t, cond).prediction.float(), each) for each in noised]
+    return torch.stack([torch.stack(list(parts.values())).sum(0) for parts in losses]).cpu()
+
+
+def _time(objective: Objective, t: Float[Tensor, " batch"]) -> Tensor:
+    """DDPM knows the times of its grid alone, over which its training times are uniform."""
+    return objective.times(t) if isinstance(objective, DDPM) else t
+
+
+def _as_uint8(images: Float[Tensor, "batch channels height width"]) -> Tensor:
+    return ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,149 @@
+"""Real pictures to hold a run's own against, brought to its size and channels as its training data was."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from pydantic import BaseModel
+from torch import Tensor
+
+from leandit.config import Config, validate
+from leandit.data import ClassFolderConfig, Example, MetadataFolderConfig, Source, SourceConfig, build_source
+from leandit.data.pictures import fit_square, to_channels
+from leandit.data.sources import AnySourceConfig
+from leandit.errors import LeanDiTError, NotFoundError
+from leandit.sampling import LoadedRun
+
+
+class FittedSource:
+    """A source whose pictures are cropped and resized to a run's size and channels; otherwise the source itself.
+
+    With `enlarges` false a picture smaller than the run's is a LeanDiTError: enlarged, it would be blurred, and a run
+    that draws sharply would seem the worse for it.
+    """
+
+    def __init__(self, source: Source, size: int, channels: int, name: str, enlarges: bool) -> None:
+        self._source = source
+        self._enlarges = enlarges
+        self.size = size
+        self.channels = channels
+        self.name = name
+        self.class_names = source.class_names
+        self.fingerprint = source.fingerprint
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        """Return picture `index`, uint8 [size, size, channels]."""
+        example = self._source[index]
+        if example.is_latent:
+            raise LeanDiTError(f"--reference {self.name}: holds latents, which are no pictures; name a set of pictures")
+        height, width = example.image.shape[:2]
+        if min(height, width) < self.size and not self._enlarges:
+            raise LeanDiTError(
+                f"--reference {self.name}: {example.key} is {width} x {height} pixels, smaller than the run's pictures "
+                f"of {self.size} x {self.size}; give pictures of at least that size"
+            )
+        fitted = to_channels(fit_square(example.image, self.size), self.channels)
+        return dataclasses.replace(example, image=fitted)
+
+    def change(self) -> str | None:
+        """Say what is done to the pictures, going by the first one, or None."""
+        height, width = self._source[0].image.shape[:2]
+        done = [] if height == width == self.size else [f"cropped and resized to {self.size} x {self.size}"]
+        done += ["turned grey"] if self.channels == 1 else []
+        return " and ".join(done) or None
+
+
+class _Reference(Config):
+    """Gives the kinds of source, told apart by their type, one field to be validated in."""
+
+    reference: SourceConfig
+
+
+def open_reference(run: LoadedRun, given: str | None) -> FittedSource:
+    """Return the pictures that `given` names: a folder, or a source as JSON such as {"type": "emoji"}.
+
+    None means the run's own training data, as it saw them but never mirrored. A folder with metadata.jsonl is read
+    with its captions, any other by its class folders. Raises LeanDiTError for what is not there, empty or no pictures.
+    """
+    data = run.config.data
+    if data.holds_latents:
+        raise LeanDiTError(
+            f"{run.path}: the run learned latents; pictures that are no pictures yet cannot be measured. Draw them "
+            "with `leandit sample` and decode them with the autoencoder that made the training data"
+        )
+    if given is None:
+        source = _training_data(run)
+        return FittedSource(source, data.image_size, data.channels, "the run's training data", enlarges=True)
+    source = _open(_reference_config(given))
+    return FittedSource(source, data.image_size, data.channels, given, enlarges=False)
+
+
+def read_batches(source: Source, size: int = 64) -> Iterator[UInt8[Tensor, "samples height width channels"]]:
+    """Yield all pictures of a fitted source, in their order."""
+    for start in range(0, len(source), size):
+        images = [source[n].image for n in range(start, min(start + size, len(source)))]
+        yield torch.from_numpy(np.stack(images))
+
+
+class PixelHash:
+    """A SHA-256 over the pixels of pictures in their order, whatever files they came from."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def update(self, pictures: UInt8[Tensor, "samples height width channels"]) -> None:
+        """Add pictures."""
+        shape = json.dumps(list(pictures.shape[1:])).encode()
+        for picture in pictures.numpy():
+            self._digest.update(shape + picture.tobytes())
+
+    def value(self) -> str:
+        """Return the hash of all pictures so far."""
+        return self._digest.hexdigest()
+
+
+def _training_data(run: LoadedRun) -> Source:
+    try:
+        return _open(run.config.data.source)
+    except NotFoundError as error:
+        raise LeanDiTError(
+            f"{run.path}: its training data, which it is measured against, is not here:\n{error}\n"
+            "Put it back, or name other pictures with --reference"
+        ) from None
+
+
+def _open(config: AnySourceConfig) -> Source:
+    source = build_source(config)
+    if not len(source):
+        raise LeanDiTError(f"--reference: there is not a single picture in {config.type}")
+    return source
+
+
+def _reference_config(given: str) -> Any:
+    if given.lstrip().startswith("{"):
+        try:
+            tree = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise LeanDiTError(f"--reference: not valid JSON: {error}") from None
+        return validate(_Reference, {"reference": tree}, "--reference").reference
+    folder = Path(given)
+    if not folder.is_dir():
+        kind = "a file, not a folder" if folder.exists() else "no such folder"
+        raise LeanDiTError(
+            f"--reference {given}: {kind} (now in {Path.cwd()}); give a folder of pictures, or a data source as JSON "
+            'such as \'{"type": "emoji", "split": "held_out"}\''
+        )
+    kind_of: type[BaseModel] = MetadataFolderConfig if (folder / "metadata.jsonl").exists() else ClassFolderConfig
+    return kind_of.model_validate({"path": given})
