@@ -4,7 +4,11 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("ops", "nn", "moe", "diffusion", "models", "sampling", "probe", "text")
+_METRICS = ("frechet", "kernel", "precision_recall", "inception_score", "extractors")
+CHECKED = (
+    *("ops", "nn", "moe", "diffusion", "models", "sampling", "probe", "text", "data.scenes", "evaluate.scenes"),
+    *(f"evaluate.{module}" for module in _METRICS),
+)
 install_import_hook([f"leandit.{package}" for package in CHECKED], "beartype.beartype").__enter__()
 
 import pytest  # noqa: E402

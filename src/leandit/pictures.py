@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from leandit.diffusion.samplers import Progress
 from leandit.errors import LeanDiTError
 from leandit.moe import routers
-from leandit.probe import ComputeRecorder, plot_compute, plot_curves
-from leandit.sampling import LoadedRun, class_name, draw_grid, rows_by_label, sample, save_png
+from leandit.probe import build_report, draw_recorded, plot_compute, plot_curves, write_report
+from leandit.sampling import LoadedRun, draw_grid, rows_by_label, sample, save_png
 from leandit.text import CombinedEncoder, attach_finetuned
 from leandit.train import Callback, StepReport, read_metrics
 from leandit.train.conditioner import NO_CAPTION
@@ -40,7 +40,8 @@ class SampleGrids(Callback):
 class FinalPictures(Callback):
     """Draws samples.png, loss.png and compute.png into the run's folder once the last step is done.
 
-    Of a run that learns latents, which are no pictures, it draws loss.png alone.
+    With experts it also leaves the routing report in probe/, as numbers and, where plotly is there, as a page. Of a run
+    that learns latents, which are no pictures, it draws loss.png alone.
     """
 
     def on_start(self, trainer: Trainer) -> None:
@@ -55,7 +56,7 @@ class FinalPictures(Callback):
                 _save_grid(run, run.path / "samples.png", _stoppable(trainer))
             plot_curves(read_metrics(trainer.folder.metrics), run.path / "loss.png")
             if pictures and any(True for _ in routers(run.model)):
-                _save_compute(run, run.path / "compute.png", _stoppable(trainer))
+                _save_routing(run, _stoppable(trainer))
         except OSError as error:
             raise LeanDiTError(
                 f"{run.path}: the pictures cannot be written: {error.strerror}.\n"
@@ -87,16 +88,16 @@ def _save_grid(run: LoadedRun, path: Path, progress: Progress) -> None:
     save_png(draw_grid(rows_by_label(pictures, wanted, run.class_names)), path)
 
 
-def _save_compute(run: LoadedRun, path: Path, progress: Progress) -> None:
+def _save_routing(run: LoadedRun, progress: Progress) -> None:
+    """Write compute.png and the routing report from one drawing of a few pictures."""
     choices = _choices(run, _PROBED)
     wanted = (choices * _PROBED)[: max(len(choices), 3)] if choices else None
-    count = len(wanted) if wanted else _PROBED
-    with ComputeRecorder(run.model, count) as recorder:
-        pictures = sample(run, wanted, range(count), progress=progress)
-    names = [class_name(choice, run.class_names) for choice in wanted] if wanted else [""] * count
+    drawn = draw_recorded(run, wanted, range(len(wanted) if wanted else _PROBED), progress=progress)
     moe = run.config.model.moe
     assert moe is not None
-    plot_compute(recorder.trace(), pictures, names, moe.k, path)
+    assert drawn.pictures is not None
+    plot_compute(drawn.trace, drawn.pictures, drawn.names, moe.k, run.path / "compute.png")
+    write_report([build_report(drawn)], [drawn], run.path / "probe", figures=False)
 
 
 def _choices(run: LoadedRun, most: int) -> list[int | str] | None:

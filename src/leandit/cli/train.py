@@ -48,6 +48,7 @@ _PICTURES = {
     "samples.png": "what the model draws",
     "loss.png": "how the losses fell, and how evenly the experts worked",
     "compute.png": "where the experts went, over the picture and over the timestep",
+    "probe/report.html": "the same and more as a page for a browser",
 }
 
 

@@ -1,0 +1,78 @@
+"""Put the figures of a results file of speed into the README, between its two marks.
+
+    python benchmarks/readme_table.py benchmarks/results/amd-epyc_2026-11-22.md
+
+Tables of the results file are read by their headings; nothing is computed anew.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from contest import table
+
+README = Path(__file__).parents[1] / "README.md"
+MARKS = ("<!-- speed: made by benchmarks/readme_table.py -->", "<!-- end of speed -->")
+PEERS = ("Mixtral grouped_mm", "NucleusMoE", "one-hot")
+
+
+def main(results: Path) -> None:
+    """Rewrite the README's section."""
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(replaced(readme, section(results)), encoding="utf-8")
+
+
+def replaced(readme: str, text: str) -> str:
+    """Return the README with another text between the marks."""
+    start, end = readme.index(MARKS[0]) + len(MARKS[0]), readme.index(MARKS[1])
+    return f"{readme[:start]}\n\n{text}\n{readme[end:]}"
+
+
+def section(results: Path) -> str:
+    """Return the README's section for a results file."""
+    text = results.read_text(encoding="utf-8")
+    setting = text.splitlines()[2].split("; load")[0]
+    parts = [
+        f"On {setting} ([all results](benchmarks/results/{results.name}), `make bench`):",
+        _layers(_rows(text, "MoE layer")),
+        _models(_rows(text, "Whole models")),
+        _selection(_rows(text, "Selection")),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rows(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of the first table under a heading, without its head."""
+    body = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in body.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def _layers(rows: list[list[str]]) -> str:
+    """Experts and what else one would pick, forward and backward, over the dense feed-forward."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for width, routing, dtype, layer, *cells in rows:
+        found.setdefault((width, routing, dtype), {})[layer] = cells[6]
+    head = ("d", "routing", "dtype", "ours", *PEERS)
+    body = [[*key, cell["ours"], *(cell.get(peer, "") for peer in PEERS)] for key, cell in found.items()]
+    title = "A layer of experts, forward and backward, over a dense feed-forward of the same activated FLOPs:"
+    return f"{title}\n\n{table(head, body)}"
+
+
+def _models(rows: list[list[str]]) -> str:
+    head = ("first : second", "precision", "step", "first over second")
+    title = "Whole models, the time of a step over that of the second model's:"
+    return f"{title}\n\n{table(head, [[row[0], row[1], row[2], row[6]] for row in rows])}"
+
+
+def _selection(rows: list[list[str]]) -> str:
+    faster = {row[0]: row[4] for row in rows}
+    return "The race's cutoff is found {} times as fast as by `torch.topk` at 2^21 scores.".format(faster["2^21"])
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not re.search(r"\.md$", sys.argv[1]):
+        raise SystemExit(__doc__)
+    main(Path(sys.argv[1]))

@@ -1,0 +1,75 @@
+"""How experts share the work, and whom they serve: pure functions of recorded masks.
+
+Legend: E experts. All counts are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+def co_selection(mask: Bool[np.ndarray, "*tokens experts"]) -> Int[np.ndarray, "experts experts"]:
+    """Return Mᵀ M: how many tokens have both experts; the diagonal is the load, in pairs per expert."""
+    # In float64 the product is BLAS's, and exact up to 2^53 tokens.
+    m_TE = mask.reshape(-1, mask.shape[-1]).astype(np.float64)
+    return (m_TE.T @ m_TE).astype(np.int64)
+
+
+def combination_curve(together: Int[np.ndarray, "experts experts"]) -> Float[np.ndarray, " points"]:
+    """Return the share of all co-selections that the most used 0, 1, 2, ... 100 % of expert pairs make up.
+
+    The E(E-1)/2 unordered pairs are sorted by how often a token has both. Shares between two numbers of pairs are
+    interpolated. A diagonal is uniform use; a curve that rises at once is a few pairs that always come together. All
+    zeros where no token has two experts.
+
+    Reference: Expert Race, Figure 13.
+    """
+    counts = np.sort(together[np.triu_indices(len(together), 1)].astype(np.float64))[::-1]
+    if counts.sum() == 0:
+        return np.zeros(101)
+    shares = np.concatenate([[0.0], counts.cumsum() / counts.sum()])
+    return np.interp(np.linspace(0, 1, 101), np.linspace(0, 1, len(shares)), shares)
+
+
+def grouped_load(
+    mask: Bool[np.ndarray, "calls batch tokens experts"], groups: Sequence[Sequence[int]]
+) -> Int[np.ndarray, "groups experts"]:
+    """Return the pairs per expert in the pictures of each group; a picture may be in several groups."""
+    per_picture = mask.sum((0, 2), dtype=np.int64)
+    return np.stack([per_picture[list(group)].sum(0) for group in groups])
+
+
+def lift(
+    load: Int[np.ndarray, "groups experts"], overall: Int[np.ndarray, " experts"]
+) -> Float[np.ndarray, "groups experts"]:
+    """Return (share of a group's pairs that goes to an expert) / (its share of all pairs): 1 is no preference.
+
+    1 as well for an expert that has no pairs, and for a group without any.
+    """
+    share_GE = load / load.sum(1, keepdims=True).clip(1)
+    share_E = overall / max(overall.sum(), 1)
+    known = (share_E > 0) & (load.sum(1, keepdims=True) > 0)
+    return np.divide(share_GE, np.broadcast_to(share_E, share_GE.shape), out=np.ones_like(share_GE), where=known)
+
+
+def words_of(prompts: Sequence[str]) -> dict[str, list[int]]:
+    """Return each word of the prompts, lower-case and without punctuation around it, and whose prompts have it.
+
+    The most frequent words come first, words of equal frequency in the order in which they appear.
+    """
+    places: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        words = (word.strip(".,;:!?()[]{}\"'") for word in prompt.lower().split())
+        for word in dict.fromkeys(word for word in words if word):
+            places.setdefault(word, []).append(index)
+    return dict(sorted(places.items(), key=lambda item: -len(item[1])))
+
+
+def cosines(vectors: Float[np.ndarray, "experts width"]) -> Float[np.ndarray, "experts experts"]:
+    """Return the cosine between every two rows; 0 where a row is zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return unit @ unit.T
