@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from leandit.diffusion import Denoised, build_sampler, guided, initial_noise, once
+from leandit.diffusion import Denoised, Denoiser, Path, build_sampler, guided, initial_noise, once
 from leandit.errors import LeanDiTError
 from leandit.models import Conditioning
 from leandit.sampling.load import LoadedRun
@@ -16,6 +16,7 @@ from leandit.train.conditioner import Conditioner, Wanted
 from leandit.train.config import SamplingConfig
 
 Progress = Callable[[int, int], None]
+Watch = Callable[[Tensor, Tensor], None]  # (t, the data as estimated at t), after every evaluation of the network
 
 
 def sample(
@@ -92,8 +93,12 @@ def draw(
     seeds: Sequence[int],
     settings: SamplingConfig | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
-    """Run the sampler on one batch; return what the model calls data, in [-1, 1] for pictures."""
+    """Run the sampler on one batch; return what the model calls data, in [-1, 1] for pictures.
+
+    `watch(t, x0)` sees the guided estimate of the data after every evaluation; what it raises ends the drawing.
+    """
     settings = settings or run.config.sampling
     config = run.model.config
     size = config.input_size or 0
@@ -107,9 +112,19 @@ def draw(
 
     # Where nothing is wanted there is nothing to be guided towards.
     denoiser = denoise if wanted is None else guided(denoise, settings.guidance, conditioner.null(len(seeds)))
+    denoiser = denoiser if watch is None else _watched(denoiser, run.objective.path, watch)
     sampler = build_sampler(settings.sampler, run.objective.path)
     with torch.no_grad():
         return sampler(denoiser, noise, conditioner(wanted), seeds, progress=progress)
+
+
+def _watched(denoiser: Denoiser, path: Path, watch: Watch) -> Denoiser:
+    def denoise(x: Tensor, t: Tensor, cond: Conditioning, /) -> Denoised:
+        result = denoiser(x, t, cond)
+        watch(t, path.convert("velocity", result.velocity.float(), x, t).x0)
+        return result
+
+    return denoise
 
 
 def to_pictures(

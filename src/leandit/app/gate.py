@@ -1,0 +1,138 @@
+"""The door of the server: the few addresses that the page needs, small and well-formed requests, nothing else.
+
+Gradio brings addresses for uploads, files, proxies, recordings and more, which a page for drawing has no use for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_MAX_BODY = 64 * 1024
+_API = "/gradio_api"
+_PAGES = re.compile(
+    r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(assets|static|svelte)/[\w./@+-]+"
+    rf"|{_API}/(startup-events|app_id|info/?|theme\.css|queue/data|heartbeat/\w+|call/draw/\w+)"
+)
+_DRAW = f"{_API}/call/draw"
+# These carry the inputs of one of the page's events, which they name by its number.
+_EVENTS = (f"{_API}/queue/join", f"{_API}/run/predict")
+_ACTIONS = (_DRAW, *_EVENTS, f"{_API}/cancel", f"{_API}/reset")
+_SESSION = re.compile(r"[\w-]{1,64}")
+
+
+class Gate:
+    """An ASGI application around another one, which answers by itself what must not get further.
+
+    404 for an address that the page does not need, 403 for a POST from another site's page, 413 for a large body and
+    400 for one that is no JSON object of finite numbers or has another number of inputs than the event takes.
+    `events` holds the number of inputs of each event of the page, `draw` the number of the event that draws.
+    """
+
+    def __init__(
+        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], events: Mapping[int, int], draw: int
+    ) -> None:
+        self.app = app
+        self.events = events
+        self.draw = draw
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            return None
+        refusal = _judge_address(scope)
+        if refusal is None and scope["method"] == "POST":
+            body = await _read(receive)
+            refusal = self._judge_body(scope["path"], body)
+            receive = _replay(body or b"", receive)
+        if refusal is not None:
+            return await _answer(send, *refusal)
+        return await self.app(scope, receive, send)
+
+    def _judge_body(self, path: str, body: bytes | None) -> tuple[int, str] | None:
+        if body is None:
+            return 413, f"the request is larger than {_MAX_BODY // 1024} KiB"
+        try:
+            content = json.loads(body, parse_constant=_refuse, parse_float=_finite)
+        except (ValueError, RecursionError):
+            return 400, "the request is no JSON of finite numbers in UTF-8"
+        if not isinstance(content, dict):
+            return 400, "the request is no JSON object"
+        session = content.get("session_hash")
+        if session is not None and not (isinstance(session, str) and _SESSION.fullmatch(session)):
+            return 400, "session_hash is no name of letters and digits"
+        if path == _DRAW:
+            return self._judge_inputs(self.draw, content.get("data"))
+        return self._judge_inputs(content.get("fn_index"), content.get("data")) if path in _EVENTS else None
+
+    def _judge_inputs(self, event: object, data: object) -> tuple[int, str] | None:
+        if isinstance(event, bool) or not isinstance(event, int) or event not in self.events:
+            return 400, "fn_index names no event of this page"
+        if not isinstance(data, list) or len(data) != self.events[event]:
+            return 400, f"data must be a list of {self.events[event]} inputs"
+        return None
+
+
+def _judge_address(scope: Scope) -> tuple[int, str] | None:
+    path, method = str(scope["path"]), scope["method"]
+    if method in ("GET", "HEAD"):
+        return None if _PAGES.fullmatch(path) and ".." not in path else (404, "there is no such page")
+    if method != "POST":
+        return 405, "only GET and POST are answered"
+    if path not in _ACTIONS:
+        return 404, "there is no such address"
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        return 403, "a page of another site may not draw here"
+    return None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """Return the body, or None as soon as it is too large."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > _MAX_BODY:
+            return None
+        if not message.get("more_body", False):
+            return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives the body that was read, and then what comes after it."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
+
+
+async def _answer(send: Send, status: int, detail: str) -> None:
+    body = json.dumps({"detail": detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

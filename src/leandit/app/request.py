@@ -1,0 +1,151 @@
+"""What a visitor may ask for, checked on the server: nothing that comes over HTTP is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from leandit.api import sampling_settings
+from leandit.app.runs import ServedRun
+from leandit.diffusion import build_sampler
+from leandit.errors import LeanDiTError, unknown
+from leandit.sampling import LoadedRun
+from leandit.text import check_captions
+from leandit.train import SamplingConfig
+
+# The order in which a page sends its inputs.
+FIELDS = ("run", "prompt", "label", "seed", "steps", "guidance", "budget")
+# Beyond it, a number that JavaScript sends is no longer exact.
+MAX_SEED = 2**53 - 1
+MAX_PROMPT = 1000
+BUDGETS = (0.5, 2.0)
+_STEPS = 200
+_GUIDANCE = 20.0
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """One picture to draw, all of it in range. `choice` is a prompt, a label, or None for a model without either."""
+
+    served: ServedRun
+    choice: int | str | None
+    seed: int
+    settings: SamplingConfig
+    budget: float
+
+
+def max_steps(run: LoadedRun) -> int:
+    """Return the most sampler steps that a visitor may ask for: 200, or the run's own if those are more."""
+    return max(_STEPS, run.config.sampling.sampler.steps)
+
+
+def max_guidance(run: LoadedRun) -> float:
+    """Return the largest guidance scale that a visitor may ask for: 20, or the run's own if that is more."""
+    return max(_GUIDANCE, run.config.sampling.guidance.scale)
+
+
+def check_fields(runs: Mapping[str, ServedRun], values: tuple[Any, ...]) -> dict[str, str]:
+    """Return what is wrong with the raw values, in the order of FIELDS, by field; empty if they can be drawn.
+
+    Without a known run nothing else can be judged. A text model ignores the label, a class model the prompt.
+    """
+    given = dict(zip(FIELDS, values, strict=True))
+    if (problem := _problem(lambda: find_run(runs, given["run"]))) is not None:
+        return {"run": problem}
+    served = runs[given["run"]]
+    checks: dict[str, Callable[[], object]] = {
+        "prompt" if served.run.text is not None else "label": lambda: _choice(served, given),
+        "seed": lambda: whole("seed", given["seed"], 0, MAX_SEED),
+        "steps": lambda: whole("steps", given["steps"], 1, max_steps(served.run)),
+        "guidance": lambda: number("guidance", given["guidance"], 0, max_guidance(served.run)),
+        "budget": lambda: _budget(served, given["budget"]),
+    }
+    found = {name: _problem(check) for name, check in checks.items()}
+    problems = {name: problem for name, problem in found.items() if problem is not None}
+    if not problems and (problem := _problem(lambda: _settings(served.run, given))) is not None:
+        problems["steps"] = problem
+    return problems
+
+
+def read_request(runs: Mapping[str, ServedRun], values: tuple[Any, ...]) -> DrawRequest:
+    """Return the request that the raw values stand for, or raise LeanDiTError for the first that is wrong."""
+    for problem in check_fields(runs, values).values():
+        raise LeanDiTError(problem)
+    given = dict(zip(FIELDS, values, strict=True))
+    served = runs[given["run"]]
+    return DrawRequest(
+        served, _choice(served, given), int(given["seed"]), _settings(served.run, given), float(given["budget"])
+    )
+
+
+def find_run(runs: Mapping[str, ServedRun], name: object) -> ServedRun:
+    """Return the run of this name, or raise LeanDiTError."""
+    if not isinstance(name, str):
+        raise LeanDiTError(f"run: {_kind(name)} is no name; choose one of {', '.join(runs)}")
+    if name not in runs:
+        raise unknown("run", name[:40], runs)
+    return runs[name]
+
+
+def whole(name: str, value: object, low: int, high: int) -> int:
+    """Return a whole number within the range, ends included, or raise LeanDiTError."""
+    checked = number(name, value, low, high)
+    if checked != int(checked):
+        raise LeanDiTError(f"{name} {checked:g}: give a whole number from {low} to {high}")
+    return int(checked)
+
+
+def number(name: str, value: object, low: float, high: float) -> float:
+    """Return a finite number within the range, ends included, or raise LeanDiTError."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise LeanDiTError(f"{name}: {_kind(value)} is no number; give one from {low:.16g} to {high:.16g}")
+    # False for NaN as well.
+    if not low <= value <= high:
+        shown = value if isinstance(value, float) else "the number given"
+        raise LeanDiTError(f"{name}: {shown} is out of range; give a number from {low:.16g} to {high:.16g}")
+    return value
+
+
+def _choice(served: ServedRun, given: Mapping[str, Any]) -> int | str | None:
+    run = served.run
+    if run.text is not None:
+        assert run.config.text is not None
+        limit = min(MAX_PROMPT, run.config.text.max_caption_chars)
+        prompt = given["prompt"]
+        if isinstance(prompt, str) and len(prompt) > limit:
+            raise LeanDiTError(f"prompt: {len(prompt)} characters; write at most {limit}")
+        check_captions([prompt], limit, allow_empty=False, names=["prompt"])
+        return str(prompt)
+    if not served.config.num_classes:
+        return None
+    label = given["label"]
+    if isinstance(label, bool) or not isinstance(label, int | str):
+        raise LeanDiTError(f"class: {_kind(label)} is neither a name nor a number")
+    # Cut first: a number of a thousand digits takes long to write out.
+    return run.label(label[:100] if isinstance(label, str) else str(label) if abs(label) < 10**9 else "out of range")
+
+
+def _budget(served: ServedRun, value: object) -> None:
+    budget = number("compute budget", value, *BUDGETS)
+    if budget != 1 and not served.has_budget:
+        raise LeanDiTError("compute budget: this run has no threshold to shift; leave it at 1")
+
+
+def _settings(run: LoadedRun, given: Mapping[str, Any]) -> SamplingConfig:
+    settings = sampling_settings(run.config.sampling, int(given["steps"]), float(given["guidance"]))
+    build_sampler(settings.sampler, run.objective.path)
+    return settings
+
+
+def _problem(check: Callable[[], object]) -> str | None:
+    try:
+        check()
+    except LeanDiTError as error:
+        return str(error)
+    return None
+
+
+def _kind(value: object) -> str:
+    names = {type(None): "nothing", bool: "true or false", str: "a text", list: "a list", dict: "an object"}
+    return names.get(type(value), "this value")
