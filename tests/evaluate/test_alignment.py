@@ -106,12 +106,16 @@ def test_degraded_pictures_are_shifted_blurred_and_noisy() -> None:
 
 
 def test_blur_is_a_gaussian() -> None:
-    shown = pictures(30, 32)
+    shown = pictures(8, 32)
     blurred = degrade(shown, DegradeConfig(shift=0, blur=1.0, noise=0), 0, 1)
-    sigmas = np.linspace(0.02, 1.0, 50)
+    # Which width was drawn is found out; neighbouring ones differ by about one of 255 in the mean.
+    sigmas = np.linspace(0, 1, 251)
+    found = []
     for before, after in zip(shown.numpy().astype(float), blurred.numpy(), strict=True):
         errors = [np.abs(gaussian_filter(before, (s, s, 0), mode="nearest") - after).mean() for s in sigmas]
+        found.append(sigmas[int(np.argmin(errors))])
         assert min(errors) < 1.0
+    assert max(found) > 0.3
 
 
 def test_versions_differ_and_repeat() -> None:
@@ -162,7 +166,7 @@ def test_a_tenth_of_the_concepts_is_kept_from_the_heads() -> None:
     test = {concept for concept in concepts if is_unseen(concept)}
     development = {concept for concept in concepts if is_unseen(concept, "development")}
     assert 0.08 < len(test) / len(concepts) < 0.12
-    assert 0.08 < len(development) / len(concepts) < 0.12
+    assert 0.08 < len(development) / len(concepts) < 0.14
     assert not test & development
 
 

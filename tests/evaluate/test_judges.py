@@ -129,7 +129,7 @@ def test_class_models_are_refused(metric: Metric) -> None:
 
 @pytest.mark.parametrize(
     ("metric", "name"),
-    [(ClipScore(), "clip"), (PickScore(), "pickscore"), (HpsV2(), "hps"), (LaionAesthetics(), "aes")],
+    [(ClipScore(), "clip"), (PickScore(), "pickscore"), (HpsV2(), "hps"), (LaionAesthetics(), "aesthetics")],
 )
 def test_missing_weights_are_named_before_anything_is_drawn(
     metric: Metric, name: str, folders: dict[str, Path], tmp_path: Path

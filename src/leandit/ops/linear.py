@@ -24,6 +24,8 @@ from torch.nn import functional as F
 MIN_ROWS = 16
 
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
+# Asked once: a compiler cannot see into the question.
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
 def linear(
@@ -53,7 +55,10 @@ def linear_gelu(
 
 
 def suits_onednn(*tensors: Tensor | None, low_precision: bool = False) -> bool:
-    """Whether oneDNN multiplies these, and torch does not use it by itself (`low_precision`: or does so)."""
+    """Whether oneDNN multiplies these, and torch does not use it by itself (`low_precision`: or does so).
+
+    Not under torch.compile, which has its own ways with linear maps and cannot generate code around this one.
+    """
     given = [tensor for tensor in tensors if tensor is not None]
     dtypes = {tensor.dtype for tensor in given}
     wanted = (torch.float32, *_LOW_PRECISION) if low_precision else (torch.float32,)
@@ -61,7 +66,8 @@ def suits_onednn(*tensors: Tensor | None, low_precision: bool = False) -> bool:
         len(dtypes) == 1
         and dtypes.pop() in wanted
         and all(tensor.device.type == "cpu" and tensor.numel() > 0 for tensor in given)
-        and torch.backends.mkldnn.is_available()
+        and _HAS_ONEDNN
+        and not torch.compiler.is_compiling()
     )
 
 
