@@ -17,6 +17,8 @@ from leandit.ops.triton_support import log_choice
 
 BACKENDS: list[tuple[ExpertImpl, torch.dtype, float]] = [
     ("loop", torch.float64, 1e-10),
+    # Other products than in float64: oneDNN's.
+    ("loop", torch.float32, 1e-4),
     # torch's grouped product has no float64.
     ("grouped_mm", torch.float32, 1e-4),
 ]

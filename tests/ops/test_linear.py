@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -79,6 +80,37 @@ def test_transposed_and_strided_input() -> None:
     grads = torch.autograd.grad(y.square().sum(), (x, weight))
     wanted = torch.autograd.grad((x @ weight.T).square().sum(), (x, weight))
     torch.testing.assert_close(grads, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_strided_bias(gradients: bool) -> None:
+    """The library reads as many numbers as the bias has, whatever lies between them."""
+    x, weight, long = torch.randn(5, 6), torch.randn(4, 6), torch.randn(8)
+    with torch.set_grad_enabled(gradients):
+        for bias in (long[::2], long[:1].expand(4)):
+            expected = x @ weight.T + bias
+            torch.testing.assert_close(linear(x.requires_grad_(), weight, bias), expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(linear_gelu(x, weight, bias), gelu_tanh(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_row_without_a_batch() -> None:
+    x, weight = torch.randn(6, requires_grad=True), torch.randn(4, 6)
+    linear(x, weight).sum().backward()
+    torch.testing.assert_close(x.grad, weight.sum(0))
+
+
+def test_low_precision_that_the_processor_lacks_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[suits_onednn.__module__], "_LOW_PRECISION", ())
+    x, weight = torch.randn(5, 6).bfloat16(), torch.randn(4, 6).bfloat16()
+    assert not suits_onednn(x, weight, low_precision=True)
+    with torch.no_grad():
+        assert torch.equal(linear_gelu(x, weight), F.gelu(F.linear(x, weight), approximate="tanh"))
+
+
+def test_autocast_leaves_float64_as_it_is() -> None:
+    x, weight = torch.randn(5, 6, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert linear_gelu(x, weight).dtype == torch.float64
 
 
 def test_gradients_that_nobody_asks_for_are_left_out() -> None:

@@ -23,9 +23,16 @@ from torch.nn import functional as F
 
 MIN_ROWS = 16
 
-_LOW_PRECISION = (torch.bfloat16, torch.float16)
-# Asked once: a compiler cannot see into the question.
+# Asked once: a compiler cannot see into the questions.
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
+_LOW_PRECISION = tuple(
+    dtype
+    for dtype, supported in (
+        (torch.bfloat16, "_is_mkldnn_bf16_supported"),
+        (torch.float16, "_is_mkldnn_fp16_supported"),
+    )
+    if _HAS_ONEDNN and getattr(torch.ops.mkldnn, supported)()
+)
 
 
 def linear(
@@ -45,7 +52,7 @@ def linear_gelu(
     """Return GELU(x Wᵀ + b) in its tanh form; without gradients as one step where oneDNN computes it."""
     if not torch.is_grad_enabled():
         device = x.device.type
-        if torch.is_autocast_enabled(device):
+        if torch.is_autocast_enabled(device) and x.dtype != torch.float64:  # which autocast leaves as it is
             dtype = torch.get_autocast_dtype(device)
             x, weight_FD = x.to(dtype), weight_FD.to(dtype)
             bias_F = None if bias_F is None else bias_F.to(dtype)
@@ -73,7 +80,8 @@ def suits_onednn(*tensors: Tensor | None, low_precision: bool = False) -> bool:
 
 def onednn_linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None, gelu: bool = False) -> Tensor:
     """Return x Wᵀ + b by oneDNN, through GELU's tanh form if wanted; it has no gradient."""
-    # What torch.compile's generated code calls, too.
+    # What torch.compile's generated code calls, too. It takes the bias for contiguous without asking.
+    bias_F = None if bias_F is None else bias_F.contiguous()
     name, form = ("gelu", "tanh") if gelu else ("none", "")
     return torch.ops.mkldnn._linear_pointwise(x, weight_FD, bias_F, name, [], form)
 
@@ -91,7 +99,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight_FD = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
-        grad_NF, x_ND = grad.flatten(0, -2), x.flatten(0, -2)
+        grad_NF, x_ND = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
         return (
             onednn_linear(grad, weight_FD.T) if for_x else None,
             onednn_linear(grad_NF.T, x_ND.T) if for_weight else None,

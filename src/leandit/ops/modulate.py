@@ -41,6 +41,8 @@ def norm_modulate_naive(
     eps: float,
 ) -> Float[Tensor, "batch tokens dim"]:
     """Return the same by its definition: three passes, which a compiler fuses."""
+    # In low precision, as autocast makes the modulation, 1 + scale would lose what is small in scale.
+    shift_BD, scale_BD = (value.to(torch.promote_types(value.dtype, x_BLD.dtype)) for value in (shift_BD, scale_BD))
     return F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=eps) * (1 + scale_BD[:, None]) + shift_BD[:, None]
 
 
