@@ -24,7 +24,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 test: $(STAMP) check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # On a quiet machine; takes half an hour or more.
 bench: $(STAMP)
