@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 from leandit.errors import LeanDiTError
 from leandit.evaluate.compositional import BlipVQA, CompBench, Dsg, Graph, Question
 from leandit.evaluate.compositional.blip import plain
-from leandit.evaluate.compositional.compbench import phrases_score, read_phrased
+from leandit.evaluate.compositional.compbench import phrases_score, read_phrased, spacy_noun_phrases
 from leandit.evaluate.compositional.dsg import graph_score, read_graphs
 from leandit.evaluate.metric import Drawn
 from tiny_judges import job, loud, pictures, text_job
@@ -208,3 +210,10 @@ def test_a_tokenizer_without_yes_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"yes"', '"maybe"'))
     with pytest.raises(LeanDiTError, match="'yes'"):
         BlipVQA(folder)
+
+
+def test_places_are_no_phrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = ["a cat", "top", "the left", "a red box", "the right", "the side", "the top"]
+    spacy = SimpleNamespace(load=lambda name: lambda prompt: SimpleNamespace(noun_chunks=chunks))
+    monkeypatch.setitem(sys.modules, "spacy", spacy)
+    assert list(spacy_noun_phrases()("a cat on the left of a red box")) == ["a cat", "a red box", "the top"]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from leandit.cli.main import main
 from leandit.errors import LeanDiTError
 from leandit.evaluate.compare import differences
-from leandit.evaluate.record import read_record
+from leandit.evaluate.record import read_record, write_record
 
 
 def record() -> dict[str, Any]:
@@ -115,6 +116,13 @@ def test_sampling_does_not_matter_where_nothing_is_drawn() -> None:
     assert differences(first, second) == []
 
 
+def test_weights_matter_where_nothing_is_drawn() -> None:
+    first, second = record(), changed("conditions/weights", "model")
+    for each in (first, second):
+        del each["metrics"]["kid"]
+    assert [str(difference) for difference in differences(first, second)] == ["weights: ema / model"]
+
+
 def test_there_must_be_a_metric_in_common() -> None:
     first, second = record(), copy.deepcopy(record())
     del first["metrics"]["kid"]
@@ -131,6 +139,8 @@ def test_there_must_be_a_metric_in_common() -> None:
         ('{"format": "leandit-evaluation", "version": 9}', "written in format 9"),
         ('{"format": "leandit-evaluation", "version": 1}', "was changed or cut"),
         (json.dumps({**record(), "metrics": {"kid": {"values": {"KID": "x"}}}}), "was changed or cut"),
+        (json.dumps(changed("metrics/kid/values", {})), "was changed or cut"),
+        (json.dumps(changed("metrics/kid/values", {"KID": 10**400})), "was changed or cut"),
         ("[" * 100_000, "not valid JSON"),
     ],
 )
@@ -141,3 +151,11 @@ def test_other_files_are_no_results(content: str, named: str, tmp_path: Path) ->
         read_record(path)
     with pytest.raises(LeanDiTError, match="cannot be read"):
         read_record(tmp_path / "nothing.json")
+
+
+def test_evaluations_at_the_same_moment_all_keep_their_results(tmp_path: Path) -> None:
+    results = [changed("run/name", f"{n}") for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda each: write_record(tmp_path, each), results))
+    assert [read_record(path)["run"]["name"] for path in paths] == [f"{n}" for n in range(40)]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from leandit.cli.main import main
 from leandit.presets import run_config
@@ -144,3 +145,24 @@ def test_ranks_draw_their_part_and_leave_the_rest_to_rank_zero(
     monkeypatch.setenv("RANK", "0")
     assert main(command) == 0
     assert "KID-EffNetLite0" in capsys.readouterr().out
+
+
+def test_held_out_pictures_of_foreign_classes_are_refused(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "pictures" / name / "1.png")
+    for reference in ('{"type": "emoji", "split": "held_out"}', str(tmp_path / "pictures")):
+        command = ["evaluate", str(tiny_run), "validation_loss", "--reference", reference]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        said = capsys.readouterr().err
+        assert "are not those that it learned" in said
+    assert "a, b / heart, cat" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_number_without_a_reference_says_what_was_drawn(evaluated: Path) -> None:
+    metrics = result(evaluated)["metrics"]
+    assert len(metrics["inception_score"]["made_of"]["drawn_sha256"]) == 64
+    assert "drawn_sha256" not in metrics["kid"]["made_of"]

@@ -1,5 +1,7 @@
 """FID's Inception-v3: its published layout, its quirks, and its resizing; and CLIP as CMMD reads it."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ from leandit.errors import LeanDiTError
 from leandit.evaluate.extractors import inception
 from leandit.evaluate.extractors.clip import ClipVision
 from leandit.evaluate.extractors.inception import FidInception, Inception, resize_as_tf1
-from leandit.evaluate.extractors.weights import fetch, sha256_of
+from leandit.evaluate.extractors.weights import fetch, read_verified, sha256_of
+from leandit.evaluate.judges import Clip
+from tiny_judges import save_clip
 
 
 @pytest.fixture(scope="module")
@@ -125,5 +129,55 @@ def test_clip_gives_unit_embeddings_named_by_what_is_there(tmp_path: Path) -> No
         expected = F.normalize(model(pixel_values=pixels).image_embeds, dim=1)
     torch.testing.assert_close(extractor(pictures), expected, rtol=1e-4, atol=1e-5)
     assert extractor(torch.zeros(2, 40, 40, 1, dtype=torch.uint8)).shape == (2, 12)
-    with pytest.raises(LeanDiTError, match="no CLIP model"):
+    with pytest.raises(LeanDiTError, match="no model folder"):
         ClipVision(tmp_path)
+
+
+@pytest.fixture
+def clip_folder(tmp_path: Path) -> Path:
+    folder = save_clip(tmp_path / "clip")
+    config = json.loads((folder / "config.json").read_text())
+    # As in the published configs; transformers reads a tower's own.
+    config["vision_config"]["projection_dim"] = config["projection_dim"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_clip_that_differs_in_its_config_alone_has_another_hash(clip_folder: Path) -> None:
+    before = ClipVision(clip_folder)
+    config = json.loads((clip_folder / "config.json").read_text())
+    config["vision_config"]["hidden_act"] = "gelu"
+    (clip_folder / "config.json").write_text(json.dumps(config))
+    after = ClipVision(clip_folder)
+    pictures = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(before(pictures), after(pictures))
+    assert before.about()["weights_sha256"] != after.about()["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["[]", "{", "3", '{"model_type": "clip", "vision_config": 3}', '{"vision_config": 3}', '{"model_type": "bert"}'],
+)
+def test_a_damaged_config_is_told_of(config: str, clip_folder: Path) -> None:
+    (clip_folder / "config.json").write_text(config)
+    for load in (ClipVision, Clip.from_folder):
+        with pytest.raises(LeanDiTError, match="clip: "):
+            load(clip_folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_damaged_clip_weights_are_told_of(content: bytes, clip_folder: Path) -> None:
+    (clip_folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(LeanDiTError, match="clip: "):
+        ClipVision(clip_folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"\x80\x02a.", b"\x80\x02h\x05.", b"\x80\x02]."])
+def test_damaged_weights_with_the_right_hash_are_told_of(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(LeanDiTError, match=r"cannot be read|no weights by name"):
+        read_verified(path, "Inception", hashlib.sha256(content).hexdigest())
+    torch.save({3: torch.zeros(2)}, path)
+    with pytest.raises(LeanDiTError, match="no weights by name"):
+        read_verified(path, "Inception", sha256_of(path, "Inception")[:8])

@@ -12,6 +12,7 @@ from PIL import Image
 from leandit.errors import LeanDiTError
 from leandit.evaluate.judges import AestheticsHead, Clip, ClipScore, HpsV2, LaionAesthetics, PickScore
 from leandit.evaluate.metric import Drawn, Metric, Plan
+from leandit.evaluate.plans import drawn_sha256
 from tiny_judges import job, pictures, save_clip, text_job, tokenizer
 
 PROMPTS = ["red apple", "green tiger, a photo", "apple"]
@@ -51,6 +52,7 @@ def test_clip_score_is_the_papers_formula(clip_folder: Path, folders: dict[str, 
     expected = np.mean([2.5 * max(float(c), 0.0) for c in cosines])
     assert values["CLIPScore"] == pytest.approx(expected, abs=1e-5)
     assert len(made_of["weights_sha256"]) == 64
+    assert made_of["drawn_sha256"] == drawn_sha256(Plan(PROMPTS, range(3)))
 
 
 def test_negative_cosines_count_as_zero(clip_folder: Path) -> None:
@@ -112,6 +114,7 @@ def test_aesthetics_head_is_its_five_layers(tmp_path: Path, folders: dict[str, P
     values, made_of = measured(LaionAesthetics(), paths, folders["sentence"], shown)
     assert values["LAION aesthetics"] == pytest.approx(float(x.mean()), abs=1e-4)
     assert made_of["head_sha256"] != made_of["weights_sha256"]
+    assert made_of["drawn_sha256"] == drawn_sha256(Plan(PROMPTS, range(3)))
 
 
 def test_aesthetics_needs_the_wide_clip(tmp_path: Path, clip_folder: Path) -> None:

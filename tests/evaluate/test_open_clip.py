@@ -158,3 +158,24 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path, capsys: pytest.CaptureFix
 def test_clip_keeps_what_it_is_made_of(original: OpenClip) -> None:
     clip = Clip(clip_from_open_clip(original.state_dict(), 2, 2), tokenizer(), {"weights_sha256": "x"})
     assert clip.about() == {"weights_sha256": "x", "resolution": SIZE, "resampling": "bicubic, antialiased"}
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_damaged_weights_are_told_of(suffix: str, original: OpenClip, tmp_path: Path) -> None:
+    path = tmp_path / f"hps.{suffix}"
+    torch.save({"state_dict": {3: torch.zeros(2)}}, tmp_path / "numbered.pt")
+    with pytest.raises(LeanDiTError, match="no weights by name"):
+        read_state(tmp_path / "numbered.pt")
+    for content in (b"", b"\x80", b"\x80\x02c", b"\x80\x02.", b"\x80\x02a.", b"\x80\x02h\x05.", b"[]", b"\xff" * 64):
+        path.write_bytes(content)
+        with pytest.raises(LeanDiTError, match=r"cannot be read|no weights by name"):
+            read_state(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["token_embedding.weight", "visual.proj", "visual.transformer.resblocks.0.attn.in_proj_bias"]
+)
+def test_weights_of_other_shapes_are_refused(name: str, original: OpenClip) -> None:
+    for foreign in (torch.tensor(1.0), torch.zeros(2), torch.zeros(2, 2, 2)):
+        with pytest.raises(LeanDiTError, match="no CLIP of two"):
+            clip_from_open_clip({**original.state_dict(), name: foreign}, 2, 2)

@@ -1,5 +1,6 @@
 """Evaluating runs of other kinds: of text, of grey pictures, of latents."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from PIL import Image
 from leandit.api import train
 from leandit.cli.main import main
 from leandit.data import build_source
+from leandit.evaluate.held_out import ValidationLossMetric
+from leandit.evaluate.reference import open_reference
 from leandit.presets import run_config
 from tiny_encoders import text_model
+from tiny_judges import text_job
 
 _SHORT = ["train.steps=2"]
 
@@ -33,6 +37,7 @@ def test_a_text_run_draws_the_captions_of_its_training_data(
     record = result(tmp_path / "run/evaluation")
     held = record["metrics"]["validation_loss"]["made_of"]["held_out"]
     assert held["pictures"] == len(build_source(config.data.validation))
+    assert len(held["texts_sha256"]) == 64
     assert record["metrics"]["kid"]["samples"] == 20
     plain = tmp_path / "plain"
     plain.mkdir()
@@ -71,3 +76,19 @@ def test_a_run_that_learned_latents_is_refused(tmp_path: Path, capsys: pytest.Ca
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "run")]) == 2
     assert "the run learned latents" in capsys.readouterr().err
+
+
+def test_other_captions_of_the_same_pictures_are_other_held_out_data(tmp_path: Path, folders: dict[str, Path]) -> None:
+    made_of = []
+    for name, caption in (("first", "a red apple"), ("again", "a red apple"), ("other", "a green tiger")):
+        (tmp_path / name).mkdir()
+        for n in range(2):
+            Image.new("RGB", (32, 32), (n, n, n)).save(tmp_path / name / f"{n}.png")
+        lines = [json.dumps({"file_name": f"{n}.png", "text": caption}) for n in range(2)]
+        (tmp_path / name / "metadata.jsonl").write_text("\n".join(lines))
+        held_out = text_job(folders["sentence"])
+        job = dataclasses.replace(held_out, reference=open_reference(held_out.run, str(tmp_path / name)))
+        made_of.append(ValidationLossMetric().measure(job, None).made_of)
+    assert made_of[0] == made_of[1]
+    assert made_of[0]["held_out"]["pixels_sha256"] == made_of[2]["held_out"]["pixels_sha256"]
+    assert made_of[0] != made_of[2]

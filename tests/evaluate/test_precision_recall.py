@@ -72,3 +72,32 @@ def test_the_inception_score_ends_at_one_and_at_the_number_of_classes() -> None:
     assert inception_score(same, splits=2)[0] == pytest.approx(1)
     certain = torch.eye(8).repeat(50, 1) * 1000
     assert inception_score(certain, splits=1)[0] == pytest.approx(8)
+
+
+def test_only_pairs_near_a_surface_are_computed_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    direct = 0
+    norm, cdist = torch.linalg.vector_norm, torch.cdist
+
+    def counted(x: torch.Tensor, dim: int) -> torch.Tensor:
+        nonlocal direct
+        direct += len(x)
+        return norm(x, dim=dim)
+
+    def counted_cdist(a: torch.Tensor, b: torch.Tensor, **options: str) -> torch.Tensor:
+        nonlocal direct
+        direct += len(a) * len(b)
+        return cdist(a, b, **options)
+
+    monkeypatch.setattr(torch.linalg, "vector_norm", counted)
+    monkeypatch.setattr(torch, "cdist", counted_cdist)
+    precision_recall(torch.from_numpy(points(0, 60)), torch.from_numpy(points(1, 45)))
+    assert 60 + 45 <= direct < 200
+
+
+def test_far_from_the_origin_a_product_rounds_and_the_surface_stays() -> None:
+    x = torch.from_numpy(points(0, 40) + 1e4)
+    assert precision_recall(x, x) == (1.0, 1.0)
+    assert float(module.neighbour_radii(torch.cat([x, x, x, x]), 3).max()) == 0.0
+    # On a grid every radius is 1, and the other grid's points lie exactly on the surfaces.
+    grid = torch.cartesian_prod(*[torch.arange(4.0, dtype=torch.float64)] * 3) + 1e4
+    assert precision_recall(grid, grid + torch.tensor([4.0, 0, 0]), k=3)[0] == pytest.approx(1 / 4)

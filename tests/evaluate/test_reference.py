@@ -1,6 +1,9 @@
 """What a run is held against: its training data, folders, sources as JSON; and what is drawn to match."""
 
+import dataclasses
+import hashlib
 import json
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -9,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from leandit.data import EmojiConfig, build_source
+from leandit.data import EmojiConfig, Example, build_source
 from leandit.errors import LeanDiTError
-from leandit.evaluate.metric import Job
-from leandit.evaluate.plans import plan_like_reference
-from leandit.evaluate.reference import PixelHash, open_reference, read_batches
+from leandit.evaluate.metric import Job, Plan
+from leandit.evaluate.plans import drawn_sha256, plan_like_reference
+from leandit.evaluate.reference import FittedSource, PixelHash, open_reference, read_batches
 from leandit.sampling import LoadedRun, load
 
 
@@ -107,3 +110,26 @@ def test_classes_are_drawn_in_the_proportions_of_the_reference(run: LoadedRun) -
 def test_foreign_classes_give_the_runs_own_in_turn(run: LoadedRun, tmp_path: Path) -> None:
     reference = open_reference(run, json.dumps({"type": "class_folder", "path": str(folder_of(tmp_path, (32, 32)))}))
     assert plan_like_reference(Job(run, 5, reference)).wanted == [0, 1, 0, 1, 0]
+
+
+def test_what_was_drawn_has_a_hash() -> None:
+    first, other = (drawn_sha256(Plan(wanted, range(2))) for wanted in ([0, 1], [1, 0]))
+    assert first == hashlib.sha256(b"[0, 1]").hexdigest() != other
+    assert drawn_sha256(Plan(None, range(2))) == hashlib.sha256(b"null").hexdigest()
+
+
+def test_a_plan_keeps_no_pictures(run: LoadedRun) -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    class Watched(FittedSource):
+        def __getitem__(self, index: int) -> Example:
+            nonlocal most
+            example = dataclasses.replace(super().__getitem__(index), image=np.zeros((8, 8, 3), np.uint8))
+            alive.append(weakref.ref(example.image))
+            most = max(most, sum(each() is not None for each in alive))
+            return example
+
+    source = Watched(build_source(run.config.data.source), 32, 3, "watched", enlarges=True)
+    assert plan_like_reference(Job(run, 30, source)).wanted
+    assert (len(alive), most <= 2) == (30, True)

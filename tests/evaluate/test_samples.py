@@ -1,5 +1,7 @@
 """Drawing for an evaluation: interrupted or split over ranks, it gives the same pictures."""
 
+import tokenize
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,27 @@ def test_ranks_must_make_sense(number: str) -> None:
     assert Rank.from_environment({"RANK": "2", "WORLD_SIZE": "3"}) == Rank(2, 3)
     with pytest.raises(LeanDiTError, match="RANK below WORLD_SIZE"):
         Rank.from_environment({"RANK": number, "WORLD_SIZE": "3"})
+
+
+def test_any_damage_means_that_a_shard_is_missing(
+    run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = sample_set(run, tmp_path)
+    whole.draw(Rank(), batch_size=64)
+    for error in (NotImplementedError, tokenize.TokenError, RuntimeError, TypeError):
+        monkeypatch.setattr(samples.np, "load", raising(error))
+        assert whole.read(1) is None
+
+
+def raising(error: type[Exception]) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error("damaged")
+
+    return fail
+
+
+def test_the_folder_s_hash_is_computed_once(run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = sample_set(run, tmp_path)
+    folder = one.folder
+    monkeypatch.setattr(SampleSet, "_identity", lambda self: pytest.fail("hashed again"))
+    assert one.path(0).parent == folder

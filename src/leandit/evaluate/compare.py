@@ -26,17 +26,17 @@ class Difference:
 def differences(first: Record, second: Record) -> list[Difference]:
     """Return all that makes the numbers of the metrics in both records incomparable.
 
-    Sampler, steps, guidance, EMA or raw, autoencoder and picture size count where either metric draws pictures; each
-    metric adds its number of pictures, its seeds and all that it says it is made of. What the runs are does not count.
+    EMA or raw always counts; sampler, steps, guidance, autoencoder and picture size where either metric draws pictures.
+    Each metric adds its number of pictures, its seeds and all that it says it is made of. What the runs are does not
+    count.
     """
     shared = shared_metrics(first, second)
     if not shared:
         mine, other = (", ".join(record["metrics"]) for record in (first, second))
         raise LeanDiTError(f"the two results have no metric in common: {mine} / {other}")
     metrics = [(first["metrics"][name], second["metrics"][name]) for name in shared]
-    found: list[Difference] = []
-    if any(a["samples"] or b["samples"] for a, b in metrics):
-        found += _between(first["conditions"], second["conditions"], "")
+    drawn = any(a["samples"] or b["samples"] for a, b in metrics)
+    found = _between(_conditions(first, drawn), _conditions(second, drawn), "")
     for name, (a, b) in zip(shared, metrics, strict=True):
         keys = ("samples", "seeds", "made_of")
         found += _between({key: a.get(key) for key in keys}, {key: b.get(key) for key in keys}, f"{name}: ")
@@ -55,6 +55,12 @@ def rows(first: Record, second: Record) -> list[tuple[str, float | None, float |
         a, b = first["metrics"][name]["values"], second["metrics"][name]["values"]
         table += [(number, a.get(number), b.get(number)) for number in {**a, **b}]
     return table
+
+
+def _conditions(record: Record, drawn: bool) -> Record:
+    """Weights decide a loss too; the rest is about pictures that are drawn."""
+    conditions: Record = record["conditions"]
+    return conditions if drawn else {"weights": conditions.get("weights")}
 
 
 def _between(first: Record, second: Record, prefix: str) -> list[Difference]:

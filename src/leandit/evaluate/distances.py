@@ -12,7 +12,7 @@ from leandit.evaluate.frechet import frechet_distance, gaussian_of
 from leandit.evaluate.inception_score import inception_score
 from leandit.evaluate.kernel import CMMD_SCALE, CMMD_SIGMA, cmmd, kid
 from leandit.evaluate.metric import Drawn, Job, Measurement, Metric, Plan
-from leandit.evaluate.plans import plan_like_reference
+from leandit.evaluate.plans import drawn_sha256, plan_like_reference
 from leandit.evaluate.precision_recall import precision_recall
 
 _CANONICAL = "Inception"
@@ -42,7 +42,9 @@ class _FeatureMetric(Metric):
         extractor = self._extractor(job)
         outputs = drawn_outputs(job, drawn, extractor)
         if not self.needs_reference:
-            return self._compare(extractor, outputs, outputs, extractor.about())
+            # What real pictures say of the others: which labels or captions these show.
+            facts = {**extractor.about(), "drawn_sha256": drawn_sha256(drawn.plan)}
+            return self._compare(extractor, outputs, outputs, facts)
         real = reference_outputs(job, extractor)
         return self._compare(extractor, real, outputs, made_of(job, extractor))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +15,7 @@ from leandit.data import Batch, Loader, Source, build_source
 from leandit.diffusion import DDPM, Noised, Objective
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.evaluate.metric import Drawn, Job, Measurement, Metric
+from leandit.evaluate.plans import same_classes
 from leandit.evaluate.reference import FittedSource, PixelHash
 from leandit.random import Stream, normal, uniform
 from leandit.sampling import LoadedRun
@@ -36,21 +39,27 @@ class ValidationLossMetric(Metric):
     name = "validation_loss"
 
     def plan(self, job: Job) -> None:
-        _held_out(job)
+        """Draw nothing, after a look at the pictures and their classes."""
+        _check_classes(job.run, _held_out(job))
 
     def measure(self, job: Job, drawn: Drawn | None) -> Measurement:
+        """Return the losses."""
         source = _held_out(job)
+        _check_classes(job.run, source)
         config = job.run.config
         size = min(job.batch_size, len(source))
         loader = Loader(source, config.data.replace(flip=0.0), size, config.seed)
         sums = torch.zeros(BINS + 1, dtype=torch.float64)
-        pixels = PixelHash()
+        pixels, texts = PixelHash(), hashlib.sha256()
         for batch, count in _batches(loader, len(source), size):
             pixels.update(_as_uint8(batch.images[:count]))
+            texts.update(json.dumps((batch.texts or ())[:count]).encode())
             sums += _losses(job.run, batch)[:, :count].double().sum(1)
         means = (sums / len(source)).tolist()
         names = [f"{self.name} t={n / BINS:.1f}-{(n + 1) / BINS:.1f}" for n in range(BINS)]
         held_out = {"pictures": len(source), "pixels_sha256": pixels.value()}
+        if config.text is not None:
+            held_out["texts_sha256"] = texts.hexdigest()
         facts = {"objective": config.objective.model_dump(mode="json"), "seed": config.seed, "held_out": held_out}
         return Measurement(dict(zip([self.name, *names], means, strict=True)), facts)
 
@@ -66,6 +75,16 @@ def _held_out(job: Job) -> Source:
             "with --reference"
         )
     return FittedSource(build_source(data.validation), data.image_size, data.channels, "data.validation", True)
+
+
+def _check_classes(run: LoadedRun, source: Source) -> None:
+    """Raise LeanDiTError where labels of the held-out pictures are not those that the model learned."""
+    if run.config.text is None and run.model.config.num_classes and not same_classes(run, source):
+        learned, held_out = (", ".join(names) or "none" for names in (run.class_names, source.class_names))
+        raise LeanDiTError(
+            f"validation_loss tells the model the classes of the held-out pictures, which are not those that it "
+            f"learned: {held_out[:200]} / {learned[:200]}; name pictures of the run's classes, in its order"
+        )
 
 
 def _is_training_data(job: Job) -> bool:

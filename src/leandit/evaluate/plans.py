@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from leandit.data import Example, Source
+import hashlib
+import json
+from dataclasses import dataclass
+
+from leandit.data import Source
 from leandit.errors import LeanDiTError
 from leandit.evaluate.metric import Job, Plan
 from leandit.random import Stream, generator
@@ -25,34 +29,50 @@ def plan_like_reference(job: Job) -> Plan:
     return plan
 
 
+def drawn_sha256(plan: Plan) -> str:
+    """Return the SHA-256 of what a plan's pictures should show: its labels or captions in their order, as JSON."""
+    wanted = None if plan.wanted is None else list(plan.wanted)
+    return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+
+
+def same_classes(run: LoadedRun, source: Source) -> bool:
+    """Return whether a label means the same in both: the same names of classes, in the same order."""
+    return bool(source.class_names) and tuple(source.class_names) == tuple(run.class_names)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a reference picture shows, without its pixels: there may be a million of them."""
+
+    label: int | None
+    text: str | None
+    key: str
+
+
 def _wanted(job: Job) -> Wanted:
     run, source = job.run, job.reference
     num_classes = run.model.config.num_classes or 0
     if run.text is None and not num_classes:
         return None
-    if run.text is None and not _same_classes(run, source):
+    if run.text is None and not same_classes(run, source):
         return [number % num_classes for number in range(job.num_samples)]
     shown = _shown(source, job.num_samples)
     if run.text is None:
-        return [example.label or 0 for example in shown]
-    return [_caption(example) for example in shown]
+        return [each.label or 0 for each in shown]
+    return [_caption(each) for each in shown]
 
 
-def _same_classes(run: LoadedRun, source: Source) -> bool:
-    return bool(source.class_names) and tuple(source.class_names) == tuple(run.class_names)
-
-
-def _shown(source: Source, count: int) -> list[Example]:
-    """Return the reference picture behind each sample; each is read once, which may mean that a file is decoded."""
+def _shown(source: Source, count: int) -> list[_Shown]:
+    """Return what the reference picture behind each sample shows; each is read once, as that may decode a file."""
     order = generator(0, Stream.ORDER, 0).permutation(len(source))
-    read = [source[int(n)] for n in order[:count]]
+    read = [_Shown(each.label, each.text, each.key) for each in (source[int(n)] for n in order[:count])]
     return [read[i % len(read)] for i in range(count)]
 
 
-def _caption(example: Example) -> str:
-    if not example.text:
+def _caption(shown: _Shown) -> str:
+    if not shown.text:
         raise LeanDiTError(
-            f"--reference: {example.key} has no caption, and the run draws from captions; name pictures with captions, "
+            f"--reference: {shown.key} has no caption, and the run draws from captions; name pictures with captions, "
             "such as a folder with metadata.jsonl, or leave --reference out for the run's training data"
         )
-    return example.text
+    return shown.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
@@ -76,12 +76,15 @@ def write_record(folder: Path, record: dict[str, Any]) -> Path:
     """Write the record into a file of its own, named by step and time, and return its path."""
     stem = f"step-{record['run']['step']:08d}-{datetime.now():%Y%m%d-%H%M%S}"
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    partial = folder / f".{stem}.{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = next(path for n in range(10_000) if not (path := folder / f"{stem}{f'-{n}' if n else ''}.json").exists())
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(path)
+        try:
+            partial.write_text(content, encoding="utf-8")
+            path = _claim(folder, stem)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise LeanDiTError(f"{folder}: cannot be written: {error.strerror or error}; choose another --out") from None
     return path
@@ -105,19 +108,40 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def _claim(folder: Path, stem: str) -> Path:
+    """Create an empty file under the first name that is free, which no other evaluation then takes, and return it."""
+    number = 0
+    while True:
+        path = folder / f"{stem}{f'-{number}' if number else ''}.json"
+        try:
+            # Not a hard link of the whole file, which network drives often do not know.
+            path.open("x").close()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
 def _check_shape(path: Path, record: dict[str, Any]) -> None:
     try:
         sound = all(isinstance(record[key], dict) for key in ("run", "conditions", "metrics")) and all(
-            isinstance(value, int | float)
-            and isinstance(metric["made_of"], dict)
-            and isinstance(metric["samples"], int)
-            for metric in record["metrics"].values()
-            for value in metric["values"].values()
+            _is_sound(metric) for metric in record["metrics"].values()
         )
     except (KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
         raise LeanDiTError(f"{path}: a result of `leandit evaluate` that was changed or cut; evaluate again")
+
+
+def _is_sound(metric: dict[str, Any]) -> bool:
+    numbers = metric["values"].values()
+    return (
+        bool(numbers)
+        # JSON knows whole numbers that no float can hold.
+        and all(isinstance(each, float) or (isinstance(each, int) and abs(each) < 2**1023) for each in numbers)
+        and isinstance(metric["made_of"], dict)
+        and isinstance(metric["samples"], int)
+    )
 
 
 def _metric_record(plan: Plan | None, measured: Measurement) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class SampleSet:
     checkpoint: dict[str, Any]
     root: Path
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the shards are: another plan, checkpoint or sampler has another folder."""
         return self.root / hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()[:16]
@@ -116,7 +116,9 @@ class SampleSet:
         try:
             with self.path(number).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 images, seeds = arrays["images"], arrays["seeds"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        # A damaged file makes numpy and zipfile raise a dozen kinds of error, NotImplementedError and TokenError too;
+        # whatever it is, the shard is drawn again.
+        except Exception:
             return None
         config = self.run.model.config
         shape = (len(self._seeds(number)), config.input_size, config.input_size, config.channels)

@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from leandit.errors import LeanDiTError
-from leandit.evaluate.extractors.base import to_planes
+from leandit.evaluate.extractors.base import RESAMPLING, clip_planes
 from leandit.evaluate.judges.folder import folder_hash, need_model_folder
 from leandit.text.loading import load_pretrained, load_tokenizer
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
 _MOST_TOKENS = 35
 _MOST_WORDS = 50
 
@@ -46,7 +43,8 @@ class BlipVQA:
         self, picture: UInt8[Tensor, "height width channels"], questions: Sequence[str]
     ) -> Float[Tensor, " questions"]:
         """Return the probability of "yes" for each question, as against "no"."""
-        seen = self._model.vision_model(pixel_values=self._pixels(picture)).last_hidden_state
+        x = clip_planes(picture[None], self._resolution, self._device)
+        seen = self._model.vision_model(pixel_values=x).last_hidden_state
         return torch.cat([self._answer(seen, question) for question in questions]).cpu().clone()
 
     def about(self) -> dict[str, Any]:
@@ -55,16 +53,8 @@ class BlipVQA:
             "vqa": "BLIP, P(yes) as against no",
             "weights_sha256": self._sha256,
             "resolution": self._resolution,
-            "resampling": "bicubic, antialiased",
+            "resampling": RESAMPLING,
         }
-
-    def _pixels(self, picture: Tensor) -> Float[Tensor, "1 3 height width"]:
-        x = to_planes(picture[None], self._device)
-        size = (self._resolution, self._resolution)
-        if tuple(x.shape[2:]) != size:
-            x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 255)
-        mean, std = (torch.tensor(values, device=self._device).view(3, 1, 1) for values in (_MEAN, _STD))
-        return (x / 255 - mean) / std
 
     def _answer(self, seen: Tensor, question: str) -> Float[Tensor, " one"]:
         asked = self._tokenizer(plain(question), truncation=True, max_length=_MOST_TOKENS, return_tensors="pt")

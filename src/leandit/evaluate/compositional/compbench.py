@@ -17,6 +17,8 @@ from leandit.evaluate.compositional.answers import VQA
 NounPhrases = Callable[[str], Sequence[str]]
 # Phrases of a prompt that are asked for; those beyond are passed over, as in the benchmark.
 MOST_PHRASES = 8
+# What spaCy takes for noun phrases in "on the left of" and the like; the benchmark's release leaves these out too.
+_PLACES = ("top", "the side", "the left", "the right")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def spacy_noun_phrases() -> NounPhrases:
             "noun phrases of plain prompts come from spaCy, which is not installed with en_core_web_sm; install both, "
             'or give a .jsonl file with {"prompt": "...", "phrases": ["...", "..."]} a line'
         ) from None
-    return lambda prompt: [str(chunk) for chunk in parse(prompt).noun_chunks]
+    return lambda prompt: [str(chunk) for chunk in parse(prompt).noun_chunks if str(chunk) not in _PLACES]
 
 
 def _read(path: Path, number: int, line: str) -> PhrasedPrompt:

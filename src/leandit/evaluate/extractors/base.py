@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+# Of the pixels that CLIP was trained on, 0..1.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+RESAMPLING = "bicubic, antialiased"
 
 
 @dataclass(frozen=True)
@@ -50,3 +56,19 @@ def to_planes(
     """Return RGB planes, 0..255, as float32; one channel is repeated to three."""
     planes = pictures.to(device).permute(0, 3, 1, 2).float()
     return planes.expand(-1, 3, -1, -1) if planes.shape[1] == 1 else planes
+
+
+def resize(x: Float[Tensor, "samples 3 height width"], side: int) -> Float[Tensor, "samples 3 side side"]:
+    """Return planes, 0..255, as squares of `side` pixels: bicubic, antialiased; those of that size as they are."""
+    if tuple(x.shape[2:]) == (side, side):
+        return x
+    return F.interpolate(x, (side, side), mode="bicubic", antialias=True).clamp(0, 255)
+
+
+def clip_planes(
+    pictures: UInt8[Tensor, "samples height width channels"], side: int, device: torch.device | str = "cpu"
+) -> Float[Tensor, "samples 3 side side"]:
+    """Return planes resized and normalised as CLIP and BLIP read them: (x / 255 - CLIP_MEAN) / CLIP_STD."""
+    x = resize(to_planes(pictures, device), side)
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return (x / 255 - mean) / std

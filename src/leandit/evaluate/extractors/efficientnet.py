@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
-from leandit.evaluate.extractors.base import Extractor, Outputs, to_planes
+from leandit.evaluate.extractors.base import RESAMPLING, Extractor, Outputs, resize, to_planes
 from leandit.evaluate.extractors.weights import read_verified
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -121,10 +121,7 @@ class EffNetLite0(Extractor):
     @torch.inference_mode()
     def outputs(self, pictures: UInt8[Tensor, "samples height width channels"]) -> Outputs:
         """Return 1,280 features, the first 7 channels of the map at a sixteenth of the resolution, and the logits."""
-        x = to_planes(pictures, self.device)
-        size = (self.resolution, self.resolution)
-        if tuple(x.shape[2:]) != size:
-            x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 255)
+        x = resize(to_planes(pictures, self.device), self.resolution)
         out = self._network((x - 127) / 128)
         spatial, logits = (None if each is None else each.float().cpu() for each in (out.spatial, out.logits))
         return Outputs(out.features.float().cpu(), spatial, logits)
@@ -135,7 +132,7 @@ class EffNetLite0(Extractor):
             "extractor": self.name,
             "weights_sha256": SHA256,
             "resolution": self.resolution,
-            "resampling": "bicubic, antialiased",
+            "resampling": RESAMPLING,
         }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -36,9 +36,18 @@ def read_verified(path: Path, what: str, expected: str) -> dict[str, Tensor]:
         )
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise LeanDiTError(f"{path}: the weights of {what} cannot be read: {error}") from None
+    # A damaged file makes torch raise a dozen kinds of error.
+    except Exception as error:
+        reason = str(error).split("\n")[0][:200]
+        raise LeanDiTError(f"{path}: the weights of {what} cannot be read: {reason}") from None
+    if not is_state(tensors):
+        raise LeanDiTError(f"{path}: holds no weights by name, which those of {what} are; fetch the file again")
     return dict(tensors)
+
+
+def is_state(stored: Any) -> TypeGuard[dict[str, Tensor]]:
+    """Return whether what a file held are tensors by name."""
+    return isinstance(stored, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in stored.items())
 
 
 def fetch(url: str, name: str, prefix: str) -> Path:

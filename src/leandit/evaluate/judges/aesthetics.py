@@ -12,7 +12,7 @@ from leandit.evaluate.judges.clip import Clip
 from leandit.evaluate.judges.folder import folder_hash, named_path
 from leandit.evaluate.judges.open_clip import read_state
 from leandit.evaluate.metric import Drawn, Job, Measurement, Metric, Plan
-from leandit.evaluate.plans import plan_like_reference
+from leandit.evaluate.plans import drawn_sha256, plan_like_reference
 
 _WIDTHS = (768, 1024, 128, 64, 16, 1)
 # Places of the linear layers in the published weights, `layers.0.weight` and so on; dropout stands between them.
@@ -55,6 +55,7 @@ class LaionAesthetics(Metric):
         clip, head, digest = self._judges(job)
         marks = head(clip.pictures(drawn.pictures, job.batch_size))
         made_of = {"judge": "LAION aesthetics", "head_sha256": digest, **clip.about()}
+        made_of["drawn_sha256"] = drawn_sha256(drawn.plan)
         return Measurement({"LAION aesthetics": float(marks.double().mean())}, made_of)
 
     def _judges(self, job: Job) -> tuple[Clip, AestheticsHead, str]:

@@ -11,12 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from leandit.evaluate.extractors.base import to_planes
+from leandit.evaluate.extractors.base import RESAMPLING, clip_planes
 from leandit.evaluate.judges.folder import folder_hash, need_model_folder
 from leandit.text.loading import load_pretrained, load_tokenizer
-
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Clip:
@@ -57,15 +54,11 @@ class Clip:
 
     def about(self) -> dict[str, Any]:
         """Return what the embeddings depend on, as JSON."""
-        return {**self._about, "resolution": self.resolution, "resampling": "bicubic, antialiased"}
+        return {**self._about, "resolution": self.resolution, "resampling": RESAMPLING}
 
     def _embed_pictures(self, pictures: Tensor) -> Tensor:
-        x = to_planes(pictures, self.device)
-        size = (self.resolution, self.resolution)
-        if tuple(x.shape[2:]) != size:
-            x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 255)
-        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (_MEAN, _STD))
-        pooled = self._model.vision_model(pixel_values=(x / 255 - mean) / std).pooler_output
+        x = clip_planes(pictures, self.resolution, self.device)
+        pooled = self._model.vision_model(pixel_values=x).pooler_output
         return F.normalize(self._model.visual_projection(pooled).float(), dim=-1).cpu()
 
     def _embed_texts(self, texts: Sequence[str]) -> Tensor:

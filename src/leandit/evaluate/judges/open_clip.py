@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import pickle
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from leandit.errors import LeanDiTError
+from leandit.evaluate.extractors.weights import is_state
 
 # Left: open_clip's names, right: those of transformers.
 _SINGLE = {
@@ -50,11 +49,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+    # A damaged file makes torch raise a dozen kinds of error, KeyError and AttributeError too.
+    except Exception as error:
         reason = str(error).split("\n")[0][:200]
         raise LeanDiTError(f"{path}: the weights cannot be read: {reason}; fetch them again") from None
     tensors = stored.get("state_dict", stored) if isinstance(stored, dict) else stored
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not is_state(tensors):
         raise LeanDiTError(f"{path}: holds no weights by name; give the file that the judge's authors publish")
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
@@ -74,11 +74,14 @@ def clip_from_open_clip(
     """
     from transformers import CLIPConfig, CLIPModel
 
-    tensors = to_transformers(state)
     try:
+        tensors = to_transformers(state)
         model = CLIPModel(CLIPConfig(**_config(tensors, picture_heads, text_heads, activation)))
         model.load_state_dict(tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except LeanDiTError:
+        raise
+    # Sizes are read off tensors that may have any shape, so this ends in any kind of error.
+    except Exception as error:
         reason = str(error).split("\n")[0][:200]
         raise LeanDiTError(f"the open_clip weights are no CLIP of two transformers: {reason}") from None
     return model
@@ -90,7 +93,7 @@ def _renamed(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     if name in _SINGLE:
         yield _SINGLE[name], tensor
     elif name in _TRANSPOSED:
-        yield _TRANSPOSED[name], tensor.T.contiguous()
+        yield _TRANSPOSED[name], tensor.mT.contiguous()
     elif (stem := name.rpartition(".")[0]) in _NORMS:
         yield f"{_NORMS[stem]}.{name.rpartition('.')[2]}", tensor
     elif match := _PACKED.match(name):

@@ -16,7 +16,7 @@ from leandit.evaluate.judges.clip import Clip
 from leandit.evaluate.judges.folder import folder_hash, named_path, need_model_folder
 from leandit.evaluate.judges.open_clip import clip_from_open_clip, read_state
 from leandit.evaluate.metric import Drawn, Job, Measurement, Metric, Plan
-from leandit.evaluate.plans import plan_like_reference
+from leandit.evaluate.plans import drawn_sha256, plan_like_reference
 from leandit.evaluate.prompts import need_prompts
 from leandit.text.loading import load_tokenizer
 
@@ -39,7 +39,8 @@ class PromptJudge(Metric):
         prompts = [str(prompt) for prompt in drawn.plan.wanted or ()]
         judge = self._judge(job)
         values = self.scores(judge, drawn.pictures, prompts, job.batch_size)
-        return Measurement({self.title: float(values.double().mean())}, {"judge": self.title, **judge.about()})
+        made_of = {"judge": self.title, **judge.about(), "drawn_sha256": drawn_sha256(drawn.plan)}
+        return Measurement({self.title: float(values.double().mean())}, made_of)
 
     @abstractmethod
     def scores(
