@@ -163,3 +163,42 @@ def test_a_narrow_screen_is_not_left_sideways(browser: Any, server: Server) -> N
         assert box["width"] > 100
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 420
+
+
+def start_long(browser: Any, server: Server) -> Visit:
+    """A page on which a drawing of many steps is under way."""
+    visit = Visit(browser, server.url, 1000, 900)
+    settings(visit, 200)
+    visit.page.click("#ld-draw")
+    visit.page.wait_for_selector("text=/drawing: [0-9]+ of 399/")
+    return visit
+
+
+def label(visit: Visit) -> str:
+    return str(visit.page.inner_text("#ld-view output"))
+
+
+def test_stop_ends_the_drawing(browser: Any, server: Server) -> None:
+    visit = start_long(browser, server)
+    visit.page.click("#ld-stop")
+    visit.page.wait_for_timeout(500)  # for frames that were on their way
+    stopped = label(visit)
+    visit.page.wait_for_timeout(1000)
+    assert label(visit) == stopped
+    assert "of 399" in stopped
+    visit.page.fill("#ld-steps input[type=number]", "2")
+    visit.page.keyboard.press("Tab")
+    visit.draw()
+    assert "finished" in label(visit)
+    assert visit.errors == []
+
+
+def test_another_run_ends_the_drawing(browser: Any, server: Server) -> None:
+    visit = start_long(browser, server)
+    visit.page.click("#ld-run input")
+    visit.page.get_by_role("option", name="words", exact=True).click()
+    visit.page.wait_for_selector("#ld-prompt textarea")
+    visit.page.wait_for_selector("text=Nothing drawn yet")
+    visit.page.wait_for_timeout(1500)
+    assert label(visit) == "Nothing drawn yet"
+    assert visit.errors == []

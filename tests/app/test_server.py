@@ -119,7 +119,43 @@ def test_a_page_of_another_site_may_not_draw(server: Server) -> None:
         trust_env=False,
     )
     assert own.status_code == 200
+    odd = httpx.post(url, content=body, headers={"origin": "http://["}, trust_env=False)
+    assert odd.status_code == 403
     assert server.result(own.json()["event_id"])[0] == "complete"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:{}", "localhost.evil.example:{}", "[", "[::1", ":{}"])
+def test_a_name_that_leads_here_is_no_way_in(server: Server, host: str) -> None:
+    port = server.url.rstrip("/").rsplit(":", 1)[1]
+    headers = {"host": host.format(port)}
+    for path in ("", "config"):
+        assert httpx.get(server.url + path, headers=headers, trust_env=False).status_code == 403
+    url, body = f"{server.url}gradio_api/call/draw", json.dumps({"data": DRAWING})
+    headers["origin"] = f"http://{headers['host']}"
+    assert httpx.post(url, content=body, headers=headers, trust_env=False).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:{}", "localhost:{}", "LOCALHOST:8000", "[::1]:{}", "[::1]", "localhost"])
+def test_names_of_this_machine_are_answered(server: Server, host: str) -> None:
+    port = server.url.rstrip("/").rsplit(":", 1)[1]
+    headers = {"host": host.format(port)}
+    assert httpx.get(f"{server.url}config", headers=headers, trust_env=False).status_code == 200
+
+
+def test_events_without_a_function_are_refused(server: Server) -> None:
+    config = httpx.get(f"{server.url}config", trust_env=False).json()
+    numbers = [event["id"] for event in config["dependencies"] if not event["backend_fn"]]
+    assert len(numbers) >= 3  # Random seed, Stop and another run
+    for number in numbers:
+        body = {"data": [], "fn_index": number, "session_hash": "abc"}
+        assert [server.post(path, body).status_code for path in ("queue/join", "run/predict")] == [400, 400]
+
+
+def test_a_drawing_that_is_not_there(server: Server) -> None:
+    assert httpx.get(f"{server.url}gradio_api/call/draw/zzz", trust_env=False).status_code == 404
+    event = server.draw(*DRAWING).json()["event_id"]
+    assert server.result(event)[0] == "complete"
+    assert httpx.get(f"{server.url}gradio_api/call/draw/{event}", trust_env=False).status_code == 404
 
 
 def test_it_listens_on_this_machine_alone(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from leandit.models import Backbone, Conditioning, DiTAirConfig, DiTConfig, Mask
 from leandit.moe import MoEConfig, routers
 from leandit.presets import run_config
 from leandit.sampling import LoadedRun
+from leandit.text import TextFeatures
 from leandit.train import SamplingConfig
 
 SIZE: dict[str, Any] = {"dim": 32, "depth": 2, "heads": 2, "patch_size": 4, "input_size": 16, "channels": 3}
@@ -69,3 +71,21 @@ def class_run(guidance: float = 3.0, steps: int = 3, **changes: Any) -> LoadedRu
     return LoadedRun(
         config, build(config.model), build_objective(RectifiedFlowConfig()), names, 7, Path("runs/ants & bees")
     )
+
+
+class Words:
+    """Stands in for a text encoder: a caption is the noise of its length."""
+
+    text_dim = pooled_dim = 12
+    fingerprint = "words"
+
+    def encode(self, texts: list[str]) -> TextFeatures:
+        tokens = torch.stack([torch.randn(3, 12, generator=torch.Generator().manual_seed(len(t))) for t in texts])
+        return TextFeatures(tokens, torch.ones(len(texts), 3, dtype=torch.bool), tokens.mean(1))
+
+
+def text_run(name: str = "dit-air") -> LoadedRun:
+    """Return a run of a model that reads prompts and was never trained."""
+    run = class_run()
+    config = run.config.model_copy(update={"model": CONFIGS[name]})
+    return replace(run, model=build(CONFIGS[name]), config=config, text=Words())

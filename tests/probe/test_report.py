@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from routed_models import CONFIGS, build, class_run
+from routed_models import class_run, text_run
 
 from leandit.data import DataConfig, LatentsConfig
 from leandit.errors import LeanDiTError
 from leandit.moe import max_violation
 from leandit.presets import run_config
 from leandit.probe import AXES, build_report, draw_recorded, report, write_report
-from leandit.sampling import LoadedRun
-from leandit.text import TextFeatures
 
 
 @pytest.fixture(scope="module")
@@ -75,23 +73,9 @@ def test_long_samplings_keep_every_pair(drawn: Any, monkeypatch: pytest.MonkeyPa
     assert np.array(tree["position"]["maps"]).sum() == tree["pairs"]["total"] == drawn.trace.counts.sum()
 
 
-class Words:
-    """Stands in for a text encoder: a caption is the noise of its length."""
-
-    text_dim = pooled_dim = 12
-    fingerprint = "words"
-
-    def encode(self, texts: list[str]) -> TextFeatures:
-        tokens = torch.stack([torch.randn(3, 12, generator=torch.Generator().manual_seed(len(t))) for t in texts])
-        return TextFeatures(tokens, torch.ones(len(texts), 3, dtype=torch.bool), tokens.mean(1))
-
-
 @pytest.mark.parametrize("name", ["dit-air", "dit-air-shared", "mmdit", "pixart-masking"])
 def test_prompts_and_their_words(name: str) -> None:
-    run: LoadedRun = class_run()
-    run = replace(run, model=build(CONFIGS[name]), config=run.config.model_copy(update={"model": CONFIGS[name]}))
-    run = replace(run, text=Words())
-    drawn = draw_recorded(run, ["red apple", "green apple!"], [0, 1])
+    drawn = draw_recorded(text_run(name), ["red apple", "green apple!"], [0, 1])
     tree = build_report(drawn)
     assert "class" not in tree
     words = tree["caption"]["words"]
@@ -134,3 +118,20 @@ def test_a_dense_run_and_too_many_pictures() -> None:
     model = dense.model.complete(input_size=32, channels=3, num_classes=2).build()
     with pytest.raises(LeanDiTError, match=r"no MoE layer(.|\n)*with experts"):
         draw_recorded(replace(run, model=model, config=dense), [0], [0])
+
+
+def test_long_prompts_that_begin_alike_are_groups_of_their_own() -> None:
+    begin = "a very large red apple on a table of old wood in the last light of day"
+    drawn = draw_recorded(text_run(), [f"{begin}, cut", f"{begin}, whole", f"{begin}, cut"], [0, 1, 2])
+    prompts = build_report(drawn, ["caption"])["caption"]["prompts"]
+    assert prompts["pictures"] == [2, 1]
+    assert prompts["names"] == [drawn.names[0]] * 2
+    for group, pictures in enumerate(([0, 2], [1])):
+        expected = drawn.trace.mask(1)[:, pictures].sum((0, 1, 2))
+        assert prompts["load"][group][1] == expected.tolist()
+
+
+@pytest.mark.parametrize(("seeds", "words"), [([], "nothing to draw"), ([0, -1], "seed -1"), ([2**63], "seeds are")])
+def test_seeds_that_are_none_or_out_of_range(seeds: list[int], words: str) -> None:
+    with pytest.raises(LeanDiTError, match=words):
+        draw_recorded(class_run(), [0] * len(seeds), seeds)

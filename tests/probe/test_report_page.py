@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from routed_models import class_run
+from routed_models import class_run, text_run
 
 from leandit.probe import build_report, draw_recorded, write_report
 
@@ -30,7 +30,9 @@ DRAWN_SIMILARITY = """
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`one` holds the page of a report, `two` that of two reports of unlike runs, `layers` one without maps."""
+    """`one` holds the page of a report, `two` that of two reports of unlike runs, `layers` one without maps, and
+    `signs` one of prompts without a word.
+    """
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("pages")
     drawn = draw_recorded(class_run(), [0, 1, 2], [0, 1, 2])
@@ -39,6 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_report(reports[:1], [drawn], out / "one", figures=False)
     write_report(reports, [drawn, other], out / "two", figures=False)
     write_report([build_report(drawn, ["layer"])], [drawn], out / "layers", figures=False)
+    signs = draw_recorded(text_run(), ["!!!", "?"], [0, 1])
+    write_report([build_report(signs)], [signs], out / "signs", figures=False)
     return out
 
 
@@ -133,4 +137,25 @@ def test_without_maps_a_layer_can_be_chosen(browser: Any, folder: Path) -> None:
         expected = report["layer"]["similarity"]["router"][layer]
         assert shown == [[None if i == j else expected[i][j] for j in range(4)] for i in range(4)]
     assert problems == []
+    page.close()
+
+
+def test_prompts_without_a_word_have_a_page(browser: Any, folder: Path) -> None:
+    report = json.loads((folder / "signs/report.json").read_text())
+    assert report["caption"]["words"]["names"] == []
+    page, problems = opened(browser, folder / "signs/report.html", 800)
+    titles = page.locator("article h2").all_inner_texts()
+    assert "Which prompts an expert serves" in titles
+    assert "Which words an expert serves" not in titles
+    assert problems == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_plots_stay_in_their_cards(browser: Any, folder: Path, name: str) -> None:
+    page, _ = opened(browser, folder / name / "report.html", 1300)
+    measure = "[...document.querySelectorAll('.plot')].map((plot) => [plot.querySelector('.main-svg'), plot])"
+    widths = page.evaluate(f"{measure}.map(([svg, plot]) => [svg.getBoundingClientRect().width, plot.clientWidth])")
+    assert len(widths) >= 10
+    assert [pair for pair in widths if pair[0] > pair[1]] == []
     page.close()

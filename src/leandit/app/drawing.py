@@ -16,7 +16,7 @@ from torch import Tensor
 from leandit.app.budget import shifted
 from leandit.app.request import DrawRequest
 from leandit.app.runs import ServedRun
-from leandit.probe import ComputeRecorder, RoutingRecorder, RoutingTrace
+from leandit.probe import RoutingRecorder, RoutingTrace
 from leandit.probe.allocation import spent_flops
 from leandit.sampling import draw, to_pictures
 
@@ -110,8 +110,7 @@ def _draw(request: DrawRequest, emit: Emit) -> None:
         has_experts = run.model.config.moe is not None
 
         def watch(t: Tensor, x0: Tensor) -> None:
-            # The base class's trace, since a frame shows nothing of the rest.
-            experts = _grid(ComputeRecorder.trace(recorder).experts[-1]) if has_experts else None
+            experts = _grid(recorder.latest()) if has_experts else None
             frames.append(Frame(float(t[0]), to_pictures(x0)[0], experts))
             emit(frames[-1])
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,6 +22,7 @@ _PAGES = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(assets|static|svelte)/[\w./@+-]+"
     rf"|{_API}/(startup-events|app_id|info/?|theme\.css|queue/data|heartbeat/\w+|call/draw/\w+)"
 )
+_RESULT = re.compile(rf"{_API}/call/draw/(\w+)")
 _DRAW = f"{_API}/call/draw"
 # These carry the inputs of one of the page's events, which they name by its number.
 _EVENTS = (f"{_API}/queue/join", f"{_API}/run/predict")
@@ -35,22 +35,32 @@ class Gate:
 
     404 for an address that the page does not need, 403 for a POST from another site's page, 413 for a large body and
     400 for one that is no JSON object of finite numbers or has another number of inputs than the event takes.
-    `events` holds the number of inputs of each event of the page, `draw` the number of the event that draws.
+    `events` holds the number of inputs of each event of the page, `draw` the number of the event that draws;
+    `is_drawing` says whether a drawing of that id has something to fetch, 404 if not. `hosts` are the names by which
+    the server may be asked, with any port; another one is 403, so that a site whose name was made to lead to this
+    machine cannot read answers. None allows all.
     """
 
     def __init__(
-        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], events: Mapping[int, int], draw: int
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        events: Mapping[int, int],
+        draw: int,
+        is_drawing: Callable[[str], bool],
+        hosts: Collection[str] | None = None,
     ) -> None:
         self.app = app
         self.events = events
         self.draw = draw
+        self.is_drawing = is_drawing
+        self.hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return None
-        refusal = _judge_address(scope)
+        refusal = self._judge_host(scope) or _judge_address(scope) or self._judge_result(str(scope["path"]))
         if refusal is None and scope["method"] == "POST":
             body = await _read(receive)
             refusal = self._judge_body(scope["path"], body)
@@ -58,6 +68,16 @@ class Gate:
         if refusal is not None:
             return await _answer(send, *refusal)
         return await self.app(scope, receive, send)
+
+    def _judge_host(self, scope: Scope) -> tuple[int, str] | None:
+        host = _headers(scope).get("host", "")
+        if self.hosts is None or re.sub(r":\d*$", "", host).lower() in self.hosts:
+            return None
+        return 403, "this server is not asked by that name"
+
+    def _judge_result(self, path: str) -> tuple[int, str] | None:
+        named = _RESULT.fullmatch(path)
+        return (404, "there is no such drawing") if named and not self.is_drawing(named[1]) else None
 
     def _judge_body(self, path: str, body: bytes | None) -> tuple[int, str] | None:
         if body is None:
@@ -91,11 +111,15 @@ def _judge_address(scope: Scope) -> tuple[int, str] | None:
         return 405, "only GET and POST are answered"
     if path not in _ACTIONS:
         return 404, "there is no such address"
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    headers = _headers(scope)
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):
         return 403, "a page of another site may not draw here"
     return None
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 def _refuse(constant: str) -> None:

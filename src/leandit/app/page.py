@@ -81,6 +81,8 @@ def _wire(
         **options,
     )
     stop.click(None, cancels=[drawing], api_visibility="private")
+    # The old run's frames must not come after the new run's controls.
+    inputs["run"].change(None, cancels=[drawing], api_visibility="private")
     changed = [*others, *list(inputs.values())[1:], *shown]
     private: dict[str, Any] = {**options, "queue": False, "api_visibility": "private"}
     inputs["run"].change(_chooser(runs), inputs["run"], changed, **private)
@@ -175,9 +177,7 @@ def _drawer(runs: Mapping[str, ServedRun]) -> Any:
             raise gr.Error(html.escape(str(error)), print_exception=False) from None
         except Exception:
             traceback.print_exc()
-            raise gr.Error(
-                "The picture could not be drawn; the server's log says why.", print_exception=False
-            ) from None
+            raise gr.Error(_FAILED, print_exception=False) from None
 
     return draw
 

@@ -42,6 +42,7 @@ _LAUNCH: dict[str, Any] = {
     "state_session_capacity": _SESSIONS,
 }
 _LOOPBACK = ("127.", "localhost", "::1")
+_LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 class PageServer:
@@ -79,7 +80,7 @@ def start(runs: Mapping[str, ServedRun], host: str = "127.0.0.1", port: int = 78
     _, url, _ = page.launch(
         server_name=f"[{host}]" if ":" in host else host,
         server_port=port,
-        app_kwargs={"middleware": [_gate(page)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={"middleware": [_gate(page, host)], "docs_url": None, "redoc_url": None, "openapi_url": None},
         theme=theme,
         css=CSS,
         head=f"<script>{VIEWER_SCRIPT}{PROMPT_SCRIPT}</script>",
@@ -132,9 +133,17 @@ def _keep_to_itself(host: str) -> None:
         os.environ[name] = ",".join(part for part in (os.environ.get(name), host, "127.0.0.1", "localhost") if part)
 
 
-def _gate(page: Any) -> Any:
+def _gate(page: Any, host: str) -> Any:
     from starlette.middleware import Middleware
 
-    events = {number: len(event.inputs) for number, event in page.fns.items()}
+    # Events without a function, such as Stop, are the browser's own business.
+    events = {number: len(event.inputs) for number, event in page.fns.items() if event.fn is not None}
     draw = next(number for number, event in page.fns.items() if event.api_name == "draw")
-    return Middleware(Gate, events=events, draw=draw)
+    hosts = {*_LOCAL_NAMES, f"[{host}]" if ":" in host else host.lower()} if is_loopback(host) else None
+    return Middleware(Gate, events=events, draw=draw, is_drawing=lambda name: _is_drawing(page, name), hosts=hosts)
+
+
+def _is_drawing(page: Any, name: str) -> bool:
+    """Return whether Gradio keeps messages of the event of that id, which it would look for in the same places."""
+    queue = page._queue
+    return name in queue.event_ids_to_events or any(name in ids for ids in queue.pending_event_ids_session.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,32 @@ from leandit.cli.progress import SamplingProgress
 from leandit.cli.sample import parse_seeds
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError, unknown
-from leandit.probe import AXES, HOW_TO_GET_THE_PAGE, Drawn, build_report, check_has_experts, draw_recorded, write_report
+from leandit.probe import (
+    AXES,
+    HOW_TO_GET_THE_PAGE,
+    Drawn,
+    build_report,
+    check_has_experts,
+    check_pictures,
+    draw_recorded,
+    write_report,
+)
 from leandit.sampling import LoadedRun
+from leandit.train import SamplingConfig
+from leandit.train.conditioner import Wanted
 
 # Without --labels or --prompts: a model may have a thousand classes.
 _MOST_CHOICES = 8
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to draw with a run: `wanted[i]` for seed `seeds[i]`."""
+
+    run: LoadedRun
+    wanted: Wanted
+    seeds: Sequence[int]
+    settings: SamplingConfig
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,8 +51,9 @@ def run(options: argparse.Namespace) -> int:
     for each in loaded:
         check_has_experts(each)
         _check_applies(options.by, by, each)
+    plans = [_plan(options, each, seeds) for each in loaded]
     out = _output(options.out, loaded)
-    drawn = [_draw(options, each, seeds) for each in loaded]
+    drawn = [_draw(plan) for plan in plans]
     reports = [build_report(each, by) for each in drawn]
     try:
         page = write_report(reports, drawn, out)
@@ -97,12 +120,18 @@ def _check_applies(text: str | None, by: Sequence[str], run: LoadedRun) -> None:
         raise LeanDiTError(f"{run.path}: --by class is for models with classes, and this one has none")
 
 
-def _draw(options: argparse.Namespace, loaded: LoadedRun, seeds: Sequence[int]) -> Drawn:
+def _plan(options: argparse.Namespace, loaded: LoadedRun, seeds: Sequence[int]) -> _Plan:
+    """Check all that was asked for against the run, before a folder is made or anything drawn."""
     settings = sampling_settings(loaded.config.sampling, options.steps, options.guidance)
     build_sampler(settings.sampler, loaded.objective.path)
     wanted, each_seed = every_pair(_choices(options, loaded), seeds)
+    check_pictures(each_seed)
+    return _Plan(loaded, wanted, each_seed, settings)
+
+
+def _draw(plan: _Plan) -> Drawn:
     with SamplingProgress() as progress:
-        return draw_recorded(loaded, wanted, each_seed, settings, progress=progress)
+        return draw_recorded(plan.run, plan.wanted, plan.seeds, plan.settings, progress=progress)
 
 
 def _choices(options: argparse.Namespace, loaded: LoadedRun) -> list[int | str] | None:

@@ -2,7 +2,7 @@
 
 from leandit.probe.compute_map import plot_compute
 from leandit.probe.curves import plot_curves
-from leandit.probe.draw import Drawn, check_has_experts, draw_recorded
+from leandit.probe.draw import Drawn, check_has_experts, check_pictures, draw_recorded
 from leandit.probe.page import HOW_TO_GET_THE_PAGE
 from leandit.probe.recorder import ComputeRecorder, ComputeTrace
 from leandit.probe.report import AXES, build_report
@@ -19,6 +19,7 @@ __all__ = [
     "RoutingTrace",
     "build_report",
     "check_has_experts",
+    "check_pictures",
     "draw_recorded",
     "plot_compute",
     "plot_curves",

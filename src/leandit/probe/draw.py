@@ -13,7 +13,7 @@ from leandit.errors import LeanDiTError
 from leandit.moe import routers
 from leandit.probe.routing import RoutingRecorder, RoutingTrace, join
 from leandit.sampling import LoadedRun, class_name, draw, to_pictures
-from leandit.sampling.generate import Progress
+from leandit.sampling.generate import Progress, check_seeds
 from leandit.train import SamplingConfig
 from leandit.train.conditioner import Wanted
 
@@ -49,6 +49,13 @@ def check_has_experts(run: LoadedRun) -> None:
         )
 
 
+def check_pictures(seeds: Sequence[int]) -> None:
+    """Raise LeanDiTError for seeds, one per picture, that are none, out of range or too many for a report."""
+    check_seeds(seeds)
+    if len(seeds) > MOST_PICTURES:
+        raise LeanDiTError(f"{len(seeds)} pictures: a report has room for {MOST_PICTURES}; give fewer seeds or names")
+
+
 def draw_recorded(
     run: LoadedRun,
     wanted: Wanted,
@@ -59,11 +66,10 @@ def draw_recorded(
 ) -> Drawn:
     """Draw one picture for each seed and record it all; the pictures are those of `leandit.sampling.sample`.
 
-    Raises LeanDiTError for a run without experts and for more than 64 pictures.
+    Raises LeanDiTError for a run without experts, for no seed or one out of range, and for more than 64 pictures.
     """
     check_has_experts(run)
-    if len(seeds) > MOST_PICTURES:
-        raise LeanDiTError(f"{len(seeds)} pictures: a report has room for {MOST_PICTURES}; give fewer seeds or names")
+    check_pictures(seeds)
     settings = settings or run.config.sampling
     starts = range(0, len(seeds), batch_size)
     steps_done = 0

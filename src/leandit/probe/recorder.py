@@ -65,6 +65,11 @@ class ComputeRecorder:
         names = tuple(f"layer {i}" for i in range(experts.shape[1])) if shared else self._names
         return ComputeTrace(experts, torch.tensor(self._times), names)
 
+    def latest(self) -> Float[Tensor, "layers batch tokens"]:
+        """Return the experts per token of the last call, without the calls before it."""
+        layers = len(self._experts) // len(self._times)
+        return torch.stack(self._experts[-layers:])
+
     def _note_time(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         self._times.append(float(arguments[1][0]))
 

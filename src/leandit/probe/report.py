@@ -13,6 +13,7 @@ from leandit.moe import MoELayer, combination_usage, max_violation
 from leandit.probe import allocation, balance
 from leandit.probe.draw import Drawn
 from leandit.probe.routing import RoutingTrace
+from leandit.sampling import class_name
 
 # What numbers can be split by.
 AXES = ("layer", "timestep", "class", "position", "caption")
@@ -48,9 +49,7 @@ def build_report(drawn: Drawn, by: Collection[str] = AXES) -> dict[str, Any]:
     if "class" in by and drawn.wanted is not None and drawn.run.text is None:
         report["class"] = _groups(trace, _places(drawn.names))
     if "caption" in by and drawn.wanted is not None and drawn.run.text is not None:
-        prompts = [str(choice) for choice in drawn.wanted]
-        words = dict(list(balance.words_of(prompts).items())[:_MOST_WORDS])
-        report["caption"] = {"prompts": _groups(trace, _places(drawn.names)), "words": _groups(trace, words)}
+        report["caption"] = _by_caption(trace, [str(choice) for choice in drawn.wanted])
     return _plain(report)
 
 
@@ -133,6 +132,14 @@ def _by_timestep(drawn: Drawn, calls: list[list[int]]) -> dict[str, Any]:
             "per_call_at_budget": [budget[part].mean() for part in calls],
         },
     }
+
+
+def _by_caption(trace: RoutingTrace, prompts: list[str]) -> dict[str, Any]:
+    words = dict(list(balance.words_of(prompts).items())[:_MOST_WORDS])
+    whole = _groups(trace, _places(prompts))
+    # Shortened after the grouping: long prompts may begin alike.
+    whole["names"] = [class_name(name, ()) for name in whole["names"]]
+    return {"prompts": whole, "words": _groups(trace, words)}
 
 
 def _groups(trace: RoutingTrace, places: dict[str, list[int]]) -> dict[str, Any]:

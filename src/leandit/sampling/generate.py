@@ -64,7 +64,7 @@ def draw_batches(
 ) -> Iterator[Float[Tensor, "batch channels height width"]]:
     """Yield what the model calls data, batch by batch: pictures in [-1, 1], or latents as they were stored."""
     settings = settings or run.config.sampling
-    _check_seeds(seeds)
+    check_seeds(seeds)
     starts = range(0, len(seeds), batch_size)
     steps_done = 0
 
@@ -79,7 +79,8 @@ def draw_batches(
         yield draw(run, None if wanted is None else wanted[part], seeds[part], settings, advance)
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise LeanDiTError where there is no seed, and for a seed that is not from 0 to 2^63 - 1."""
     if not seeds:
         raise LeanDiTError("there is nothing to draw: no seed, no label or no prompt was given")
     bad = [seed for seed in seeds if not 0 <= seed < 2**63]

@@ -178,7 +178,7 @@ function layerPlots(reports) {
     }));
   }
   const served = (kind, table, title, see) => {
-    const chosen = reports.filter((report) => table(report));
+    const chosen = reports.filter((report) => table(report)?.names.length); // prompts may hold no word
     if (!chosen.length) return;
     const plots = card(title, see, "1 is an expert's ordinary share; red is more, blue less.", chosen.length, true);
     painters.push((layer) => perRun(chosen, plots, (report) => {

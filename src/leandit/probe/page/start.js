@@ -66,6 +66,8 @@ async function start() {
   if (reports.every((report) => report.layer)) drawLayer(reports);
   onLayer = layerPlots(reports);
   onLayer(-1);
+  // The first plots were drawn before the grid had all of its columns.
+  await Promise.all([...document.querySelectorAll(".plot")].map((plot) => Plotly.Plots.resize(plot)));
   document.body.dataset.ready = "true";
 }
 
