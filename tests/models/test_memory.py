@@ -16,6 +16,7 @@ from leandit.models import (
     MaskingConfig,
     MMDiTConfig,
     PixArtConfig,
+    memory,
 )
 from leandit.models.memory import training_memory
 from leandit.moe import MoEConfig
@@ -85,6 +86,15 @@ def test_moments_and_pictures_cost_what_they_are() -> None:
     assert with_two - with_one == 4 * parameters
     sizes = [training_memory(config, batch) for batch in (4, 8, 12)]
     assert sizes[2] - sizes[1] == pytest.approx(sizes[1] - sizes[0], rel=0.02)
+
+
+@pytest.mark.parametrize("moe", [None, MoEConfig(k=2, num_experts=8, every=2)], ids=["dense", "every second"])
+def test_deep_models_follow_from_shallow_ones(moe: MoEConfig | None) -> None:
+    config = DiTConfig(**{**LABELS, "depth": 14}, moe=moe)
+    followed = training_memory(config, 4, bf16=True)
+    options: dict[str, Any] = {"bf16": True, "activation_checkpointing": False, "moments": 2}
+    whole = memory._counted(4, config, **options, text_tokens=16, visible_tokens=None)
+    assert followed == pytest.approx(whole, rel=0.02)
 
 
 def test_large_models_are_counted_without_their_memory() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,10 +33,40 @@ def training_memory(
     """Return the bytes that training holds at most, beside what Python and torch take for themselves.
 
     Weights, moving average and the optimiser's `moments` per weight, in fp32, and the most that is alive in a step of
-    `micro_batch` pictures: gradients, activations, copies in bf16. Text encoders and data are not in it.
+    `micro_batch` pictures: gradients, activations, copies in bf16. Text encoders and data are not in it. For a deep
+    model two shallow ones are run, since each further layer costs the same.
     """
-    with FakeTensorMode():
+    count = partial(
+        _counted,
+        micro_batch,
+        bf16=bf16,
+        activation_checkpointing=activation_checkpointing,
+        moments=moments,
+        text_tokens=text_tokens,
+        visible_tokens=visible_tokens,
+    )
+    period = config.moe.every if config.moe is not None else 1
+    shallow, deeper = 2 * period, 4 * period
+    if config.depth <= deeper:
+        return count(config)
+    low, high = count(config.replace(depth=shallow)), count(config.replace(depth=deeper))
+    return high + (high - low) * (config.depth - deeper) // (deeper - shallow)
+
+
+def _counted(
+    micro_batch: int,
+    config: BackboneConfig,
+    *,
+    bf16: bool,
+    activation_checkpointing: bool,
+    moments: int,
+    text_tokens: int,
+    visible_tokens: int | None,
+) -> int:
+    with torch.device("meta"):  # where nothing is initialised
         model = config.build().train()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to_empty(device="cpu")
         model.activation_checkpointing = activation_checkpointing
         parameters = sum(p.numel() for p in model.parameters())
         given = _inputs(config, micro_batch, text_tokens, visible_tokens)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -60,6 +61,11 @@ def _by_sample(x_BLD: Tensor) -> bool:
     return large and x_BLD.device.type == "cpu" and x_BLD.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 
+def _samples(x_BLD: Tensor) -> range:
+    """Return the samples to compute; of tensors without content, as memory is counted with, one stands for all."""
+    return range(1 if isinstance(x_BLD, FakeTensor) else len(x_BLD))
+
+
 class _NormModulate(torch.autograd.Function):
     """A sample's modulation is what torch's layer norm calls its weight and bias, and computes with the norm."""
 
@@ -67,9 +73,9 @@ class _NormModulate(torch.autograd.Function):
     def forward(ctx: Any, x_BLD: Tensor, shift_BD: Tensor, scale_BD: Tensor, eps: float) -> Tensor:
         weight_BD, bias_BD = 1 + scale_BD.to(x_BLD.dtype), shift_BD.to(x_BLD.dtype)
         out_BLD, means, inverses = torch.empty_like(x_BLD), [], []
-        for x_LD, weight_D, bias_D, out_LD in zip(x_BLD, weight_BD, bias_BD, out_BLD, strict=True):
-            y_LD, mean_L, inverse_L = torch.native_layer_norm(x_LD, weight_D.shape, weight_D, bias_D, eps)
-            out_LD.copy_(y_LD)  # still in the cache
+        for b in _samples(x_BLD):
+            y_LD, mean_L, inverse_L = torch.native_layer_norm(x_BLD[b], x_BLD.shape[2:], weight_BD[b], bias_BD[b], eps)
+            out_BLD[b] = y_LD  # still in the cache
             means.append(mean_L)
             inverses.append(inverse_L)
         ctx.save_for_backward(x_BLD, weight_BD, bias_BD, torch.stack(means), torch.stack(inverses))
@@ -81,10 +87,10 @@ class _NormModulate(torch.autograd.Function):
     def backward(ctx: Any, grad_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x_BLD, weight_BD, bias_BD, mean_BL, inverse_BL = ctx.saved_tensors
         grad_x_BLD, grad_shift_BD, grad_scale_BD = (torch.empty_like(value) for value in (x_BLD, bias_BD, weight_BD))
-        for b, weight_D in enumerate(weight_BD):
+        for b in _samples(x_BLD):
             grad_x_BLD[b], grad_scale_BD[b], grad_shift_BD[b] = torch.ops.aten.native_layer_norm_backward(
-                *(grad_BLD[b], x_BLD[b], weight_D.shape, mean_BL[b], inverse_BL[b]),
-                *(weight_D, bias_BD[b], (True, True, True)),
+                *(grad_BLD[b], x_BLD[b], x_BLD.shape[2:], mean_BL[b], inverse_BL[b]),
+                *(weight_BD[b], bias_BD[b], (True, True, True)),
             )
         shift, scale = ctx.dtypes
         return grad_x_BLD, grad_shift_BD.to(shift), grad_scale_BD.to(scale), None
