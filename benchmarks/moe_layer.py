@@ -179,13 +179,14 @@ HEAD = ("d", "routing", "dtype", "layer", "FLOPs", *2 * ("ms", "spread", "over d
 
 
 def report(rounds: int, quick: bool) -> str:
-    """Return the results as Markdown; `quick` is one width and one routing."""
+    """Return the results as Markdown; `quick` is two widths and routings, the others at one."""
     keep_memory()  # as training does
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
-        for dim in DIMS[:1] if quick else DIMS:
-            for k, num_experts in CONFIGS[1:2] if quick else CONFIGS:
-                others = peers(dim, k, num_experts) if (k, num_experts) == PEERS_AT else {}
+        for dim in DIMS[:2] if quick else DIMS:
+            for k, num_experts in CONFIGS[:2] if quick else CONFIGS:
+                timed = (k, num_experts) == PEERS_AT and not (quick and dim > DIMS[0])
+                others = peers(dim, k, num_experts) if timed else {}
                 cell = contest(dim, k, num_experts, dtype, rounds, others)
                 print("\n".join(" ".join(str(value) for value in row) for row in cell), flush=True)
                 rows += cell

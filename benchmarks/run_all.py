@@ -23,7 +23,7 @@ from contest import processor, setting, today
 def main() -> None:
     """Run the benchmarks one after the other; what is done is written even if a later one fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one cell of each")
+    parser.add_argument("--quick", action="store_true", help="some cells of each")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rounds = 5
