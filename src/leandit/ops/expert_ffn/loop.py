@@ -1,8 +1,12 @@
-"""The CPU's way: one expert after the other, on rows that stay in the cache.
+"""The CPU's way: one expert after the other, in chunks of rows that stay in the cache.
 
 The token gather stands before the first product and the weighted sum behind the second, so that neither a copy of the
 input for every pair nor an output for every pair is kept for the backward pass. What is kept is what a dense
 feed-forward keeps: the rows before and after the activation, which are together as large as that one's.
+
+Experts get another number of rows at every step. Chunks bound how many sizes the products have, for each of which the
+matrix library compiles a kernel. And memory is asked for in sizes that repeat: a heap that cannot give the same block
+out again grows, and a new page costs more to clear than to compute.
 
 Legend: T tokens, E experts, R rows (see `layout`), D width, F width after the first map, H hidden width.
 """
@@ -20,6 +24,7 @@ from leandit.ops.linear import onednn_linear, suits_onednn
 
 _gelu = torch.ops.aten.gelu.out
 _gelu_backward = torch.ops.aten.gelu_backward
+CHUNK = 2048
 # Small enough to change nothing, and large enough for its products to be normal numbers.
 _TINY = 1e-18
 
@@ -35,18 +40,19 @@ def forward(
     """Return the output, and the rows before and after the activation: `kept_rows` of them, or none with None."""
     w1_EDF, b1_EF, w2_EHD, b2_ED = weights
     plan = layout(weight_TE, mask_TE)
-    rows = len(plan.token)
+    rows, dim = len(plan.token) if kept_rows is None else kept_rows, x_TD.shape[1]
     keep = kept_rows or 0
     pre_RF, hidden_RH = x_TD.new_empty(keep, w1_EDF.shape[2]), x_TD.new_empty(keep, w2_EHD.shape[1])
-    y_RD = x_TD.new_empty(rows, x_TD.shape[1])
-    for e, part in _parts(plan):
-        x = x_TD.index_select(0, plan.token[part])
-        if keep:
-            pre = _product(x, w1_EDF[e], pre_RF[part], b1_EF[e])
-            hidden = _activate(pre, activation, hidden_RH[part])
-        else:
-            hidden = _hidden(x, w1_EDF[e], b1_EF[e], activation)
-        _product(hidden, w2_EHD[e], y_RD[part], b2_ED[e])
+    y_RD, x_ND = x_TD.new_empty(rows, dim), x_TD.new_empty(min(CHUNK, rows), dim)
+    for e, chunks in enumerate(_chunks(plan)):
+        for chunk in chunks:
+            x = _gather(x_TD, plan.token[chunk], x_ND)
+            if keep:
+                pre = _product(x, w1_EDF[e], b1_EF[e], pre_RF[chunk])
+                hidden = _activate(pre, activation, hidden_RH[chunk])
+            else:
+                hidden = _hidden(x, w1_EDF[e], b1_EF[e], activation)
+            _product(hidden, w2_EHD[e], b2_ED[e], y_RD[chunk])
     return combine(y_RD, plan, True, x_TD.shape[0]), pre_RF, hidden_RH
 
 
@@ -68,27 +74,32 @@ def backward(
     pre_RF, hidden_RH = kept
     plan = layout(_nonzero(weight_TE), mask_TE)
     weight_R1 = plan.weight.to(x_TD.dtype)[:, None]
-    grad_x_RD = x_TD.new_empty(len(plan.token), x_TD.shape[1])
-    grad_weight_R = weight_TE.new_empty(len(plan.token))
-    grad_w1_EDF, grad_b1_EF, grad_w2_EHD = (_empty_gradient(weight, plan) for weight in (w1_EDF, b1_EF, w2_EHD))
-    for e, part in _parts(plan):
-        token = plan.token[part]
-        x, hidden = x_TD.index_select(0, token), hidden_RH[part]
-        g = grad_TD.index_select(0, token).mul_(weight_R1[part])
-        grad_hidden = _product(g, w2_EHD[e].T, torch.empty_like(hidden))
-        _product(hidden.T, g, grad_w2_EHD[e])
-        grad_weight_R[part] = _row_dot(grad_hidden, hidden)
-        grad_pre = _activation_gradient(grad_hidden, pre_RF[part], activation)
-        _product(x.T, grad_pre, grad_w1_EDF[e])
-        torch.sum(grad_pre, 0, out=grad_b1_EF[e])
-        _product(grad_pre, w1_EDF[e].T, grad_x_RD[part])
+    grad_x_RD, grad_weight_R = x_TD.new_empty(len(pre_RF), x_TD.shape[1]), weight_TE.new_empty(len(plan.token))
+    grad_w1_EDF, grad_w2_EHD = torch.empty_like(w1_EDF), torch.empty_like(w2_EHD)
+    grad_b1_EF = torch.zeros_like(b1_EF, dtype=_at_least_float32(b1_EF.dtype))
+    x_ND, g_ND = (x_TD.new_empty(min(CHUNK, len(pre_RF)), x_TD.shape[1]) for _ in range(2))
+    for e, chunks in enumerate(_chunks(plan)):
+        alone = len(chunks) == 1
+        grad_w1, grad_w2 = (grad[e] if alone else _total(grad[e]) for grad in (grad_w1_EDF, grad_w2_EHD))
+        for chunk in chunks:
+            x, hidden = _gather(x_TD, plan.token[chunk], x_ND), hidden_RH[chunk]
+            g = _gather(grad_TD, plan.token[chunk], g_ND).mul_(weight_R1[chunk])
+            grad_hidden = _product(g, w2_EHD[e].T)
+            _add_product(grad_w2, hidden.T, g, alone)
+            grad_weight_R[chunk] = _row_dot(grad_hidden, hidden)
+            grad_pre = _activation_gradient(grad_hidden, pre_RF[chunk], activation)
+            _add_product(grad_w1, x.T, grad_pre, alone)
+            grad_b1_EF[e] += grad_pre.sum(0, dtype=grad_b1_EF.dtype)
+            _product(grad_pre, w1_EDF[e].T, out_NF=grad_x_RD[chunk])
+        if not alone:
+            grad_w1_EDF[e], grad_w2_EHD[e] = grad_w1, grad_w2
     hidden_P = grad_weight_R[plan.row] / plan.pair_weight
     grad_weight_TE, grad_b2_ED = weight_gradients(grad_TD, hidden_P, weight_TE, mask_TE, b2_ED)
     return (
         combine(grad_x_RD, plan, False, x_TD.shape[0]),
         grad_weight_TE,
         grad_w1_EDF,
-        grad_b1_EF,
+        grad_b1_EF.to(b1_EF.dtype),
         grad_w2_EHD,
         grad_b2_ED,
     )
@@ -99,29 +110,42 @@ def _nonzero(weight_TE: Tensor) -> Tensor:
     return torch.where(weight_TE.abs() < _TINY, _TINY, weight_TE)
 
 
-def _empty_gradient(weight_E: Tensor, plan: Layout) -> Tensor:
-    """Return room for a gradient, already zero for the experts without pairs; filling all of it takes its time."""
-    grad_E = torch.empty_like(weight_E)
-    sizes = plan.ends.diff(prepend=plan.ends.new_zeros(1))
-    for expert in (sizes == 0).nonzero()[:, 0].tolist():
-        grad_E[expert].zero_()
-    return grad_E
-
-
-def _parts(plan: Layout) -> Iterator[tuple[int, slice]]:
-    """Yield every expert that has rows, with them."""
+def _chunks(plan: Layout) -> Iterator[list[slice]]:
+    """Yield the rows of every expert, at most CHUNK at a time."""
     start = 0
-    for expert, end in enumerate(plan.ends.tolist()):
-        if end > start:
-            yield expert, slice(start, end)
+    for end in plan.ends.tolist():
+        yield [slice(first, min(first + CHUNK, end)) for first in range(start, end, CHUNK)]
         start = end
 
 
-def _product(a_ND: Tensor, b_DF: Tensor, out_NF: Tensor, bias_F: Tensor | None = None) -> Tensor:
-    """Put a b, plus the bias, into `out_NF`, and return it."""
+def _gather(x_TD: Tensor, token_N: Tensor, out_ND: Tensor) -> Tensor:
+    """Return the rows of these tokens, in `out_ND`."""
+    return torch.index_select(x_TD, 0, token_N, out=out_ND[: len(token_N)])
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _total(grad: Tensor) -> Tensor:
+    """Return zeros to add up the products of an expert's chunks, or for one without any."""
+    return torch.zeros_like(grad, dtype=_at_least_float32(grad.dtype))
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, alone: bool) -> None:
+    """Add a b to a total, or put it there if it is all there is to add."""
+    if alone:
+        _product(a, b, out_NF=total)
+    else:
+        total += _product(a, b)
+
+
+def _product(a_ND: Tensor, b_DF: Tensor, bias_F: Tensor | None = None, out_NF: Tensor | None = None) -> Tensor:
+    """Return a b, plus the bias, in `out_NF` where that is given."""
     if suits_onednn(a_ND, b_DF, bias_F):
         # It allocates its result, which is still in the cache when it is copied.
-        return out_NF.copy_(onednn_linear(a_ND, b_DF.T, bias_F))
+        result = onednn_linear(a_ND, b_DF.T, bias_F)
+        return result if out_NF is None else out_NF.copy_(result)
     if bias_F is None:
         return torch.mm(a_ND, b_DF, out=out_NF)
     return torch.addmm(bias_F, a_ND, b_DF, out=out_NF)
@@ -131,7 +155,7 @@ def _hidden(x_ND: Tensor, w1_DF: Tensor, b1_F: Tensor, activation: str) -> Tenso
     """Return the rows after the activation where those before it are not kept."""
     if activation == "gelu" and suits_onednn(x_ND, w1_DF, b1_F, low_precision=True):
         return onednn_linear(x_ND, w1_DF.T, b1_F, gelu=True)
-    pre = _product(x_ND, w1_DF, x_ND.new_empty(len(x_ND), w1_DF.shape[1]), b1_F)
+    pre = _product(x_ND, w1_DF, b1_F)
     return _activate(pre, activation, None)
 
 
@@ -153,4 +177,4 @@ def _activation_gradient(grad: Tensor, pre: Tensor, activation: str) -> Tensor:
 
 def _row_dot(a_RH: Tensor, b_RH: Tensor) -> Tensor:
     """Return the dot product of each pair of rows, summed in fp32."""
-    return (a_RH * b_RH).sum(1, dtype=torch.promote_types(a_RH.dtype, torch.float32))
+    return (a_RH * b_RH).sum(1, dtype=_at_least_float32(a_RH.dtype))
