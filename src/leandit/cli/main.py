@@ -80,6 +80,8 @@ def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     sample.add_argument("--out", help="folder for the pictures; default: samples in the run's folder")
     sample.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
     sample.add_argument("--weights", default="ema", help="ema or model (default: %(default)s)")
+    sample.add_argument("--precision", default="fp32", help="of the network: fp32 or bf16 (default: %(default)s)")
+    sample.add_argument("--compile", action="store_true", help="compile the network first: pays for many pictures")
     sample.add_argument("--npz", action="store_true", help="also write samples.npz with all pictures and labels")
     sample.set_defaults(run=_sample)
 

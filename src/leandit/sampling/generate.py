@@ -109,7 +109,7 @@ def draw(
     encoded = once(run.model.encode_text)
 
     def denoise(x: Tensor, t: Tensor, cond: Conditioning) -> Denoised:
-        return run.objective.denoised(run.model(x, t, encoded(cond)).prediction, x, t)
+        return run.objective.denoised(run.predict(x, t, encoded(cond)), x, t)
 
     # Where nothing is wanted there is nothing to be guided towards.
     denoiser = denoise if wanted is None else guided(denoise, settings.guidance, conditioner.null(len(seeds)))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from leandit.config import validate
 from leandit.diffusion import Objective, build_objective
 from leandit.errors import LeanDiTError, nearest
-from leandit.models import Backbone
+from leandit.models import Backbone, BackboneOutput, Conditioning
 from leandit.sampling.bundled import find_run
 from leandit.text import TextEncoder, attach_finetuned, build_text_encoder
 from leandit.train.checkpoint import Checkpoint
+from leandit.train.compilation import check_compiler, compiled
 from leandit.train.config import RunConfig
 from leandit.train.identity import check_same_encoder
 from leandit.train.resolve import resolve_device
@@ -22,7 +26,10 @@ from leandit.train.weights import read_weights
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A model in evaluation mode with the weights of one checkpoint, and all that sampling needs to know."""
+    """A model in evaluation mode with the weights of one checkpoint, and all that sampling needs to know.
+
+    `precision` is that of the network's products, bf16 by autocast; `compile` runs it through torch.compile.
+    """
 
     config: RunConfig
     model: Backbone
@@ -31,6 +38,17 @@ class LoadedRun:
     step: int
     path: Path
     text: TextEncoder | None = None
+    precision: str = "fp32"
+    compile: bool = False
+
+    def predict(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """Return what the network predicts, in the dtype of x."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self._network(x, t, cond).prediction.to(x.dtype)
+
+    @cached_property
+    def _network(self) -> Callable[..., BackboneOutput]:
+        return compiled(self.model) if self.compile else self.model
 
     @property
     def device(self) -> torch.device:
@@ -53,14 +71,26 @@ class LoadedRun:
         )
 
 
-def load(path: str | Path, weights: str = "ema", device: str = "auto") -> LoadedRun:
+def load(
+    path: str | Path,
+    weights: str = "ema",
+    device: str = "auto",
+    precision: str = "fp32",
+    compile: bool = False,
+) -> LoadedRun:
     """Load the newest intact checkpoint of a run's folder, the checkpoint folder that is named, or a bundled model.
 
     `weights` is "ema" or "model". Target heads of per-layer regularisation are left behind: they only train.
+    `precision` "bf16" and `compile` are faster ways to draw almost the same pictures: bf16 where the processor
+    multiplies it natively, compiling after up to a minute before the first picture, where there is a compiler.
     Raises LeanDiTError for what is no run, and for damaged, foreign or pickled files; it changes nothing on disk.
     """
     if weights not in ("ema", "model"):
         raise LeanDiTError(f"weights {weights!r}: choose ema (the moving average) or model (the raw weights)")
+    if precision not in ("fp32", "bf16"):
+        raise LeanDiTError(f"precision {precision!r}: choose fp32 or bf16")
+    if compile:
+        check_compiler(resolve_device(device))
     path = find_run(path)
     checkpoint, stored = read_weights(path, weights)
     config = validate(RunConfig, checkpoint.config, str(checkpoint.path / "config.json"))
@@ -77,7 +107,8 @@ def load(path: str | Path, weights: str = "ema", device: str = "auto") -> Loaded
     except RuntimeError as error:
         raise LeanDiTError(f"{checkpoint.path}: its weights do not fit its own config.json: {error}") from None
     names = tuple(checkpoint.state.get("class_names", ()))
-    return LoadedRun(config, model, build_objective(config.objective), names, checkpoint.step, path, text)
+    objective = build_objective(config.objective)
+    return LoadedRun(config, model, objective, names, checkpoint.step, path, text, precision, compile)
 
 
 def _load_encoder(config: RunConfig, checkpoint: Checkpoint) -> TextEncoder | None:

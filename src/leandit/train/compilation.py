@@ -14,11 +14,16 @@ from leandit.models import Backbone, BackboneOutput
 def compiled(model: Backbone) -> Callable[..., BackboneOutput]:
     """Return the compiled model; it shares its weights. A break in the graph is an error, not a slow run.
 
-    Raise LeanDiTError where no compiler is at hand, which torch would find out only in the first step.
+    Raises LeanDiTError where no compiler is at hand.
     """
-    if model.device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-        raise LeanDiTError(
-            "train.compile = true: there is no C++ compiler on this machine; install one (on Debian: apt install g++), "
-            "or set train.compile=false"
-        )
+    check_compiler(model.device.type)
     return torch.compile(model, fullgraph=True)
+
+
+def check_compiler(device: str) -> None:
+    """Raise LeanDiTError where no compiler is at hand, which torch would find out only in the first step."""
+    if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
+        raise LeanDiTError(
+            "compile: there is no C++ compiler on this machine; install one (on Debian: apt install g++), "
+            "or go without (train.compile=false)"
+        )
