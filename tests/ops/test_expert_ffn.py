@@ -11,8 +11,8 @@ from expert_cases import CASES, Case, assert_same, output_gradient, poison_alloc
 
 from leandit.errors import LeanDiTError
 from leandit.ops import expert_ffn
-from leandit.ops.expert_ffn import Activation, ExpertImpl
-from leandit.ops.expert_ffn.layout import Layout, layout, max_rows
+from leandit.ops.expert_ffn import Activation, ExpertImpl, loop
+from leandit.ops.expert_ffn.layout import BLOCK, Layout, layout, max_rows
 from leandit.ops.triton_support import log_choice
 
 BACKENDS: list[tuple[ExpertImpl, torch.dtype, float]] = [
@@ -39,6 +39,39 @@ def test_forward_and_all_gradients_equal_the_definition(
     expected = run(inputs, mask, "naive", grad, activation=activation)
     poison_allocations(monkeypatch)
     assert_same(run(inputs, mask, impl, grad, activation=activation), expected, tolerance, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_an_expert_with_several_chunks_of_rows(
+    case: Case, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHUNK", BLOCK)
+    inputs, mask, grad = tensors(case, "gelu", dtype), case.mask(), output_gradient(case)
+    expected = run(inputs, mask, "naive", grad)
+    poison_allocations(monkeypatch)
+    assert_same(run(inputs, mask, "loop", grad), expected, tolerance, tolerance)
+    with torch.no_grad():
+        evaluated = expert_ffn(inputs[0], inputs[1], mask, *inputs[2:], impl="loop")
+    torch.testing.assert_close(evaluated, expected[0], rtol=tolerance, atol=tolerance)
+
+
+def test_sums_over_chunks_lose_nothing_in_low_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(640, 1, dim=8, hidden=8)
+    inputs, mask, grad = (
+        tensors(case, "gelu", torch.bfloat16),
+        torch.ones(640, 1, dtype=torch.bool),
+        output_gradient(case),
+    )
+    exact = run([value.detach().double().requires_grad_() for value in inputs], mask, "naive", grad)
+    errors = []
+    for chunk in (640, BLOCK):
+        monkeypatch.setattr(loop, "CHUNK", chunk)
+        mine = run(inputs, mask, "loop", grad)
+        errors.append([(one - other).norm() / other.norm() for one, other in zip(mine, exact, strict=True)])
+    # Added up in bf16, 40 chunks have twice the error.
+    for whole, chunked in zip(*errors, strict=True):
+        assert chunked < 1.4 * whole
 
 
 def test_the_definition_is_the_sum_over_chosen_experts() -> None:
