@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,14 +16,13 @@ from leandit.errors import LeanDiTError, NotFoundError
 from leandit.evaluate.metric import Drawn, Job, Measurement, Metric
 from leandit.evaluate.plans import same_classes
 from leandit.evaluate.reference import FittedSource, PixelHash
-from leandit.random import Stream, normal, uniform
+from leandit.random import Stream, uniform
 from leandit.sampling import LoadedRun
-from leandit.train.conditioner import Conditioner, check_texts, wanted
+from leandit.train.conditioner import Conditioner
+from leandit.train.validation import TIME_STEP, draw_held_out, loss_per_picture
 
 BINS = 10
-# Draws of times and noise that belong to no step of training.
-_DENSITY_STEP = 1
-_FIRST_BIN_STEP = 2
+_FIRST_BIN_STEP = TIME_STEP + 1
 
 
 class ValidationLossMetric(Metric):
@@ -103,20 +101,14 @@ def _batches(loader: Loader, total: int, size: int) -> Iterator[tuple[Batch, int
 @torch.no_grad()
 def _losses(run: LoadedRun, batch: Batch) -> Float[Tensor, "times batch"]:
     """Return per picture the loss at a time of the training's distribution, then at one in each bin."""
-    check_texts(run.config.text, batch)
-    x0 = batch.images.to(run.device)
-    seed, indices = run.config.seed, batch.indices
-    eps = torch.from_numpy(normal(seed, Stream.VALIDATION, indices, tuple(x0.shape[1:]))).to(run.device)
-    u = torch.from_numpy(uniform(seed, Stream.VALIDATION, indices, step=_DENSITY_STEP)).to(run.device)
-    asked = wanted(run.config.model, batch.texts, batch.labels, np.zeros(len(indices), dtype=bool))
-    cond = Conditioner(run.text, run.device)(asked)
-    noised = [run.objective.draw(x0, u, eps)]
+    first, cond = draw_held_out(run.config, run.objective, Conditioner(run.text, run.device), batch)
+    noised = [first]
     for number in range(BINS):
-        share = torch.from_numpy(uniform(seed, Stream.VALIDATION, indices, step=_FIRST_BIN_STEP + number))
-        t = _time(run.objective, (number + share) / BINS).to(x0)
-        noised.append(Noised(run.objective.path.mix(x0, eps, t), t, x0, eps))
-    losses = [run.objective.loss(run.model(each.x_t, each.t, cond).prediction.float(), each) for each in noised]
-    return torch.stack([torch.stack(list(parts.values())).sum(0) for parts in losses]).cpu()
+        step = _FIRST_BIN_STEP + number
+        share = torch.from_numpy(uniform(run.config.seed, Stream.VALIDATION, batch.indices, step=step))
+        t = _time(run.objective, (number + share) / BINS).to(first.x0)
+        noised.append(Noised(run.objective.path.mix(first.x0, first.eps, t), t, first.x0, first.eps))
+    return torch.stack([loss_per_picture(run.model, run.objective, each, cond) for each in noised]).cpu()
 
 
 def _time(objective: Objective, t: Float[Tensor, " batch"]) -> Tensor:
