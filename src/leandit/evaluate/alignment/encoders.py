@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from leandit.evaluate.extractors import EffNetLite0
+from leandit.evaluate.extractors.base import resize
 from leandit.text import TextConfig, build_text_encoder
 
 # Of the bundled emoji: pictures of any other size are brought to it first, since the heads know no other.
@@ -53,6 +53,5 @@ def at_32(
     """Return the pictures at the size of the bundled emoji, bicubic and antialiased."""
     if tuple(pictures.shape[1:3]) == (PICTURE_SIZE, PICTURE_SIZE):
         return pictures
-    planes = pictures.permute(0, 3, 1, 2).float()
-    small = F.interpolate(planes, (PICTURE_SIZE, PICTURE_SIZE), mode="bicubic", antialias=True)
-    return small.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    small = resize(pictures.permute(0, 3, 1, 2).float(), PICTURE_SIZE)
+    return small.round().byte().permute(0, 2, 3, 1)
