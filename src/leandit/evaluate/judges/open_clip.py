@@ -8,12 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from leandit.errors import LeanDiTError
-from leandit.evaluate.extractors.weights import is_state
+from leandit.evaluate.extractors.weights import read_tensors
 
 # Left: open_clip's names, right: those of transformers.
 _SINGLE = {
@@ -44,19 +42,8 @@ _IGNORED = {"attn_mask"}
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a .safetensors file, or of a .pt file from which nothing but tensors is taken."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged file makes torch raise a dozen kinds of error, KeyError and AttributeError too.
-    except Exception as error:
-        reason = str(error).split("\n")[0][:200]
-        raise LeanDiTError(f"{path}: the weights cannot be read: {reason}; fetch them again") from None
-    tensors = stored.get("state_dict", stored) if isinstance(stored, dict) else stored
-    if not is_state(tensors):
-        raise LeanDiTError(f"{path}: holds no weights by name; give the file that the judge's authors publish")
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    """Return the tensors of a .safetensors or .pt file, under their names without the "module." of a parallel run."""
+    return {name.removeprefix("module."): tensor for name, tensor in read_tensors(path, "a judge").items()}
 
 
 def to_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
