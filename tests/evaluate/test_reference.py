@@ -112,6 +112,19 @@ def test_foreign_classes_give_the_runs_own_in_turn(run: LoadedRun, tmp_path: Pat
     assert plan_like_reference(Job(run, 5, reference)).wanted == [0, 1, 0, 1, 0]
 
 
+def test_what_metrics_share_is_built_once_under_each_key(run: LoadedRun) -> None:
+    job = Job(run, 5, open_reference(run, None))
+    built: list[list[int]] = []
+
+    def build() -> list[int]:
+        built.append([])
+        return built[-1]
+
+    first, again, other = (job.kept(key, build) for key in ("a", "a", "b"))
+    assert first is again is built[0]
+    assert (other is built[1], len(built)) == (True, 2)
+
+
 def test_what_was_drawn_has_a_hash() -> None:
     first, other = (drawn_sha256(Plan(wanted, range(2))) for wanted in ([0, 1], [1, 0]))
     assert first == hashlib.sha256(b"[0, 1]").hexdigest() != other

@@ -26,10 +26,10 @@ _SMALL = 64
 def main_extractor(job: Job) -> Extractor:
     """Return Inception where its weights are given or may be fetched, else EffNetLite0, which needs no download."""
     if "inception" in job.paths or job.download:
-        return _kept(job, "extractor/inception", lambda: Inception(_inception_file(job), job.run.device))
+        return job.kept("extractor/inception", lambda: Inception(_inception_file(job), job.run.device))
     size = job.run.model.config.input_size or 0
     resolution = 96 if size <= _SMALL else 224
-    return _kept(job, "extractor/lite0", lambda: EffNetLite0(resolution, job.run.device, job.paths.get("effnet_lite0")))
+    return job.kept("extractor/lite0", lambda: EffNetLite0(resolution, job.run.device, job.paths.get("effnet_lite0")))
 
 
 def clip_extractor(job: Job) -> Extractor:
@@ -41,19 +41,19 @@ def clip_extractor(job: Job) -> Extractor:
             f"Clip.from_pretrained('{REPOSITORY}').save_pretrained('clip')\"\n"
             "and name the folder with --weights-from clip=clip"
         )
-    return _kept(job, "extractor/clip", lambda: ClipVision(job.paths["clip"], job.run.device))
+    return job.kept("extractor/clip", lambda: ClipVision(job.paths["clip"], job.run.device))
 
 
 def drawn_outputs(job: Job, drawn: Drawn, extractor: Extractor) -> Outputs:
     """Return what the extractor says of the drawn pictures."""
     # By identity: metrics with equal plans are handed the very same set.
     key = f"drawn/{extractor.name}/{id(drawn.pictures)}"
-    return _kept(job, key, lambda: _outputs(extractor, drawn.pictures.split(job.batch_size)))
+    return job.kept(key, lambda: _outputs(extractor, drawn.pictures.split(job.batch_size)))
 
 
 def reference_outputs(job: Job, extractor: Extractor) -> Outputs:
     """Return what the extractor says of all reference pictures."""
-    return _kept(job, f"reference/{extractor.name}", lambda: _read_reference(job, extractor))
+    return job.kept(f"reference/{extractor.name}", lambda: _read_reference(job, extractor))
 
 
 def made_of(job: Job, extractor: Extractor) -> dict[str, Any]:
@@ -89,9 +89,3 @@ def _outputs(extractor: Extractor, batches: Iterable[UInt8[Tensor, "samples heig
 def _inception_file(job: Job) -> Path:
     given = job.paths.get("inception")
     return given if given is not None else fetch(URL, FILE_NAME, SHA256_PREFIX)
-
-
-def _kept(job: Job, key: str, build: Any) -> Any:
-    if key not in job.cache:
-        job.cache[key] = build()
-    return job.cache[key]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -14,6 +14,8 @@ from torch import Tensor
 from leandit.data import Source
 from leandit.sampling import LoadedRun
 from leandit.train.conditioner import Wanted
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class Job:
     download: bool = False
     # What the metrics of one evaluation share, such as features of the same pictures.
     cache: dict[str, Any] = field(default_factory=dict)
+
+    def kept(self, key: str, build: Callable[[], T]) -> T:
+        """Return what is kept under `key`, which `build` makes when it is first asked for."""
+        if key not in self.cache:
+            self.cache[key] = build()
+        value: T = self.cache[key]
+        return value
 
 
 @dataclass(frozen=True)

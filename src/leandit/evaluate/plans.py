@@ -21,12 +21,7 @@ def plan_like_reference(job: Job) -> Plan:
     permutation: each is used about equally often, so classes come in the reference's proportions. Where the reference
     has other classes than the run, the run's are gone through in turn.
     """
-    key = "plan_like_reference"
-    if key not in job.cache:
-        job.cache[key] = Plan(_wanted(job), range(job.num_samples))
-    plan = job.cache[key]
-    assert isinstance(plan, Plan)
-    return plan
+    return job.kept("plan_like_reference", lambda: Plan(_wanted(job), range(job.num_samples)))
 
 
 def drawn_sha256(plan: Plan) -> str:

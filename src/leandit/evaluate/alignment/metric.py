@@ -60,11 +60,7 @@ class RPrecision(Metric):
         return Measurement(values, {**judge.about, "groups": sizes, "captions_sha256": captions})
 
     def _judge(self, job: Job) -> AlignmentJudge:
-        if "judge/r_precision" not in job.cache:
-            job.cache["judge/r_precision"] = AlignmentJudge(job.run.device)
-        judge = job.cache["judge/r_precision"]
-        assert isinstance(judge, AlignmentJudge)
-        return judge
+        return job.kept("judge/r_precision", lambda: AlignmentJudge(job.run.device))
 
 
 class AlignmentJudge:

@@ -15,7 +15,7 @@ from leandit.evaluate.compositional.answers import VQA
 from leandit.evaluate.compositional.blip import BlipVQA
 from leandit.evaluate.compositional.compbench import NounPhrases, PhrasedPrompt, phrases_score, read_phrased
 from leandit.evaluate.compositional.dsg import Generator, Graph, graph_score, read_graphs
-from leandit.evaluate.judges.folder import named_path
+from leandit.evaluate.extractors.folder import named_path
 from leandit.evaluate.metric import Drawn, Job, Measurement, Metric, Plan
 from leandit.evaluate.plans import plan_like_reference
 from leandit.evaluate.prompts import need_prompts, repeat_prompts
@@ -57,20 +57,14 @@ class AskedMetric(Metric):
         """Return the prompts, each with what is asked about its pictures."""
 
     def _items(self, job: Job) -> Sequence[PhrasedPrompt] | Sequence[Graph]:
-        key = f"asked/{self.name}"
-        if key not in job.cache:
+        def items() -> Sequence[PhrasedPrompt] | Sequence[Graph]:
             need_prompts(job, self.name)
-            job.cache[key] = self.read(job)
-        items: Sequence[PhrasedPrompt] | Sequence[Graph] = job.cache[key]
-        return items
+            return self.read(job)
+
+        return job.kept(f"asked/{self.name}", items)
 
     def _answers(self, job: Job) -> VQA:
-        if self._vqa is not None:
-            return self._vqa
-        if "judge/vqa" not in job.cache:
-            job.cache["judge/vqa"] = self._load(job)
-        vqa: VQA = job.cache["judge/vqa"]
-        return vqa
+        return self._vqa if self._vqa is not None else job.kept("judge/vqa", lambda: self._load(job))
 
     def _load(self, job: Job) -> VQA:
         what = "a model that answers questions, such as Salesforce/blip-vqa-capfilt-large"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leandit.evaluate.compositional.detections import Detected
 from leandit.evaluate.extractors.base import to_planes
-from leandit.evaluate.judges.folder import folder_hash, need_model_folder
+from leandit.evaluate.extractors.folder import folder_hash, need_model_folder
 from leandit.text.loading import load_pretrained
 
 _MEAN = (0.485, 0.456, 0.406)

@@ -12,8 +12,8 @@ from leandit.evaluate.compositional.detections import Colours, Detector
 from leandit.evaluate.compositional.detectors import TransformersDetector
 from leandit.evaluate.compositional.geneval_prompts import TAGS, Prompt, read_prompts
 from leandit.evaluate.compositional.geneval_rules import GenEvalConfig, is_right
+from leandit.evaluate.extractors.folder import named_path
 from leandit.evaluate.judges.clip import Clip
-from leandit.evaluate.judges.folder import named_path
 from leandit.evaluate.metric import Drawn, Job, Measurement, Metric, Plan
 from leandit.evaluate.prompts import repeat_prompts
 
@@ -72,10 +72,9 @@ class GenEval(Metric):
         return named_path(job, "geneval", self.name, "its prompts, evaluation_metadata.jsonl of djghosh13/geneval")
 
     def _judges(self, job: Job) -> tuple[Detector, Colours]:
-        if "judge/geneval" not in job.cache:
-            job.cache["judge/geneval"] = self._detector or self._load_detector(job), self._colours or self._load(job)
-        detector, colours = job.cache["judge/geneval"]
-        return detector, colours
+        return job.kept(
+            "judge/geneval", lambda: (self._detector or self._load_detector(job), self._colours or self._load(job))
+        )
 
     def _load_detector(self, job: Job) -> Detector:
         what = "a detector of COCO's classes, such as facebook/mask2former-swin-small-coco-instance"

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from leandit.evaluate.extractors.base import RESAMPLING, Extractor, Outputs, clip_planes
-from leandit.evaluate.judges.folder import folder_hash, need_model_folder
+from leandit.evaluate.extractors.folder import folder_hash, need_model_folder
 from leandit.text.loading import load_pretrained
 
 REPOSITORY = "openai/clip-vit-large-patch14-336"

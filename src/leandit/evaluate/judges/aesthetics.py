@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
+from leandit.evaluate.extractors.folder import folder_hash, named_path
 from leandit.evaluate.judges.clip import Clip
-from leandit.evaluate.judges.folder import folder_hash, named_path
 from leandit.evaluate.judges.open_clip import read_state
 from leandit.evaluate.metric import Drawn, Job, Measurement, Metric, Plan
 from leandit.evaluate.plans import drawn_sha256, plan_like_reference
@@ -59,11 +59,7 @@ class LaionAesthetics(Metric):
         return Measurement({"LAION aesthetics": float(marks.double().mean())}, made_of)
 
     def _judges(self, job: Job) -> tuple[Clip, AestheticsHead, str]:
-        key = f"judge/{self.name}"
-        if key not in job.cache:
-            job.cache[key] = self._load(job)
-        clip, head, digest = job.cache[key]
-        return clip, head, digest
+        return job.kept(f"judge/{self.name}", lambda: self._load(job))
 
     def _load(self, job: Job) -> tuple[Clip, AestheticsHead, str]:
         file = named_path(job, "aesthetics", self.name, "sac+logos+ava1-l14-linearMSE (.pth or .safetensors)")

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from leandit.evaluate.extractors.base import RESAMPLING, clip_planes
-from leandit.evaluate.judges.folder import folder_hash, need_model_folder
+from leandit.evaluate.extractors.folder import folder_hash, need_model_folder
 from leandit.text.loading import load_pretrained, load_tokenizer
 
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from leandit.evaluate.extractors.folder import folder_hash, named_path, need_model_folder
 from leandit.evaluate.judges.clip import Clip
-from leandit.evaluate.judges.folder import folder_hash, named_path, need_model_folder
 from leandit.evaluate.judges.open_clip import clip_from_open_clip, read_state
 from leandit.evaluate.metric import Drawn, Job, Measurement, Metric, Plan
 from leandit.evaluate.plans import drawn_sha256, plan_like_reference
@@ -53,12 +53,7 @@ class PromptJudge(Metric):
         """Return the judge from where the job says that its weights lie."""
 
     def _judge(self, job: Job) -> Clip:
-        key = f"judge/{self.name}"
-        if key not in job.cache:
-            job.cache[key] = self.load(job)
-        judge = job.cache[key]
-        assert isinstance(judge, Clip)
-        return judge
+        return job.kept(f"judge/{self.name}", lambda: self.load(job))
 
 
 def cosines(judge: Clip, pictures: Tensor, prompts: Sequence[str], batch_size: int) -> Float[Tensor, " samples"]:

@@ -1,4 +1,4 @@
-"""Judges' weights: where the user says they lie, what kind they are, and their hash."""
+"""Weights that the user brings: where they lie, what kind they are, and their hash."""
 
 from __future__ import annotations
 
