@@ -15,7 +15,7 @@ import torch
 from leandit.api import load, sampling_settings
 from leandit.cli.output import say
 from leandit.cli.output_folder import output_folder
-from leandit.cli.progress import SamplingProgress
+from leandit.cli.progress import SamplingProgress, time_left
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError, unknown
 from leandit.evaluate.compare import differences, rows
@@ -100,8 +100,8 @@ class _DrawingProgress(SamplingProgress):
             self._first, self._started = done, now
         elif not self.console.is_terminal and now - self._printed > _PLAIN_EVERY and done > self._first:
             self._printed = now
-            left = (now - self._started) / (done - self._first) * (total - done)
-            say(f"{done}/{total} pictures  ETA {int(left // 60)}:{int(left % 60):02d}")
+            eta = time_left(now - self._started, done - self._first, total - done)
+            say(f"{done}/{total} pictures  ETA {eta}")
 
 
 def _check(options: argparse.Namespace) -> None:

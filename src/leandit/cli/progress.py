@@ -113,8 +113,7 @@ class TrainingProgress(Callback):
             discard_output()
 
     def _print_line(self, step: int, total: int) -> None:
-        left = (time.monotonic() - self._started) / (step - self._first) * (total - step)
-        eta = f"{int(left // 60)}:{int(left % 60):02d}"
+        eta = time_left(time.monotonic() - self._started, step - self._first, total - step)
         say(f"step {step}/{total}  loss {self._loss:.4f}  {self._speed:.0f} images/s  MFU {self._mfu:.0%}  ETA {eta}")
 
 
@@ -140,6 +139,12 @@ class SamplingProgress:
     def __call__(self, done: int, total: int) -> None:
         if self.console.is_terminal:
             self._bar.update(self._task, completed=done, total=total)
+
+
+def time_left(elapsed: float, done: int, to_go: int) -> str:
+    """Return, as minutes and seconds, what `to_go` steps take if `done` of them took `elapsed` seconds."""
+    left = elapsed / done * to_go
+    return f"{int(left // 60)}:{int(left % 60):02d}"
 
 
 def _smooth(old: float | None, new: float) -> float:
