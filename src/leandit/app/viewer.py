@@ -6,16 +6,15 @@ visitor types never gets into it.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+import torch
 
 from leandit.app.drawing import Drawing, Frame
+from leandit.sampling import data_uri, to_image
 
 # A strip has at most so many pixels; of more frames, evenly spaced ones are shown.
 _MAX_PIXELS = 2**21
@@ -95,9 +94,10 @@ def _view(
 
 
 def _pane(kind: str, name: str, frames: Sequence[np.ndarray], legend: str) -> str:
+    strip = to_image(torch.from_numpy(np.concatenate(frames, axis=1)))
     return (
         f'<figure class="ld-{kind}"><div class="ld-strip" role="img" aria-label="{name}" '
-        f'style="background-image:url({_data_uri(np.concatenate(frames, axis=1))})"></div>'
+        f'style="background-image:url({data_uri(strip)})"></div>'
         f"<figcaption><span>{name}</span>{legend}</figcaption></figure>"
     )
 
@@ -122,9 +122,3 @@ def _palette(values: np.ndarray) -> np.ndarray:
     import matplotlib
 
     return matplotlib.colormaps[_MAP](values, bytes=True)[..., :3]
-
-
-def _data_uri(array: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(file, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

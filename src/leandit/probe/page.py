@@ -6,7 +6,6 @@ import base64
 import functools
 import gzip
 import html
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from leandit.errors import LeanDiTError
-from leandit.sampling import to_image
+from leandit.sampling import data_uri, to_image
 
 HOW_TO_GET_THE_PAGE = "for the report as a page, pip install 'leandit[report]' (plotly) and run `leandit probe` again"
 _SCRIPTS = ("maps.js", "plots.js", "start.js")
@@ -83,12 +82,7 @@ def _images(pictures: UInt8[Tensor, "batch height width channels"] | None) -> li
 
 
 def _source(image: Image.Image) -> str:
-    file = io.BytesIO()
     if image.width <= _EXACT_SIDE:
-        image.save(file, format="PNG")
-        kind = "png"
-    else:
-        image.thumbnail((_MOST_SIDE, _MOST_SIDE))
-        image.save(file, format="JPEG", quality=85)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+        return data_uri(image)
+    image.thumbnail((_MOST_SIDE, _MOST_SIDE))
+    return data_uri(image, "jpeg", quality=85)

@@ -1,10 +1,13 @@
-"""Pictures as PNG files and as one labelled grid."""
+"""Pictures as PNG files, as addresses in a page, and as one labelled grid."""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -84,3 +87,10 @@ def save_png(image: Image.Image, path: Path) -> None:
     """Write a PNG, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, format="PNG")
+
+
+def data_uri(image: Image.Image, kind: str = "png", **options: Any) -> str:
+    """Return the picture as an address that holds it, for a page; `options` are Pillow's for "png" or "jpeg"."""
+    file = io.BytesIO()
+    image.save(file, format=kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
