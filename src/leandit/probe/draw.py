@@ -13,7 +13,7 @@ from leandit.errors import LeanDiTError
 from leandit.moe import routers
 from leandit.probe.routing import RoutingRecorder, RoutingTrace, join
 from leandit.sampling import LoadedRun, class_name, draw, to_pictures
-from leandit.sampling.generate import Progress, check_seeds
+from leandit.sampling.generate import Progress, check_seeds, in_batches
 from leandit.train import SamplingConfig
 from leandit.train.conditioner import Wanted
 
@@ -71,20 +71,10 @@ def draw_recorded(
     check_has_experts(run)
     check_pictures(seeds)
     settings = settings or run.config.sampling
-    starts = range(0, len(seeds), batch_size)
-    steps_done = 0
-
-    def advance(done: int, total: int) -> None:
-        nonlocal steps_done
-        steps_done += 1
-        if progress:
-            progress(steps_done, total * len(starts))
-
     traces, drawn = [], []
-    for start in starts:
-        part = slice(start, start + batch_size)
-        with RoutingRecorder(run.model, len(seeds[part])) as recorder:
-            drawn.append(draw(run, None if wanted is None else wanted[part], seeds[part], settings, advance))
+    for part, part_seeds, advance in in_batches(wanted, seeds, batch_size, progress):
+        with RoutingRecorder(run.model, len(part_seeds)) as recorder:
+            drawn.append(draw(run, part, part_seeds, settings, advance))
         traces.append(recorder.trace())
     pictures = None if run.config.data.holds_latents else to_pictures(torch.cat(drawn))
     return Drawn(run, wanted, tuple(seeds), settings, join(traces), pictures)

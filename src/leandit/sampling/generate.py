@@ -65,6 +65,17 @@ def draw_batches(
     """Yield what the model calls data, batch by batch: pictures in [-1, 1], or latents as they were stored."""
     settings = settings or run.config.sampling
     check_seeds(seeds)
+    for part, part_seeds, advance in in_batches(wanted, seeds, batch_size, progress):
+        yield draw(run, part, part_seeds, settings, advance)
+
+
+def in_batches(
+    wanted: Wanted, seeds: Sequence[int], batch_size: int, progress: Progress | None = None
+) -> Iterator[tuple[Wanted, Sequence[int], Progress]]:
+    """Yield what is wanted, the seeds and the progress of each batch; its steps are counted on to `progress` over all.
+
+    Batches have the same number of steps, and are to be drawn in this order.
+    """
     starts = range(0, len(seeds), batch_size)
     steps_done = 0
 
@@ -76,7 +87,7 @@ def draw_batches(
 
     for start in starts:
         part = slice(start, start + batch_size)
-        yield draw(run, None if wanted is None else wanted[part], seeds[part], settings, advance)
+        yield None if wanted is None else wanted[part], seeds[part], advance
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
