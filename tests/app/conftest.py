@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,17 +29,16 @@ def served(tiny_run: Path) -> dict[str, ServedRun]:
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Start `leandit serve` on a free port; all servers end with the session."""
+    """Start `leandit serve`, or a program like it, on a free port; all servers end with the session."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object) -> Server:
-        command = [sys.executable, "-m", "leandit", "serve", *map(str, arguments), "--port", "0"]
+    def start(*arguments: object, program: tuple[str, ...] = ("-m", "leandit")) -> Server:
+        command = [sys.executable, *program, "serve", *map(str, arguments), "--port", "0"]
         folder = tmp_path_factory.mktemp("server")
         with (folder / "errors").open("w") as errors:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=folder
-            )
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+            process = subprocess.Popen(command, **pipes, text=True, env=environment, cwd=folder)
         started.append(process)
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -65,3 +65,11 @@ def text_run(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path])
 def server(start_server: Callable[..., Server], tiny_run: Path, text_run: Path) -> Server:
     """A server of two runs, shared by the tests that leave it running; few requests may wait, so that it fills."""
     return start_server(tiny_run, text_run, "--queue", 16)
+
+
+@pytest.fixture
+def stepwise_server(start_server: Callable[..., Server], tiny_run: Path, text_run: Path) -> Iterator[Server]:
+    """A server of the same runs for one test, which says how far a drawing gets: see Server.evaluate."""
+    server = start_server(tiny_run, text_run, program=(str(Path(__file__).parent / "stepwise_server.py"),))
+    yield server
+    server.process.kill()

@@ -20,6 +20,7 @@ class Server:
     def __init__(self, process: subprocess.Popen[str], url: str) -> None:
         self.process = process
         self.url = url
+        self.evaluations = 0  # that a stepwise server was let make
 
     def post(self, path: str, content: Any) -> httpx.Response:
         body = content if isinstance(content, str | bytes) else json.dumps(content)
@@ -40,6 +41,13 @@ class Server:
                 if line.startswith("data: ") and kind in ("complete", "error"):
                     return kind, json.loads(line.removeprefix("data: "))
         raise AssertionError("the stream ended without a result")
+
+    def evaluate(self, count: int = 1) -> None:
+        """Let the networks of a stepwise server make so many evaluations more."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("." * count)
+        self.process.stdin.flush()
+        self.evaluations += count
 
     def memory(self) -> int:
         """Resident bytes."""

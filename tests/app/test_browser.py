@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -166,11 +166,12 @@ def test_a_narrow_screen_is_not_left_sideways(browser: Any, server: Server) -> N
 
 
 def start_long(browser: Any, server: Server) -> Visit:
-    """A page on which a drawing of many steps is under way."""
+    """A page on which a drawing of many steps is under way: it waits after the fifth of 399 evaluations."""
     visit = Visit(browser, server.url, 1000, 900)
     settings(visit, 200)
     visit.page.click("#ld-draw")
-    visit.page.wait_for_selector("text=/drawing: [0-9]+ of 399/")
+    server.evaluate(5)
+    visit.page.wait_for_selector("text=drawing: 5 of 399")
     return visit
 
 
@@ -178,29 +179,44 @@ def label(visit: Visit) -> str:
     return str(visit.page.inner_text("#ld-view output"))
 
 
-def test_stop_ends_the_drawing(browser: Any, server: Server) -> None:
-    visit = start_long(browser, server)
+def evaluate_until(visit: Visit, server: Server, done: Callable[[], object]) -> None:
+    """Let the server go on, evaluation by evaluation, until something came about: before 399, which end a drawing."""
+    while not done():
+        assert server.evaluations < 398
+        server.evaluate()
+        visit.page.wait_for_timeout(200)
+
+
+def test_stop_ends_the_drawing(browser: Any, stepwise_server: Server) -> None:
+    visit = start_long(browser, stepwise_server)
+    answered: list[str] = []
+    visit.page.on("response", lambda answer: answered.append(answer.url))
     visit.page.click("#ld-stop")
+    # A drawing is left between two frames.
+    evaluate_until(visit, stepwise_server, lambda: any(url.endswith("/cancel") for url in answered))
     visit.page.wait_for_timeout(500)  # for frames that were on their way
     stopped = label(visit)
-    if "finished" in stopped:
-        pytest.skip("the machine draws 399 evaluations before Stop is pressed")
+    stepwise_server.evaluate(3)
     visit.page.wait_for_timeout(1000)
     assert label(visit) == stopped
     assert "of 399" in stopped
     visit.page.fill("#ld-steps input[type=number]", "2")
     visit.page.keyboard.press("Tab")
-    visit.draw()
+    visit.page.click("#ld-draw")
+    # A run makes one drawing after another, so this one comes only if the other is over.
+    evaluate_until(visit, stepwise_server, lambda: visit.page.locator(SLIDER).count())
+    visit.page.wait_for_selector("#ld-load .js-plotly-plot")
     assert "finished" in label(visit)
     assert visit.errors == []
 
 
-def test_another_run_ends_the_drawing(browser: Any, server: Server) -> None:
-    visit = start_long(browser, server)
+def test_another_run_ends_the_drawing(browser: Any, stepwise_server: Server) -> None:
+    visit = start_long(browser, stepwise_server)
     visit.page.click("#ld-run input")
     visit.page.get_by_role("option", name="words", exact=True).click()
     visit.page.wait_for_selector("#ld-prompt textarea")
     visit.page.wait_for_selector("text=Nothing drawn yet")
+    stepwise_server.evaluate(20)
     visit.page.wait_for_timeout(1500)
     assert label(visit) == "Nothing drawn yet"
     assert visit.errors == []
