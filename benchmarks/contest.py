@@ -69,6 +69,11 @@ def peak_memory(run: Callable[[], object]) -> int:
         torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated() - before
+    return peak_memory_on_cpu(run)
+
+
+def peak_memory_on_cpu(run: Callable[[], object]) -> int:
+    """Return the most bytes on the CPU that a run has allocated beyond what was there before it."""
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         run()
     assert profile.profiler is not None

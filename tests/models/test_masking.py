@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from initialisation import initialised
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -260,20 +261,7 @@ def test_bf16_autocast_is_finite_and_close(form: str) -> None:
 
 @by_form
 def test_init_weights_sets_every_parameter_and_buffer(form: str) -> None:
-    settings = config(form, qk_norm=True, position_grid=2)
-    with torch.device("meta"):
-        model = settings.build()
-    model = model.to_empty(device="cpu")
-    with torch.no_grad():
-        for tensor in [*model.parameters(), *model.buffers()]:
-            tensor.fill_(torch.nan)
-    torch.manual_seed(0)
-    model.init_weights()
-    torch.manual_seed(0)
-    fresh = settings.build()
-    expected = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        assert torch.equal(tensor, expected[name]), name
+    model, fresh = initialised(config(form, qk_norm=True, position_grid=2))
     assert model.state_dict().keys() == fresh.state_dict().keys()
     assert not any("positions" in name for name in fresh.state_dict())
 

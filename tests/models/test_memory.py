@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from contest import peak_memory_on_cpu
 from leandit.models import (
     BackboneConfig,
     Conditioning,
@@ -49,23 +50,15 @@ def allocated(config: BackboneConfig, batch: int, bf16: bool, checkpointing: boo
     given: dict[str, Any] = {"x": torch.randn(batch, 4, 16, 16), "t": torch.rand(batch), "cond": cond}
     if visible:
         given["visible"] = torch.arange(visible).expand(batch, -1)
-    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+
+    def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             output = model(**given)
         targets = [router.target.float().square().mean() for router in output.routers if router.target is not None]
         torch.stack([output.prediction.float().square().mean(), *targets]).sum().backward()
-        del output
-    return _height(profile) + 4 * 4 * sum(p.numel() for p in model.parameters())  # weights, two moments, average
 
-
-def _height(profile: torch.profiler.profile) -> int:
-    assert profile.profiler is not None
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = height = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        height = max(height, now)
-    return height
+    # Besides: weights, two moments, average.
+    return peak_memory_on_cpu(step) + 4 * 4 * sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", MODELS)
