@@ -15,9 +15,11 @@ from pathlib import Path
 
 import growth
 import moe_layer
+import profile_models
 import selection
 import whole_model
-from contest import processor, setting, today
+from contest import device, processor, setting, today
+from leandit.train.resolve import fast_bf16
 
 
 def main() -> None:
@@ -36,6 +38,7 @@ def main() -> None:
         lambda: moe_layer.report(rounds, options.quick),
         lambda: growth.report(rounds),
         lambda: whole_model.report(rounds, options.quick),
+        lambda: profile_models.report(next(iter(whole_model.TWINS)), fast_bf16(device())),
     )
     for run in benchmarks:
         parts.append(run())

@@ -19,10 +19,15 @@ from torch import Tensor, nn
 from contest import compete, device, peak_memory, ratio, setting, table
 from leandit.allocator import keep_memory
 from leandit.models import BackboneConfig, Conditioning, DiTAirConfig, DiTConfig, PixArtConfig
+from leandit.models.cost import forward_flops
 from leandit.moe import MoEConfig, routers
 from leandit.train.resolve import fast_bf16
 
 BATCH, SIDE, TEXT = 32, 32, 32
+# Steps until a heap has grown to what a model needs.
+WARMUP = 4
+# Of the same architecture and size.
+SAME = "1.00"
 S: dict[str, Any] = {"dim": 384, "depth": 12, "heads": 6, "input_size": SIDE, "channels": 4}
 RACE = MoEConfig(k=4, num_experts=32)
 EC = MoEConfig(
@@ -136,17 +141,17 @@ def runs(
     return train, sample
 
 
-def duel(name: str, one: Any, other: Any, bf16: bool, rounds: int) -> list[list[str]]:
-    """Return rows for a training and a sampling step of two models."""
+def duel(name: str, one: Any, other: Any, bf16: bool, rounds: int, flops: str) -> list[list[str]]:
+    """Return rows for a training and a sampling step of two models; `flops` is the first's over the second's."""
     steps = [runs(*one, bf16), runs(*other, bf16)]
     rows = []
     for index, what in enumerate(("training", "sampling")):
-        timings = compete({"one": steps[0][index], "other": steps[1][index]}, rounds, warmup=1)
+        timings = compete({"one": steps[0][index], "other": steps[1][index]}, rounds, warmup=WARMUP)
         cells = [f"{1e3 * timing.median:.0f}" for timing in timings.values()]
         spread = max(timing.spread for timing in timings.values())
         over = ratio(timings["one"], timings["other"])
         peaks = [f"{peak_memory(step[index]) / 2**20:.0f}" for step in steps]
-        rows.append([name, "bf16" if bf16 else "fp32", what, *cells, f"{spread:.0%}", f"{over:.2f}", *peaks])
+        rows.append([name, "bf16" if bf16 else "fp32", what, *cells, f"{spread:.0%}", f"{over:.2f}", flops, *peaks])
         print(*rows[-1], flush=True)
     return rows
 
@@ -159,17 +164,29 @@ def report(rounds: int, quick: bool) -> str:
     peers = {"DiT-S/2": ("DiT", DiTConfig), "PixArt-alpha S/2": ("PixArt", PixArtConfig)}
     for bf16 in precisions:
         for name, pair in list(TWINS.items())[: 1 if quick else None]:
-            rows += duel(name, our_call(pair[0]), our_call(pair[1]), bf16, rounds)
+            flops = [forward_flops(model, TEXT if model.conditions_on_text else 0) for model in pair]
+            rows += duel(name, our_call(pair[0]), our_call(pair[1]), bf16, rounds, f"{flops[0] / flops[1]:.2f}")
         for name, (kind, ours) in list(peers.items())[: 1 if quick else None]:
-            rows += duel(f"{name} : diffusers'", our_call(config(ours)), diffusers_call(kind), bf16, rounds)
+            rows += duel(f"{name} : diffusers'", our_call(config(ours)), diffusers_call(kind), bf16, rounds, SAME)
         if not quick:
             from leandit.models import MMDiTConfig
 
-            rows += duel(
-                "MMDiT S/2 : diffusers' SD3", our_call(config(MMDiTConfig)), diffusers_call("SD3"), bf16, rounds
-            )
-    head = ("pair", "precision", "step", "first, ms", "second, ms", "spread", "ratio", "first, MiB", "second, MiB")
-    return f"## Whole models\n\nBatch {BATCH}, 256 tokens.\n\n{table(head, rows)}\n"
+            name, ours = "MMDiT S/2 : diffusers' SD3", our_call(config(MMDiTConfig))
+            rows += duel(name, ours, diffusers_call("SD3"), bf16, rounds, SAME)
+    head = (
+        "pair",
+        "precision",
+        "step",
+        "first, ms",
+        "second, ms",
+        "spread",
+        "ratio",
+        "FLOPs",
+        "first, MiB",
+        "second, MiB",
+    )
+    legend = f"Batch {BATCH}, 256 tokens. FLOPs are the forward pass of the first over the second's, routers included."
+    return f"## Whole models\n\n{legend}\n\n{table(head, rows)}\n"
 
 
 if __name__ == "__main__":
