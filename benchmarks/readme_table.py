@@ -62,9 +62,9 @@ def _layers(rows: list[list[str]]) -> str:
 
 
 def _models(rows: list[list[str]]) -> str:
-    head = ("first : second", "precision", "step", "first over second")
-    title = "Whole models, the time of a step over that of the second model's:"
-    return f"{title}\n\n{table(head, [[row[0], row[1], row[2], row[6]] for row in rows])}"
+    head = ("first : second", "precision", "step", "first over second", "FLOPs")
+    title = "Whole models, the time of a step over that of the second model's, and the same of a forward pass's FLOPs:"
+    return f"{title}\n\n{table(head, [[row[0], row[1], row[2], row[6], row[7]] for row in rows])}"
 
 
 def _selection(rows: list[list[str]]) -> str:

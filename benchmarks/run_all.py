@@ -11,6 +11,9 @@ import argparse
 import re
 import shlex
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import growth
@@ -33,16 +36,18 @@ def main() -> None:
     out = options.out or Path(__file__).parent / "results" / f"{name}_{today()}.md"
     command = shlex.join(["python", "benchmarks/run_all.py", *sys.argv[1:]])
     parts = [f"# Speed\n\n{setting()}\n\n    {command}\n\nMedians over {rounds} alternating rounds.\n"]
-    benchmarks = (
-        lambda: selection.report(rounds),
-        lambda: moe_layer.report(rounds, options.quick),
-        lambda: growth.report(rounds),
-        lambda: whole_model.report(rounds, options.quick),
-        lambda: profile_models.report(next(iter(whole_model.TWINS)), fast_bf16(device())),
+    benchmarks: tuple[tuple[Callable[..., str], tuple[object, ...]], ...] = (
+        (selection.report, (rounds,)),
+        (moe_layer.report, (rounds, options.quick)),
+        (growth.report, (rounds,)),
+        (whole_model.report, (rounds, options.quick)),
+        (profile_models.report, (next(iter(whole_model.TWINS)), fast_bf16(device()))),
     )
-    for run in benchmarks:
-        parts.append(run())
-        out.write_text("\n".join(parts), encoding="utf-8")
+    # Each in a process of its own, whose heap holds nothing of the others, as that of a training does.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for report, arguments in benchmarks:
+            parts.append(pool.submit(report, *arguments).result())
+            out.write_text("\n".join(parts), encoding="utf-8")
     print(f"results in {out}")
 
 

@@ -10,7 +10,8 @@ precision is what training takes by default: bf16 autocast where the processor m
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from contest import compete, device, peak_memory, ratio, setting, table
 from leandit.allocator import keep_memory
-from leandit.models import BackboneConfig, Conditioning, DiTAirConfig, DiTConfig, PixArtConfig
+from leandit.models import BackboneConfig, Conditioning, DiTAirConfig, DiTConfig, MMDiTConfig, PixArtConfig
 from leandit.models.cost import forward_flops
 from leandit.moe import MoEConfig, routers
 from leandit.train.resolve import fast_bf16
@@ -156,43 +157,36 @@ def duel(name: str, one: Any, other: Any, bf16: bool, rounds: int, flops: str) -
     return rows
 
 
-def report(rounds: int, quick: bool) -> str:
-    """Return the results as Markdown; `quick` is the first pair of each kind."""
+HEAD = ("pair", "precision", "step", "first, ms", "second, ms", "spread", "ratio", "FLOPs", "first, MiB", "second, MiB")
+PEERS = {"DiT-S/2": ("DiT", DiTConfig), "PixArt-alpha S/2": ("PixArt", PixArtConfig), "MMDiT S/2": ("SD3", MMDiTConfig)}
+
+
+def pairs(quick: bool) -> Iterator[tuple[str, Callable[[], Any], Callable[[], Any], str]]:
+    """Yield the name of every pair, what makes its two models, and the first's FLOPs over the second's."""
+    for name, (sparse, dense) in list(TWINS.items())[: 1 if quick else None]:
+        one, other = (forward_flops(model, TEXT if model.conditions_on_text else 0) for model in (sparse, dense))
+        yield name, partial(our_call, sparse), partial(our_call, dense), f"{one / other:.2f}"
+    for name, (kind, ours) in list(PEERS.items())[: 1 if quick else None]:
+        yield f"{name} : diffusers'", partial(our_call, config(ours)), partial(diffusers_call, kind), SAME
+
+
+def report(rounds: int, quick: bool, only: str = "") -> str:
+    """Return the results as Markdown; `quick` is the first pair of each kind, `only` a part of the names of pairs."""
     keep_memory()  # as training does
     rows = []
-    precisions = (True, False) if fast_bf16(device()) else (False,)
-    peers = {"DiT-S/2": ("DiT", DiTConfig), "PixArt-alpha S/2": ("PixArt", PixArtConfig)}
-    for bf16 in precisions:
-        for name, pair in list(TWINS.items())[: 1 if quick else None]:
-            flops = [forward_flops(model, TEXT if model.conditions_on_text else 0) for model in pair]
-            rows += duel(name, our_call(pair[0]), our_call(pair[1]), bf16, rounds, f"{flops[0] / flops[1]:.2f}")
-        for name, (kind, ours) in list(peers.items())[: 1 if quick else None]:
-            rows += duel(f"{name} : diffusers'", our_call(config(ours)), diffusers_call(kind), bf16, rounds, SAME)
-        if not quick:
-            from leandit.models import MMDiTConfig
-
-            name, ours = "MMDiT S/2 : diffusers' SD3", our_call(config(MMDiTConfig))
-            rows += duel(name, ours, diffusers_call("SD3"), bf16, rounds, SAME)
-    head = (
-        "pair",
-        "precision",
-        "step",
-        "first, ms",
-        "second, ms",
-        "spread",
-        "ratio",
-        "FLOPs",
-        "first, MiB",
-        "second, MiB",
-    )
+    for bf16 in (True, False) if fast_bf16(device()) else (False,):
+        for name, one, other, flops in pairs(quick):
+            if only in name:
+                rows += duel(name, one(), other(), bf16, rounds, flops)
     legend = f"Batch {BATCH}, 256 tokens. FLOPs are the forward pass of the first over the second's, routers included."
-    return f"## Whole models\n\n{legend}\n\n{table(head, rows)}\n"
+    return f"## Whole models\n\n{legend}\n\n{table(HEAD, rows)}\n"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", default="", help="pairs whose name has this in it")
     options = parser.parse_args()
     print(setting())
-    print(report(options.rounds, options.quick))
+    print(report(options.rounds, options.quick, options.only))

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 AttentionImpl = Literal["auto", "math", "sdpa"]
 
-# On CPUs the fused kernel's bf16 backward is several times slower than plain products at these lengths.
-_MATH_MAX_TOKENS = 256
+# On CPUs the fused kernel's bf16 backward takes about twice as long as plain products, and more where sequences are
+# short. Longer ones than of 256 tokens of a picture and 128 of text would keep too much for it.
+_MATH_MAX_TOKENS = 384
 
 
 def attention(
