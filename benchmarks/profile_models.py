@@ -1,4 +1,4 @@
-"""Where the time of a sparse model goes: its operators beside those of its dense twin.
+"""Where the time of a sparse model goes on a CPU: its operators beside those of its dense twin.
 
     python benchmarks/profile_models.py [--pair "RaceDiT-S/2-4in32 : DiT-S/2"] [--precision bf16|fp32]
 

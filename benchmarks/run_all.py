@@ -41,8 +41,9 @@ def main() -> None:
         (moe_layer.report, (rounds, options.quick)),
         (growth.report, (rounds,)),
         (whole_model.report, (rounds, options.quick)),
-        (profile_models.report, (next(iter(whole_model.TWINS)), fast_bf16(device()))),
     )
+    if device() == "cpu":
+        benchmarks += ((profile_models.report, (next(iter(whole_model.TWINS)), fast_bf16("cpu"))),)
     # Each in a process of its own, whose heap holds nothing of the others, as that of a training does.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         for report, arguments in benchmarks:

@@ -101,7 +101,7 @@ def _next(items: queue.SimpleQueue[tuple[str, Any]], served: ServedRun) -> tuple
 
 
 def _draw(request: DrawRequest, emit: Emit) -> None:
-    run = request.served.run
+    run = request.served.run.uncompiled()
     frames: list[Frame] = []
     with contextlib.ExitStack() as stack:
         if request.budget != 1:

@@ -72,6 +72,7 @@ def draw_recorded(
     check_pictures(seeds)
     settings = settings or run.config.sampling
     traces, drawn = [], []
+    run = run.uncompiled()
     for part, part_seeds, advance in in_batches(wanted, seeds, batch_size, progress):
         with RoutingRecorder(run.model, len(part_seeds)) as recorder:
             drawn.append(draw(run, part, part_seeds, settings, advance))

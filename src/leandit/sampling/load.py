@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from leandit.train.weights import read_weights
 class LoadedRun:
     """A model in evaluation mode with the weights of one checkpoint, and all that sampling needs to know.
 
-    `precision` is that of the network's products, bf16 by autocast; `compile` runs it through torch.compile.
+    `precision` is that of the network's products when pictures are drawn: bf16 by autocast, fp32 as the caller has it.
+    `compile` runs it through torch.compile. Whoever calls `model` itself has neither.
     """
 
     config: RunConfig
@@ -43,8 +45,13 @@ class LoadedRun:
 
     def predict(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """Return what the network predicts, in the dtype of x."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        bf16 = self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
             return self._network(x, t, cond).prediction.to(x.dtype)
+
+    def uncompiled(self) -> LoadedRun:
+        """Return the run with the same model as it is, since what a compiled one does inside cannot be watched."""
+        return replace(self, compile=False)
 
     @cached_property
     def _network(self) -> Callable[..., BackboneOutput]:

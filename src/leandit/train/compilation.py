@@ -25,5 +25,5 @@ def check_compiler(device: str) -> None:
     if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
         raise LeanDiTError(
             "compile: there is no C++ compiler on this machine; install one (on Debian: apt install g++), "
-            "or go without (train.compile=false)"
+            "or go without compiling"
         )

@@ -79,8 +79,11 @@ def backward(
     grad_b1_EF = torch.zeros_like(b1_EF, dtype=_at_least_float32(b1_EF.dtype))
     x_ND, g_ND = (x_TD.new_empty(min(CHUNK, len(pre_RF)), x_TD.shape[1]) for _ in range(2))
     for e, chunks in enumerate(_chunks(plan)):
-        alone = len(chunks) == 1
+        alone = len(chunks) <= 1
         grad_w1, grad_w2 = (grad[e] if alone else _total(grad[e]) for grad in (grad_w1_EDF, grad_w2_EHD))
+        if not chunks:
+            grad_w1.zero_()
+            grad_w2.zero_()
         for chunk in chunks:
             x, hidden = _gather(x_TD, plan.token[chunk], x_ND), hidden_RH[chunk]
             g = _gather(grad_TD, plan.token[chunk], g_ND).mul_(weight_R1[chunk])
@@ -128,7 +131,7 @@ def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
 
 
 def _total(grad: Tensor) -> Tensor:
-    """Return zeros to add up the products of an expert's chunks, or for one without any."""
+    """Return zeros to add up the products of an expert's chunks."""
     return torch.zeros_like(grad, dtype=_at_least_float32(grad.dtype))
 
 
