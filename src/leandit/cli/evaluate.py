@@ -15,7 +15,7 @@ import torch
 from leandit.api import load, sampling_settings
 from leandit.cli.output import say
 from leandit.cli.output_folder import output_folder
-from leandit.cli.progress import SamplingProgress, time_left
+from leandit.cli.progress import PLAIN_EVERY, SamplingProgress, time_left
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError, unknown
 from leandit.evaluate.compare import differences, rows
@@ -32,7 +32,6 @@ DEFAULT_METRICS = ("kid", "fd", "precision_recall")
 _FEW = 5_000
 _BIASED = ("fd", "sfid", "inception_score")
 _MAX_SAMPLES = 1_000_000
-_PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 def run(options: argparse.Namespace) -> int:
@@ -98,7 +97,7 @@ class _DrawingProgress(SamplingProgress):
         if self._first is None:
             # What an earlier evaluation left cost no time.
             self._first, self._started = done, now
-        elif not self.console.is_terminal and now - self._printed > _PLAIN_EVERY and done > self._first:
+        elif not self.console.is_terminal and now - self._printed > PLAIN_EVERY and done > self._first:
             self._printed = now
             eta = time_left(now - self._started, done - self._first, total - done)
             say(f"{done}/{total} pictures  ETA {eta}")

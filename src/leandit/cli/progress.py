@@ -24,7 +24,7 @@ from leandit.train import Callback, StepReport
 if TYPE_CHECKING:
     from leandit.train import Trainer
 
-_PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 _SMOOTHING = 0.95
 
 
@@ -86,7 +86,7 @@ class TrainingProgress(Callback):
         if self.console.is_terminal:
             with self._unless_gone():
                 self._bar.update(self._task, completed=report.step, loss=self._loss, speed=self._speed, mfu=self._mfu)
-        elif time.monotonic() - self._printed > _PLAIN_EVERY or report.step == trainer.config.train.steps:
+        elif time.monotonic() - self._printed > PLAIN_EVERY or report.step == trainer.config.train.steps:
             self._printed = time.monotonic()
             self._print_line(report.step, trainer.config.train.steps)
 

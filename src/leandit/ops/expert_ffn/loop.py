@@ -24,6 +24,7 @@ from leandit.ops.linear import onednn_linear, suits_onednn
 
 _gelu = torch.ops.aten.gelu.out
 _gelu_backward = torch.ops.aten.gelu_backward
+# Rows of a chunk: fewer make products slower, more no faster.
 CHUNK = 2048
 # Small enough to change nothing, and large enough for its products to be normal numbers.
 _TINY = 1e-18
@@ -79,11 +80,8 @@ def backward(
     grad_b1_EF = torch.zeros_like(b1_EF, dtype=_at_least_float32(b1_EF.dtype))
     x_ND, g_ND = (x_TD.new_empty(min(CHUNK, len(pre_RF)), x_TD.shape[1]) for _ in range(2))
     for e, chunks in enumerate(_chunks(plan)):
-        alone = len(chunks) <= 1
-        grad_w1, grad_w2 = (grad[e] if alone else _total(grad[e]) for grad in (grad_w1_EDF, grad_w2_EHD))
-        if not chunks:
-            grad_w1.zero_()
-            grad_w2.zero_()
+        alone = len(chunks) == 1
+        grad_w1, grad_w2 = (_target(grad[e], len(chunks)) for grad in (grad_w1_EDF, grad_w2_EHD))
         for chunk in chunks:
             x, hidden = _gather(x_TD, plan.token[chunk], x_ND), hidden_RH[chunk]
             g = _gather(grad_TD, plan.token[chunk], g_ND).mul_(weight_R1[chunk])
@@ -94,7 +92,7 @@ def backward(
             _add_product(grad_w1, x.T, grad_pre, alone)
             grad_b1_EF[e] += grad_pre.sum(0, dtype=grad_b1_EF.dtype)
             _product(grad_pre, w1_EDF[e].T, out_NF=grad_x_RD[chunk])
-        if not alone:
+        if len(chunks) > 1:
             grad_w1_EDF[e], grad_w2_EHD[e] = grad_w1, grad_w2
     hidden_P = grad_weight_R[plan.row] / plan.pair_weight
     grad_weight_TE, grad_b2_ED = weight_gradients(grad_TD, hidden_P, weight_TE, mask_TE, b2_ED)
@@ -130,9 +128,11 @@ def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _total(grad: Tensor) -> Tensor:
-    """Return zeros to add up the products of an expert's chunks."""
-    return torch.zeros_like(grad, dtype=_at_least_float32(grad.dtype))
+def _target(grad: Tensor, num_chunks: int) -> Tensor:
+    """Return what takes the products of an expert's chunks: zeros to add them up, or for at most one the gradient."""
+    if num_chunks > 1:
+        return torch.zeros_like(grad, dtype=_at_least_float32(grad.dtype))
+    return grad if num_chunks else grad.zero_()
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, alone: bool) -> None:
