@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test check bench format clean
+.PHONY: quickstart test check bench gpu format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,11 @@ test: $(STAMP) check
 bench: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt diffusers
 	$(BIN)/python benchmarks/run_all.py
+
+# On a machine with a GPU; takes about ten minutes.
+gpu: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt diffusers
+	$(BIN)/python benchmarks/gpu.py
 
 format: $(STAMP)
 	$(BIN)/ruff format src tests scripts examples
