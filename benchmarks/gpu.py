@@ -155,8 +155,9 @@ def waits() -> str:
     """Count what makes the host wait in a training step, by place, with 2 and 12 layers."""
     from leandit.data import build_source
     from leandit.presets import run_config
-    from leandit.train import RunFolder, Trainer
-    from leandit.train.resolve import resolve
+    from leandit.run import RunFolder
+    from leandit.run.resolve import resolve
+    from leandit.training import Trainer
 
     rows = []
     for depth in (2, 12):

@@ -17,7 +17,7 @@ import torch
 from contest import compete, device, setting, table
 from leandit.allocator import keep_memory
 from leandit.ops import expert_ffn
-from leandit.train.resolve import fast_bf16
+from leandit.run.resolve import fast_bf16
 
 DIM, K = 384, 4
 

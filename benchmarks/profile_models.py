@@ -17,7 +17,7 @@ import torch
 
 from contest import setting, table
 from leandit.allocator import keep_memory
-from leandit.train.resolve import fast_bf16
+from leandit.run.resolve import fast_bf16
 from whole_model import TWINS, device, our_call, runs
 
 STEPS, LINES = 6, 14

@@ -22,7 +22,7 @@ import profile_models
 import selection
 import whole_model
 from contest import device, processor, setting, today
-from leandit.train.resolve import fast_bf16
+from leandit.run.resolve import fast_bf16
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from leandit.allocator import keep_memory
 from leandit.models import BackboneConfig, Conditioning, DiTAirConfig, DiTConfig, MMDiTConfig, PixArtConfig
 from leandit.models.cost import forward_flops
 from leandit.moe import MoEConfig, routers
-from leandit.train.resolve import fast_bf16
+from leandit.run.resolve import fast_bf16
 
 BATCH, SIDE, TEXT = 32, 32, 32
 # Steps until a heap has grown to what a model needs.

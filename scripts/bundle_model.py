@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from leandit.train import read_metrics
-from leandit.train.checkpoint import write_checkpoint
-from leandit.train.folder import RunFolder
-from leandit.train.weights import read_weights
+from leandit.run import read_metrics
+from leandit.run.checkpoint import write_checkpoint
+from leandit.run.folder import RunFolder
+from leandit.run.weights import read_weights
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES = 8_000_000

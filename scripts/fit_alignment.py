@@ -1,4 +1,4 @@
-"""Fit the heads of the alignment score, src/leandit/evaluate/alignment/heads.safetensors, on the bundled emoji.
+"""Fit the heads of the alignment score, src/leandit/evaluation/alignment/heads.safetensors, on the bundled emoji.
 
     python scripts/fit_alignment.py [--develop] [--report FILE]
 
@@ -27,12 +27,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from leandit.data import EmojiConfig
-from leandit.evaluate.alignment.concepts import UNSEEN_ONE_IN, Pair, is_unseen, pairs_of, stack
-from leandit.evaluate.alignment.degrading import DegradeConfig, degrade
-from leandit.evaluate.alignment.encoders import FrozenEncoders
-from leandit.evaluate.alignment.fitting import FitConfig, fit_heads
-from leandit.evaluate.alignment.heads import BUNDLED, AlignmentHeads, load_heads, save_heads
-from leandit.evaluate.alignment.retrieval import choose_others, r_precision, retrieval_figures
+from leandit.evaluation.alignment.concepts import UNSEEN_ONE_IN, Pair, is_unseen, pairs_of, stack
+from leandit.evaluation.alignment.degrading import DegradeConfig, degrade
+from leandit.evaluation.alignment.encoders import FrozenEncoders
+from leandit.evaluation.alignment.fitting import FitConfig, fit_heads
+from leandit.evaluation.alignment.heads import BUNDLED, AlignmentHeads, load_heads, save_heads
+from leandit.evaluation.alignment.retrieval import choose_others, r_precision, retrieval_figures
 
 # Version 0 is the picture as it is.
 VERSIONS = 8

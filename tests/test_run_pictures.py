@@ -10,7 +10,7 @@ from PIL import Image
 from leandit.api import train
 from leandit.pictures import FinalPictures, SampleGrids
 from leandit.presets import run_config
-from leandit.train import Callback, StepReport, Trainer, run_training
+from leandit.training import Callback, StepReport, Trainer, run_training
 
 FINAL = ("samples.png", "loss.png", "compute.png")
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from leandit.data import build_source
-from leandit.evaluate.metric import Job
+from leandit.evaluation.metric import Job
 from leandit.sampling import LoadedRun
 from tiny_encoders import text_model
 
@@ -64,8 +64,8 @@ def job(overrides: Sequence[str] = (), num_samples: int = 100, **options: Any) -
     """Return a job on the untrained preset `tiny`, a class model; with text_job's overrides, on a text model."""
     from leandit.diffusion import build_objective
     from leandit.presets import run_config
+    from leandit.run.resolve import resolve
     from leandit.text import build_text_encoder
-    from leandit.train.resolve import resolve
 
     config = run_config("tiny", list(overrides))
     text = None if config.text is None else build_text_encoder(config.text)

@@ -1,11 +1,11 @@
 """LeanDiT: lean diffusion transformers. Experts race for tokens, layers share weights.
 
-    model = leandit.create_model("RaceDiT-B/2-4in32")
+    leandit.train(leandit.run_config("quickstart"), "runs/quickstart")
     run = leandit.load("runs/quickstart")
     pictures = leandit.sample(run, labels=["heart"], seeds=range(4))
+    model = leandit.create_model("RaceDiT-B/2-4in32")
 
-The names below are imported on first use, so that `import leandit` costs next to nothing. Training is
-`leandit.api.train`: `leandit.train` is the sub-package.
+The names below are imported on first use, so that `import leandit` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leandit.api import create_model, load, sample
+    from leandit.api import create_model, load, run_config, sample, train
     from leandit.errors import LeanDiTError
 
-__all__ = ["LeanDiTError", "create_model", "load", "sample"]
+__all__ = ["LeanDiTError", "create_model", "load", "run_config", "sample", "train"]
 __version__ = "0.1.0.dev0"
 
 

@@ -14,12 +14,13 @@ from leandit.config import apply_overrides, validate
 from leandit.errors import LeanDiTError
 from leandit.models import Backbone
 from leandit.pictures import FinalPictures, SampleGrids
-from leandit.presets import model_config
+from leandit.presets import model_config, run_config
+from leandit.run import RunConfig, SamplingConfig
 from leandit.sampling import LoadedRun, load
 from leandit.text import check_captions
-from leandit.train import Callback, RunConfig, SamplingConfig, run_training
+from leandit.training import Callback, run_training
 
-__all__ = ["create_model", "load", "sample", "sampling_settings", "train"]
+__all__ = ["create_model", "load", "run_config", "sample", "sampling_settings", "train"]
 
 
 def create_model(name: str, **overrides: Any) -> Backbone:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from leandit.diffusion.samplers import Progress
 from leandit.errors import LeanDiTError
 from leandit.moe import routers
-from leandit.probe import build_report, draw_recorded, plot_compute, plot_curves, write_report
+from leandit.probing import build_report, draw_recorded, plot_compute, plot_curves, write_report
+from leandit.run import read_metrics
+from leandit.run.conditioner import NO_CAPTION
 from leandit.sampling import LoadedRun, draw_grid, rows_by_label, sample, save_png
 from leandit.text import CombinedEncoder, attach_finetuned
-from leandit.train import Callback, StepReport, read_metrics
-from leandit.train.conditioner import NO_CAPTION
-
-if TYPE_CHECKING:
-    from leandit.train import Trainer
+from leandit.training import Callback, RunView, StepReport
 
 # Rows of a grid and of the compute map: with more classes or prompts, the first ones are shown.
 _GRID_ROWS = 16
@@ -25,16 +22,16 @@ _PROBED = 6
 class SampleGrids(Callback):
     """Draws grids/step-N.png with the EMA weights every `train.sample_every` steps."""
 
-    def on_step(self, trainer: Trainer, report: StepReport) -> None:
-        every = trainer.config.train.sample_every
-        if trainer.config.data.holds_latents:
+    def on_step(self, view: RunView, report: StepReport) -> None:
+        every = view.config.train.sample_every
+        if view.config.data.holds_latents:
             return
-        if every and report.step % every == 0 and report.step < trainer.config.train.steps:
+        if every and report.step % every == 0 and report.step < view.config.train.steps:
             try:
-                run = averaged_run(trainer)
-                _save_grid(run, trainer.folder.grids / f"step-{report.step:08d}.png", _stoppable(trainer))
+                run = averaged_run(view)
+                _save_grid(run, view.folder.grids / f"step-{report.step:08d}.png", _stoppable(view))
             except OSError as error:
-                trainer.warn(f"the grid of samples could not be written: {error.strerror or error}")
+                view.warn(f"the grid of samples could not be written: {error.strerror or error}")
 
 
 class FinalPictures(Callback):
@@ -44,19 +41,19 @@ class FinalPictures(Callback):
     that learns latents, which are no pictures, it draws loss.png alone.
     """
 
-    def on_start(self, trainer: Trainer) -> None:
-        if trainer.config.data.holds_latents:
-            trainer.warn("the data are latents, so no pictures are drawn; `leandit sample` writes latents")
+    def on_start(self, view: RunView) -> None:
+        if view.config.data.holds_latents:
+            view.warn("the data are latents, so no pictures are drawn; `leandit sample` writes latents")
 
-    def on_finish(self, trainer: Trainer) -> None:
-        run = averaged_run(trainer)
-        pictures = not trainer.config.data.holds_latents
+    def on_finish(self, view: RunView) -> None:
+        run = averaged_run(view)
+        pictures = not view.config.data.holds_latents
         try:
             if pictures:
-                _save_grid(run, run.path / "samples.png", _stoppable(trainer))
-            plot_curves(read_metrics(trainer.folder.metrics), run.path / "loss.png")
+                _save_grid(run, run.path / "samples.png", _stoppable(view))
+            plot_curves(read_metrics(view.folder.metrics), run.path / "loss.png")
             if pictures and any(True for _ in routers(run.model)):
-                _save_routing(run, _stoppable(trainer))
+                _save_routing(run, _stoppable(view))
         except OSError as error:
             raise LeanDiTError(
                 f"{run.path}: the pictures cannot be written: {error.strerror}.\n"
@@ -64,20 +61,20 @@ class FinalPictures(Callback):
             ) from None
 
 
-def averaged_run(trainer: Trainer) -> LoadedRun:
+def averaged_run(view: RunView) -> LoadedRun:
     """Return a run to sample from: a copy of the model in evaluation mode with the averaged weights."""
-    text = trainer.conditioner.encoder
+    text = view.conditioner.encoder
     text = text.copy() if isinstance(text, CombinedEncoder) else text
-    model = trainer.config.model.build()
+    model = view.config.model.build()
     attach_finetuned(model, text)
-    model.to(trainer.device).load_state_dict(trainer.ema.tensors)
-    names, path = trainer.source.class_names, trainer.folder.path
-    return LoadedRun(trainer.config, model.eval(), trainer.objective, names, trainer.step, path, text)
+    model.to(view.conditioner.device).load_state_dict(view.averaged_weights)
+    names, path = view.source.class_names, view.folder.path
+    return LoadedRun(view.config, model.eval(), view.objective, names, view.step, path, text)
 
 
-def _stoppable(trainer: Trainer) -> Progress:
+def _stoppable(view: RunView) -> Progress:
     """Return a callback for `sample` that raises Stopped once a signal has come: drawing may take long."""
-    return lambda *_: trainer.stop.check()
+    return lambda *_: view.stop.check()
 
 
 def _save_grid(run: LoadedRun, path: Path, progress: Progress) -> None:

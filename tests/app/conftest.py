@@ -17,7 +17,7 @@ from page_server import Server
 
 from leandit.app.runs import ServedRun, open_runs
 from leandit.presets import run_config
-from leandit.train import run_training
+from leandit.training import run_training
 from tiny_encoders import text_model
 
 

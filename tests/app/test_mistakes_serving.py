@@ -63,7 +63,7 @@ def test_without_gradio(fails: Callable[..., str], tiny_run: Path, monkeypatch: 
 
 
 def test_latents_are_no_pictures(fails: Callable[..., str], tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from leandit.train.config import DataConfig
+    from leandit.run.config import DataConfig
 
     monkeypatch.setattr(DataConfig, "holds_latents", property(lambda self: True))
     assert "learned latents" in fails(tiny_run, "--port", 0)

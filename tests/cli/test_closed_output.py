@@ -14,7 +14,7 @@ import pytest
 
 from leandit.cli import main
 from leandit.cli.progress import TrainingProgress
-from leandit.train.checkpoint import list_steps
+from leandit.run.checkpoint import list_steps
 
 COMMAND = [sys.executable, "-c", "import sys; from leandit.cli import main; sys.exit(main())"]
 WARN = """

@@ -114,8 +114,8 @@ def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     if page.name != "first-run.md":
         monkeypatch.setattr("leandit.pictures.plot_curves", draw_nothing)
         monkeypatch.setattr("leandit.pictures.plot_compute", draw_nothing)
-        monkeypatch.setattr("leandit.probe.write.plot_compute", draw_nothing)
-        monkeypatch.setattr("leandit.probe.write.plot_routing", draw_nothing)
+        monkeypatch.setattr("leandit.probing.write.plot_compute", draw_nothing)
+        monkeypatch.setattr("leandit.probing.write.plot_routing", draw_nothing)
     make_pictures(tmp_path)
     namespace: dict[str, object] = {"__name__": "__page__"}
     for block in blocks(page):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from leandit.train import RunConfig
+from leandit.run import RunConfig
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

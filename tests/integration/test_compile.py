@@ -11,7 +11,7 @@ import pytest
 from leandit.errors import LeanDiTError
 from leandit.moe import STRATEGIES
 from leandit.presets import run_config
-from leandit.train import run_training
+from leandit.training import run_training
 
 CELLS = {
     "dit": [f"dit:{strategy}:fp32" for strategy in STRATEGIES],

@@ -17,8 +17,9 @@ from leandit.api import train
 from leandit.moe.gate import GATES
 from leandit.moe.strategies import STRATEGIES
 from leandit.presets import run_config
+from leandit.run import read_metrics
 from leandit.sampling import LoadedRun
-from leandit.train import read_metrics, run_training
+from leandit.training import run_training
 
 SHORT = ["train.steps=2", "train.batch_size=4", "train.log_every=1"]
 

@@ -13,9 +13,9 @@ import torch
 
 from leandit.api import load, sample
 from leandit.presets import run_config
+from leandit.run.checkpoint import find_newest
 from leandit.text import TextFeatures
-from leandit.train import run_training
-from leandit.train.checkpoint import find_newest
+from leandit.training import run_training
 
 BACKBONES = ["dit", "pixart", "mmdit", "dit_air"]
 SHARING = ["none", "adaln", "attention", "block"]
@@ -42,7 +42,7 @@ class HashEncoder:
 
 @pytest.fixture
 def no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("leandit.train.run", "leandit.sampling.load"):
+    for module in ("leandit.training.runner", "leandit.sampling.load"):
         monkeypatch.setattr(sys.modules[module], "build_text_encoder", lambda config: HashEncoder())
 
 

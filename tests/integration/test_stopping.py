@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from leandit.cli import main
-from leandit.train import read_metrics, store
-from leandit.train.checkpoint import find_newest
+from leandit.run import read_metrics, store
+from leandit.run.checkpoint import find_newest
 
 COMMAND = [sys.executable, "-c", "import sys; from leandit.cli import main; sys.exit(main())"]
 ENDLESS = ["train", "tiny", "train.steps=100000", "train.log_every=1", "train.checkpoint_every=1000"]

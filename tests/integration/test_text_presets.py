@@ -10,8 +10,8 @@ import torch
 
 from leandit.api import load, sample
 from leandit.presets import PRESETS, run_config
-from leandit.train import run_training
-from leandit.train.checkpoint import find_newest
+from leandit.run.checkpoint import find_newest
+from leandit.training import run_training
 
 TEXT_PRESETS = [name for name in PRESETS if name.startswith("emoji-")]
 SMALL = [

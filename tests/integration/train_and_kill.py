@@ -23,8 +23,9 @@ import torch
 torch.set_num_threads(1)
 
 from leandit.presets import run_config  # noqa: E402
-from leandit.train import Callback, StepReport, Trainer, checkpoint, run_training, store  # noqa: E402
-from leandit.train.checkpoint import find_newest, open_checkpoint  # noqa: E402
+from leandit.run import checkpoint, store  # noqa: E402
+from leandit.run.checkpoint import find_newest, open_checkpoint  # noqa: E402
+from leandit.training import Callback, StepReport, Trainer, run_training  # noqa: E402
 
 EVENT = struct.Struct("<cI")
 STEP, SAVE, FILE, PUBLISHED = b"t", b"s", b"f", b"p"

@@ -13,7 +13,7 @@ import torch
 from leandit.cli import main
 from leandit.models import Backbone
 from leandit.presets import PRESETS, model_config, run_config
-from leandit.train.optimizers import AdafactorConfig, RMSPropConfig
+from leandit.run.recipe import AdafactorConfig, RMSPropConfig
 
 # As the papers state them: steps, batch size, rate, warm-up, channels and side of latents, encoders.
 STATED: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ import torch
 from leandit import load, sample
 from leandit.api import sampling_settings
 from leandit.errors import LeanDiTError
-from leandit.probe import draw_recorded
+from leandit.probing import draw_recorded
 
 # Its own program: type checks of tests break torch's graphs. Two sizes of a batch, and guidance, which doubles it.
 COMPARE = """

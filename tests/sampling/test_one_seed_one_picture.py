@@ -14,9 +14,10 @@ from leandit.diffusion import DDIMConfig, EulerConfig, GuidanceConfig, HeunConfi
 from leandit.errors import LeanDiTError
 from leandit.models import Conditioning
 from leandit.presets import run_config
+from leandit.run import SamplingConfig
+from leandit.run.checkpoint import open_checkpoint
 from leandit.sampling import LoadedRun, draw, to_pictures
-from leandit.train import SamplingConfig, run_training
-from leandit.train.checkpoint import open_checkpoint
+from leandit.training import run_training
 
 LABELS = [0, 1, 1, -1, 0, 1, 0, 0, 1, -1, 0, 1, 1, 0, 1, 0]
 

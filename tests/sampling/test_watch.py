@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from leandit.diffusion import EulerConfig, GuidanceConfig
+from leandit.run import SamplingConfig
 from leandit.sampling import draw, load
-from leandit.train import SamplingConfig
 
 
 def test_the_last_step_of_euler_lands_on_its_estimate(tiny_run: Path) -> None:

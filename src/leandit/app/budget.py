@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from leandit.api import sampling_settings
 from leandit.moe import Router, RouterOutput, routers
+from leandit.run.conditioner import Wanted
 from leandit.sampling import LoadedRun, draw
-from leandit.train.conditioner import Wanted
 
 # What the scores are recorded from: few drawings of few steps, over all times.
 _DRAWINGS = 4

@@ -16,8 +16,8 @@ from torch import Tensor
 from leandit.app.budget import shifted
 from leandit.app.request import DrawRequest
 from leandit.app.runs import ServedRun
-from leandit.probe import RoutingRecorder, RoutingTrace
-from leandit.probe.allocation import spent_flops
+from leandit.probing import RoutingRecorder, RoutingTrace
+from leandit.probing.allocation import spent_flops
 from leandit.sampling import draw, to_pictures
 
 

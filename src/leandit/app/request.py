@@ -10,9 +10,9 @@ from leandit.api import sampling_settings
 from leandit.app.runs import ServedRun
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError, unknown
+from leandit.run import SamplingConfig
 from leandit.sampling import LoadedRun
 from leandit.text import check_captions
-from leandit.train import SamplingConfig
 
 # The order in which a page sends its inputs.
 FIELDS = ("run", "prompt", "label", "seed", "steps", "guidance", "budget")

@@ -12,11 +12,11 @@ from leandit.data import Source, build_source
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.models import BackboneConfig, count_parameters, forward_flops
 from leandit.models.memory import training_memory
+from leandit.run import RunConfig
+from leandit.run.resolve import resolve
 from leandit.text import TextConfig, TextEncoder, attach_finetuned, build_text_encoder
 from leandit.text.folder import find_folder
-from leandit.train import RunConfig
-from leandit.train.resolve import resolve
-from leandit.train.start import find_start
+from leandit.training.start import find_start
 
 T = TypeVar("T")
 

@@ -18,14 +18,14 @@ from leandit.cli.output_folder import output_folder
 from leandit.cli.progress import PLAIN_EVERY, SamplingProgress, time_left
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError, unknown
-from leandit.evaluate.compare import differences, rows
-from leandit.evaluate.metric import Drawn, Job, Metric, Plan
-from leandit.evaluate.record import Result, build_record, checkpoint_facts, read_record, write_record
-from leandit.evaluate.reference import FittedSource, open_reference
-from leandit.evaluate.registry import WEIGHTS, build_metric
-from leandit.evaluate.samples import Rank, SampleSet
+from leandit.evaluation.compare import differences, rows
+from leandit.evaluation.metric import Drawn, Job, Metric, Plan
+from leandit.evaluation.record import Result, build_record, checkpoint_facts, read_record, write_record
+from leandit.evaluation.reference import FittedSource, open_reference
+from leandit.evaluation.registry import WEIGHTS, build_metric
+from leandit.evaluation.samples import Rank, SampleSet
+from leandit.run.config import SamplingConfig
 from leandit.sampling import LoadedRun
-from leandit.train.config import SamplingConfig
 
 DEFAULT_METRICS = ("kid", "fd", "precision_recall")
 # Below this number of samples the bias of the Fréchet distance and of the Inception score shows.

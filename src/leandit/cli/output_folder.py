@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from leandit.errors import LeanDiTError
+from leandit.run.checkpoint import STATE
+from leandit.run.folder import RunFolder
+from leandit.run.manifest import MANIFEST
 from leandit.sampling import bundled_name
-from leandit.train.checkpoint import STATE
-from leandit.train.folder import RunFolder
-from leandit.train.manifest import MANIFEST
 
 
 def output_folder(given: str | None, path: Path, name: str) -> Path:

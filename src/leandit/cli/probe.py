@@ -14,7 +14,7 @@ from leandit.cli.progress import SamplingProgress
 from leandit.cli.sample import parse_seeds
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError, unknown
-from leandit.probe import (
+from leandit.probing import (
     AXES,
     HOW_TO_GET_THE_PAGE,
     Drawn,
@@ -24,9 +24,9 @@ from leandit.probe import (
     draw_recorded,
     write_report,
 )
+from leandit.run import SamplingConfig
+from leandit.run.conditioner import Wanted
 from leandit.sampling import LoadedRun
-from leandit.train import SamplingConfig
-from leandit.train.conditioner import Wanted
 
 # Without --labels or --prompts: a model may have a thousand classes.
 _MOST_CHOICES = 8

@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -19,10 +18,7 @@ from rich.progress import (
 )
 
 from leandit.cli.output import discard_output, say
-from leandit.train import Callback, StepReport
-
-if TYPE_CHECKING:
-    from leandit.train import Trainer
+from leandit.training import Callback, RunView, StepReport
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 _SMOOTHING = 0.95
@@ -64,14 +60,14 @@ class TrainingProgress(Callback):
         self._printed = time.monotonic()
         self._first = 0
 
-    def on_start(self, trainer: Trainer) -> None:
-        self._first = trainer.step
+    def on_start(self, view: RunView) -> None:
+        self._first = view.step
         self._started = time.monotonic()
         if self.console.is_terminal:
             self._task = self._bar.add_task(
                 "training",
-                total=trainer.config.train.steps,
-                completed=trainer.step,
+                total=view.config.train.steps,
+                completed=view.step,
                 loss=float("nan"),
                 speed=0.0,
                 mfu=0.0,
@@ -79,27 +75,27 @@ class TrainingProgress(Callback):
             with self._unless_gone():
                 self._bar.start()
 
-    def on_step(self, trainer: Trainer, report: StepReport) -> None:
+    def on_step(self, view: RunView, report: StepReport) -> None:
         self._loss = _smooth(self._loss, report.loss)
         self._speed = _smooth(self._speed, report.images_per_second)
         self._mfu = _smooth(self._mfu, report.mfu)
         if self.console.is_terminal:
             with self._unless_gone():
                 self._bar.update(self._task, completed=report.step, loss=self._loss, speed=self._speed, mfu=self._mfu)
-        elif time.monotonic() - self._printed > PLAIN_EVERY or report.step == trainer.config.train.steps:
+        elif time.monotonic() - self._printed > PLAIN_EVERY or report.step == view.config.train.steps:
             self._printed = time.monotonic()
-            self._print_line(report.step, trainer.config.train.steps)
+            self._print_line(report.step, view.config.train.steps)
 
-    def on_warning(self, trainer: Trainer, message: str) -> None:
+    def on_warning(self, view: RunView, message: str) -> None:
         with self._unless_gone():
             self.console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
-    def on_finish(self, trainer: Trainer) -> None:
-        self.on_end(trainer)
-        if not trainer.stop.requested:
+    def on_finish(self, view: RunView) -> None:
+        self.on_end(view)
+        if not view.stop.requested:
             say("Drawing samples ...")
 
-    def on_end(self, trainer: Trainer) -> None:
+    def on_end(self, view: RunView) -> None:
         if self.console.is_terminal:
             with self._unless_gone():
                 self._bar.stop()

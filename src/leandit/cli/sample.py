@@ -17,6 +17,7 @@ from leandit.cli.output_folder import output_folder
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
+from leandit.run.conditioner import Wanted
 from leandit.sampling import (
     LoadedRun,
     draw_batches,
@@ -27,7 +28,6 @@ from leandit.sampling import (
     save_png,
     to_image,
 )
-from leandit.train.conditioner import Wanted
 
 _MAX_SEED = 2**63
 _MAX_PICTURES = 1_000_000

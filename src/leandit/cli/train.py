@@ -14,7 +14,7 @@ from leandit.cli.output import say
 from leandit.cli.progress import TrainingProgress
 from leandit.errors import LeanDiTError
 from leandit.presets import run_config
-from leandit.train.checkpoint import list_steps
+from leandit.run.checkpoint import list_steps
 
 _RUNS = Path("runs")
 

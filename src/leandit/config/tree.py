@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from leandit.config.base import Config
+from leandit.config.registry import Registry
 from leandit.errors import LeanDiTError, nearest
 
 C = TypeVar("C", bound=Config)
@@ -127,19 +129,20 @@ def _locate(kind: type[Config], loc: tuple[int | str, ...]) -> tuple[str, type[B
     """Return the dotted key without pydantic's union tags, and the config class that owns its last part."""
     owner: type[BaseModel] | None = kind
     candidates: list[type[BaseModel]] = [kind]
+    tagged = False
     key: list[str] = []
     for part in loc:
         if isinstance(part, int):  # a place in a list, whose items are the same candidates
             key.append(str(part))
             continue
-        tagged = [c for c in candidates if _tag(c) == part] if len(candidates) > 1 else []
-        if tagged:
-            candidates = tagged
+        chosen = [c for c in candidates if _tag(c) == part] if tagged else []
+        if chosen:
+            candidates, tagged = chosen, False
             continue
         owner = candidates[0] if candidates else None
         key.append(str(part))
         field = owner.model_fields.get(str(part)) if owner else None
-        candidates = list(_configs_in(field.annotation)) if field else []
+        candidates, tagged = _candidates(field) if field else ([], False)
     return ".".join(key), owner
 
 
@@ -148,9 +151,24 @@ def _tag(kind: type[BaseModel]) -> Any:
     return field.default if field else kind.__name__
 
 
+def _candidates(field: FieldInfo) -> tuple[list[type[BaseModel]], bool]:
+    """Return the classes that a field's value can have, and whether a tag in an error's place tells which."""
+    registries = [item for item in field.metadata if isinstance(item, Registry)]
+    found = [kind for registry in registries for kind in registry.kinds.values()] or list(_configs_in(field.annotation))
+    return found, len(found) > 1 or bool(registries) or _has_registry(field.annotation)
+
+
+def _has_registry(annotation: Any) -> bool:
+    return isinstance(annotation, Registry) or any(map(_has_registry, typing.get_args(annotation)))
+
+
 def _configs_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, Registry):
+        yield from annotation.kinds.values()
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
+    elif typing.get_origin(annotation) is typing.Annotated and _has_registry(annotation):
+        yield from (kind for item in typing.get_args(annotation)[1:] for kind in _configs_in(item))
     elif typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, tuple, list):
         for argument in typing.get_args(annotation):
             yield from _configs_in(argument)

@@ -1,6 +1,6 @@
 """Backbones: one complete file each, all of the form `Backbone(x, t, cond) -> BackboneOutput`."""
 
-from leandit.models.backbone import Backbone, BackboneConfig
+from leandit.models.backbone import BACKBONES, Backbone, BackboneConfig, ModelConfig
 from leandit.models.cost import ParameterCount, count_parameters, forward_flops
 from leandit.models.dit import DiT, DiTConfig
 from leandit.models.dit_air import DiTAir, DiTAirConfig
@@ -8,9 +8,9 @@ from leandit.models.masking import MaskingConfig, take_tokens
 from leandit.models.mmdit import MMDiT, MMDiTConfig
 from leandit.models.pixart import PixArt, PixArtConfig
 from leandit.models.records import BackboneOutput, Conditioning
-from leandit.models.registry import ModelConfig
 
 __all__ = [
+    "BACKBONES",
     "Backbone",
     "BackboneConfig",
     "BackboneOutput",

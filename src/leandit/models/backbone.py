@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from leandit.config import Config
+from leandit.config import Config, Registry
 from leandit.models.records import BackboneOutput, Conditioning
 from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput, Threshold
 from leandit.nn import AdaLN, FeedForward, Layers, Linear, Sharing
@@ -28,6 +28,8 @@ class BackboneConfig(Config):
     # Whether the backbone reads text (Conditioning.text and .pooled) or labels.
     conditions_on_text: ClassVar[bool] = False
 
+    # The tag by which configurations name the backbone; each kind has its own.
+    type: str
     dim: int = Field(384, ge=4)
     depth: int = Field(12, ge=1)
     heads: int = Field(6, ge=1)
@@ -96,6 +98,12 @@ class BackboneConfig(Config):
     def build(self) -> Backbone:
         """Return the model with initialised weights; on the meta device it costs no memory."""
         raise NotImplementedError
+
+
+BACKBONES = Registry("backbone", BackboneConfig)
+"""All backbones by their `type`; a file of its own, also outside the package, registers another."""
+
+ModelConfig = Annotated[BackboneConfig, BACKBONES]
 
 
 class Backbone(nn.Module, ABC):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
+from leandit.models.backbone import BACKBONES, Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
 from leandit.models.records import BackboneOutput, Conditioning
 from leandit.moe import RouterOutput
 from leandit.nn import (
@@ -27,6 +27,7 @@ from leandit.nn.sharing import Makers, Parts
 from leandit.ops import gated_residual
 
 
+@BACKBONES.register
 class DiTConfig(BackboneConfig):
     """A DiT; with `moe` set, a Race-DiT or one of its baselines. The default is DiT-S/2."""
 

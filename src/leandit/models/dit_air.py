@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from leandit.models.backbone import BackboneConfig, feed_forward_maker, run_feed_forward
+from leandit.models.backbone import BACKBONES, BackboneConfig, feed_forward_maker, run_feed_forward
 from leandit.models.joint import JointBackbone
 from leandit.moe import RouterOutput
 from leandit.nn import AdaLN, FeedForward, Sharing
@@ -28,6 +28,7 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
+@BACKBONES.register
 class DiTAirConfig(BackboneConfig):
     """A DiT-Air; the default is size S.
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from leandit.models.backbone import BackboneConfig, feed_forward_maker, run_feed_forward
+from leandit.models.backbone import BACKBONES, BackboneConfig, feed_forward_maker, run_feed_forward
 from leandit.models.joint import JointBackbone
 from leandit.moe import RouterOutput
 from leandit.nn import AdaLN, FeedForward, sincos_positions
@@ -21,6 +21,7 @@ from leandit.nn.sharing import Makers, Parts
 from leandit.ops import gated_residual
 
 
+@BACKBONES.register
 class MMDiTConfig(BackboneConfig):
     """An MMDiT; the default is the size S of DiT-Air's comparison.
 

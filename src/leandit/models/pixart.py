@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
-from leandit.models.backbone import Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
+from leandit.models.backbone import BACKBONES, Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
 from leandit.models.masking import MaskDecoder, MaskingConfig, take_tokens
 from leandit.models.records import BackboneOutput, Conditioning, EncodedText
 from leandit.moe import MoELayer, RouterOutput
@@ -34,6 +34,7 @@ from leandit.nn.text_embedding import TextEmbedding
 from leandit.ops import gated_residual, norm_modulate
 
 
+@BACKBONES.register
 class PixArtConfig(BackboneConfig):
     """The default is a small PixArt-alpha.
 

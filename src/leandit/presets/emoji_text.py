@@ -10,8 +10,8 @@ from leandit.data import DataConfig, EmojiConfig
 from leandit.diffusion import GuidanceConfig, HeunConfig, RectifiedFlowConfig
 from leandit.models import DiTAirConfig, MMDiTConfig, ModelConfig, PixArtConfig
 from leandit.moe import MoEConfig
+from leandit.run import AdamWConfig, LossWeights, MuonConfig, RunConfig, SamplingConfig, ScheduleConfig, TrainConfig
 from leandit.text import SentenceEncoderConfig, TextConfig
-from leandit.train import AdamWConfig, LossWeights, MuonConfig, RunConfig, SamplingConfig, ScheduleConfig, TrainConfig
 
 PROMPTS = (
     *("red apple, noto emoji", "red apple, fluent emoji"),

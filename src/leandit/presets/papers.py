@@ -25,9 +25,9 @@ from leandit.diffusion import (
 )
 from leandit.models import BackboneConfig, MaskingConfig
 from leandit.presets.models import model_config
+from leandit.run import AdamWConfig, LossWeights, RunConfig, SamplingConfig, ScheduleConfig, StartConfig, TrainConfig
+from leandit.run.recipe import AdafactorConfig, RMSPropConfig
 from leandit.text import ClipEncoderConfig, LlmEncoderConfig, T5EncoderConfig, TextConfig
-from leandit.train import AdamWConfig, LossWeights, RunConfig, SamplingConfig, ScheduleConfig, StartConfig, TrainConfig
-from leandit.train.optimizers import AdafactorConfig, RMSPropConfig
 
 # Sides of the latents of 256- and 512-pixel pictures, by an autoencoder that shrinks them 8 times.
 _SIDE_256, _SIDE_512 = 32, 64

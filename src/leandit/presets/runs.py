@@ -13,14 +13,7 @@ from leandit.models import DiTConfig
 from leandit.moe import MoEConfig
 from leandit.presets import emoji_text, papers, scenes
 from leandit.presets.models import model_config
-from leandit.train import (
-    AdamWConfig,
-    MuonConfig,
-    RunConfig,
-    SamplingConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from leandit.run import AdamWConfig, MuonConfig, RunConfig, SamplingConfig, ScheduleConfig, TrainConfig
 
 # Pictures that look unlike their class, such as a heart on an envelope: few, and minutes are too short for them.
 _UNTYPICAL = (

@@ -6,8 +6,8 @@ from leandit.data import DataConfig, ScenesConfig
 from leandit.diffusion import GuidanceConfig, HeunConfig, RectifiedFlowConfig
 from leandit.models import DiTAirConfig
 from leandit.moe import MoEConfig
+from leandit.run import AdamWConfig, MuonConfig, RunConfig, SamplingConfig, ScheduleConfig, TrainConfig
 from leandit.text import SentenceEncoderConfig, TextConfig
-from leandit.train import AdamWConfig, MuonConfig, RunConfig, SamplingConfig, ScheduleConfig, TrainConfig
 
 PROMPTS = (
     *("a red circle", "a picture of a cat", "an orange cross and a black square", "a tree and a ring"),

@@ -11,9 +11,9 @@ from torch import Tensor
 from leandit.diffusion import Denoised, Denoiser, Path, build_sampler, guided, initial_noise, once
 from leandit.errors import LeanDiTError
 from leandit.models import Conditioning
+from leandit.run.conditioner import Conditioner, Wanted
+from leandit.run.config import SamplingConfig
 from leandit.sampling.load import LoadedRun
-from leandit.train.conditioner import Conditioner, Wanted
-from leandit.train.config import SamplingConfig
 
 Progress = Callable[[int, int], None]
 Watch = Callable[[Tensor, Tensor], None]  # (t, the data as estimated at t), after every evaluation of the network

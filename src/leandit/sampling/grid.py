@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from leandit.train.conditioner import Wanted
+from leandit.run.conditioner import Wanted
 
 # A grid is for looking at: more pictures than this are cut off.
 _MAX_ROWS = 16

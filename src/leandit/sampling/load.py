@@ -15,14 +15,14 @@ from leandit.config import validate
 from leandit.diffusion import Objective, build_objective
 from leandit.errors import LeanDiTError, nearest
 from leandit.models import Backbone, BackboneOutput, Conditioning
+from leandit.models.compilation import check_compiler, compiled
+from leandit.run.checkpoint import Checkpoint
+from leandit.run.config import RunConfig
+from leandit.run.identity import check_same_encoder
+from leandit.run.resolve import resolve_device
+from leandit.run.weights import read_weights
 from leandit.sampling.bundled import find_run
 from leandit.text import TextEncoder, attach_finetuned, build_text_encoder
-from leandit.train.checkpoint import Checkpoint
-from leandit.train.compilation import check_compiler, compiled
-from leandit.train.config import RunConfig
-from leandit.train.identity import check_same_encoder
-from leandit.train.resolve import resolve_device
-from leandit.train.weights import read_weights
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,70 @@
+"""Which captions R-precision asks for: of concepts that a model was shown, and of pairs that were held out from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from leandit.data import EmojiConfig
+from leandit.errors import LeanDiTError
+from leandit.evaluation.alignment.concepts import Pair, is_unseen, pairs_of
+from leandit.evaluation.metric import Job
+from leandit.evaluation.prompts import need_prompts
+from leandit.random import Stream, generator
+
+TRAINING, HELD_OUT = "training concepts", "held-out pairs"
+# Below it a share is uncertain by more than five points (one standard error).
+LEAST_SAMPLES = 100
+_SEED = 0
+
+
+def groups_of(job: Job) -> dict[str, list[Pair]]:
+    """Return the pairs to draw, by group; a LeanDiTError for a run that captions of emoji say nothing to.
+
+    `training concepts` are `job.num_samples` captions that the run learned from; `held-out pairs` at most as many
+    whose concept it knows in the other style only, and absent where the run held nothing out. Concepts that the
+    heads never saw are left out of both.
+    """
+    source = _emoji_of(job)
+    shown = [pair for pair in pairs_of(source) if not is_unseen(pair.concept)]
+    concepts, captions = {pair.concept for pair in shown}, {pair.caption for pair in shown}
+    known = [pair for pair in pairs_of(source.replace(split="all")) if pair.concept in concepts]
+    held_out = [pair for pair in known if pair.caption not in captions]
+    if not shown:
+        raise LeanDiTError(f"{job.run.path}: the heads of the alignment score know none of the concepts of this run")
+    groups = {TRAINING: spread(shown, job.num_samples)}
+    if held_out:
+        groups[HELD_OUT] = spread(held_out, min(len(held_out), job.num_samples))
+    return groups
+
+
+def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """Return so many pairs: every concept once before any twice, its styles in turn, then all over again."""
+    by_concept: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_concept.setdefault(pair.concept, []).append(pair)
+    members = list(by_concept.values())
+    order = [members[i] for i in generator(_SEED, Stream.VALIDATION, 0).permutation(len(members))]
+    most = max(len(styles) for styles in order)
+    rounds = [
+        styles[(place + turn) % len(styles)]
+        for turn in range(most)
+        for place, styles in enumerate(order)
+        if turn < len(styles)
+    ]
+    return [rounds[i % len(rounds)] for i in range(count)]
+
+
+def _emoji_of(job: Job) -> EmojiConfig:
+    source = job.run.config.data.source
+    need_prompts(job, "r_precision")
+    if not isinstance(source, EmojiConfig):
+        raise LeanDiTError(
+            f"{job.run.path}: learned from {source.type!r} data; the heads of the alignment score were fitted on the "
+            "bundled emoji only and say nothing of other pictures. Choose another metric, such as clip_score"
+        )
+    if job.num_samples < LEAST_SAMPLES:
+        raise LeanDiTError(
+            f"r_precision needs at least {LEAST_SAMPLES} samples, {job.num_samples} were asked for; "
+            f"give --num-samples {LEAST_SAMPLES} or more"
+        )
+    return source

@@ -1,0 +1,79 @@
+"""BLIP's answers on pictures, through transformers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from leandit.errors import LeanDiTError
+from leandit.evaluation.extractors.base import RESAMPLING, clip_planes
+from leandit.evaluation.extractors.folder import folder_hash, need_model_folder
+from leandit.text.loading import load_pretrained, load_tokenizer
+
+_MOST_TOKENS = 35
+_MOST_WORDS = 50
+
+
+class BlipVQA:
+    """P(yes) / (P(yes) + P(no)) of the first word of BLIP's answer.
+
+    `folder` is a model as transformers saves it, such as Salesforce/blip-vqa-capfilt-large, safetensors only.
+
+    Reference: T2I-CompBench (arXiv 2307.06350), section 4.1, and its release for how P(yes) is read.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+        need_model_folder(folder, ("blip",))
+        self._device = torch.device(device)
+        model: Any = load_pretrained("BlipForQuestionAnswering", folder)
+        self._model = model.to(self._device).eval().requires_grad_(False)
+        self._tokenizer = load_tokenizer(folder)
+        self._yes, self._no = (self._token(folder, word) for word in ("yes", "no"))
+        self._resolution = int(model.config.vision_config.image_size)
+        self._sha256 = folder_hash(folder)
+
+    @torch.inference_mode()
+    def __call__(
+        self, picture: UInt8[Tensor, "height width channels"], questions: Sequence[str]
+    ) -> Float[Tensor, " questions"]:
+        """Return the probability of "yes" for each question, as against "no"."""
+        x = clip_planes(picture[None], self._resolution, self._device)
+        seen = self._model.vision_model(pixel_values=x).last_hidden_state
+        return torch.cat([self._answer(seen, question) for question in questions]).cpu().clone()
+
+    def about(self) -> dict[str, Any]:
+        """Return what the answers depend on."""
+        return {
+            "vqa": "BLIP, P(yes) as against no",
+            "weights_sha256": self._sha256,
+            "resolution": self._resolution,
+            "resampling": RESAMPLING,
+        }
+
+    def _answer(self, seen: Tensor, question: str) -> Float[Tensor, " one"]:
+        asked = self._tokenizer(plain(question), truncation=True, max_length=_MOST_TOKENS, return_tensors="pt")
+        asked = asked.to(self._device)
+        states = self._model.text_encoder(
+            input_ids=asked.input_ids, attention_mask=asked.attention_mask, encoder_hidden_states=seen
+        )[0]
+        start = torch.full((1, 1), self._model.decoder_start_token_id, device=self._device)
+        logits = self._model.text_decoder(input_ids=start, encoder_hidden_states=states).logits[:, 0]
+        # A softmax over two of many is what the two keep of a softmax over all.
+        return logits[:, [self._yes, self._no]].float().softmax(-1)[:, 0]
+
+    def _token(self, folder: Path, word: str) -> int:
+        ids: list[int] = self._tokenizer(word, add_special_tokens=False).input_ids
+        if len(ids) != 1 or ids[0] == self._tokenizer.unk_token_id:
+            raise LeanDiTError(f"{folder}: {word!r} is no word of its tokenizer; give the folder of BLIP for VQA")
+        return ids[0]
+
+
+def plain(question: str) -> str:
+    """Return a question as BLIP was trained on it: lower case, without marks but "?" and commas, 50 words at most."""
+    return " ".join(re.sub(r'[.!"()*#:;~]', "", question.lower()).rstrip(" ").split(" ")[:_MOST_WORDS])

@@ -1,0 +1,85 @@
+"""T2I-CompBench's BLIP-VQA score: does a picture show every noun phrase of its prompt?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from leandit.errors import LeanDiTError
+from leandit.evaluation.compositional.answers import VQA
+
+# From a prompt to its noun phrases, "a red book and a yellow vase" to "a red book", "a yellow vase".
+NounPhrases = Callable[[str], Sequence[str]]
+# Phrases of a prompt that are asked for; those beyond are passed over, as in the benchmark.
+MOST_PHRASES = 8
+# What spaCy takes for noun phrases in "on the left of" and the like; the benchmark's release leaves these out too.
+_PLACES = ("top", "the side", "the left", "the right")
+
+
+@dataclass(frozen=True)
+class PhrasedPrompt:
+    """A prompt and its noun phrases."""
+
+    prompt: str
+    phrases: tuple[str, ...]
+
+
+def phrases_score(picture: UInt8[Tensor, "height width channels"], phrases: Sequence[str], vqa: VQA) -> float:
+    """Return the product over the first eight noun phrases of P(yes | picture, "phrase?"); 1 without any.
+
+    Reference: T2I-CompBench (arXiv 2307.06350), section 4.1 (disentangled BLIP-VQA).
+    """
+    questions = [f"{phrase}?" for phrase in phrases[:MOST_PHRASES]]
+    return float(vqa(picture, questions).double().prod()) if questions else 1.0
+
+
+def read_phrased(path: Path, noun_phrases: NounPhrases | None = None) -> list[PhrasedPrompt]:
+    """Return the prompts of a file and their noun phrases.
+
+    A .jsonl file gives both, {"prompt": ..., "phrases": [...]} a line. Any other has a prompt a line, as the
+    benchmark's own color_val.txt and so on, and is parsed by `noun_phrases`, by default spaCy's en_core_web_sm
+    as in the benchmark.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise LeanDiTError(f"{path}: the prompts cannot be read: {error}") from None
+    if not lines:
+        raise LeanDiTError(f"{path}: holds no prompts; give a file with one a line")
+    if path.suffix == ".jsonl":
+        return [_read(path, number, line) for number, line in enumerate(lines, 1)]
+    parse = noun_phrases or spacy_noun_phrases()
+    return [PhrasedPrompt(line, tuple(parse(line))) for line in lines]
+
+
+def spacy_noun_phrases() -> NounPhrases:
+    """Return spaCy's parser of noun phrases, if it and en_core_web_sm are installed, else a LeanDiTError."""
+    try:
+        import spacy  # type: ignore[import-not-found]
+
+        parse = spacy.load("en_core_web_sm")
+    except (ImportError, OSError):
+        raise LeanDiTError(
+            "noun phrases of plain prompts come from spaCy, which is not installed with en_core_web_sm; install both, "
+            'or give a .jsonl file with {"prompt": "...", "phrases": ["...", "..."]} a line'
+        ) from None
+    return lambda prompt: [str(chunk) for chunk in parse(prompt).noun_chunks if str(chunk) not in _PLACES]
+
+
+def _read(path: Path, number: int, line: str) -> PhrasedPrompt:
+    try:
+        record = json.loads(line)
+        prompt, phrases = record["prompt"], record["phrases"]
+        assert isinstance(prompt, str)
+        assert isinstance(phrases, list)
+        assert all(isinstance(phrase, str) for phrase in phrases)
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise LeanDiTError(
+            f'{path}, line {number}: is not {{"prompt": "...", "phrases": ["...", ...]}}; correct it'
+        ) from None
+    return PhrasedPrompt(prompt, tuple(phrases))

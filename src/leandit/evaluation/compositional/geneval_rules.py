@@ -1,0 +1,94 @@
+"""GenEval's judgement of one picture from what a detector found in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import UInt8
+from pydantic import Field
+from torch import Tensor
+
+from leandit.config import Config
+from leandit.evaluation.compositional.detections import Box, Colours, Detected, confident
+from leandit.evaluation.compositional.geneval_prompts import Prompt, Wanted
+
+Found = Mapping[str, list[Detected]]
+
+
+class GenEvalConfig(Config):
+    """Thresholds, those of the benchmark by default."""
+
+    # Objects below it are not seen.
+    threshold: float = Field(0.3, ge=0, le=1)
+    # The same for prompts that count, where a doubtful object would be one too many.
+    counting_threshold: float = Field(0.9, ge=0, le=1)
+    # Objects per class that are looked at, the surest first.
+    most_objects: int = Field(16, ge=1)
+    # Part of both objects' sizes that two centres must be apart, beyond which a distance counts.
+    margin: float = Field(0.1, ge=0)
+
+
+def is_right(
+    prompt: Prompt,
+    picture: UInt8[Tensor, "height width channels"],
+    objects: list[Detected],
+    colours: Colours,
+    config: GenEvalConfig,
+) -> bool:
+    """Return whether a picture shows all that its prompt includes and nothing that it excludes.
+
+    A class is there when at least `count` of its objects are; of these, the surest `count` must all have the colour,
+    and all lie in the relation to all objects of the clause that they refer to. An excluded class fails the picture
+    with `count` objects or more.
+
+    Reference: GenEval (arXiv 2310.11513), section 3, and the authors' release for the thresholds.
+    """
+    threshold = config.counting_threshold if prompt.tag == "counting" else config.threshold
+    found = confident(objects, threshold, config.most_objects)
+    matched: list[list[Detected] | None] = []
+    for wanted in prompt.include:
+        matched.append(_match(wanted, found, matched, picture, colours, config))
+    excess = any(len(found.get(unwanted.class_, [])) >= unwanted.count for unwanted in prompt.exclude)
+    return not excess and None not in matched
+
+
+def _match(
+    wanted: Wanted,
+    found: Found,
+    earlier: Sequence[list[Detected] | None],
+    picture: Tensor,
+    colours: Colours,
+    config: GenEvalConfig,
+) -> list[Detected] | None:
+    """Return the objects that meet a clause, or None."""
+    objects = found.get(wanted.class_, [])[: wanted.count]
+    if len(objects) < wanted.count:
+        return None
+    if wanted.color is not None and colours(picture, objects).count(wanted.color) < wanted.count:
+        return None
+    if wanted.position is None:
+        return objects
+    relation, clause = wanted.position
+    targets = earlier[clause]
+    if targets is None:
+        return None
+    pairs = ((mine, other) for mine in objects for other in targets)
+    fits = all(relation in relations(mine.box, other.box, config.margin) for mine, other in pairs)
+    return objects if fits else None
+
+
+def relations(box: Box, other: Box, margin: float = 0.1) -> set[str]:
+    """Return where `box` lies as seen from `other`: up to two of left of, right of, above, below.
+
+    With d the distance of the centres and w both boxes' sizes added, each per axis, d' = sign(d) max(|d| - margin w, 0)
+    is what counts of the distance; a relation holds where d' / |d| is beyond 1/2 along its axis.
+    """
+    distance = [(box[i] + box[i + 2] - other[i] - other[i + 2]) / 2 for i in (0, 1)]
+    sizes = [abs(box[i + 2] - box[i]) + abs(other[i + 2] - other[i]) for i in (0, 1)]
+    counted = [math.copysign(max(abs(d) - margin * w, 0), d) for d, w in zip(distance, sizes, strict=True)]
+    if all(abs(part) < 1e-3 for part in counted):
+        return set()
+    across, down = (part / math.hypot(*distance) for part in counted)
+    holds = {"left of": across < -0.5, "right of": across > 0.5, "above": down < -0.5, "below": down > 0.5}
+    return {relation for relation, true in holds.items() if true}

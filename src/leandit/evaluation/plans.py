@@ -1,0 +1,73 @@
+"""What to draw so that a run's pictures can be held against real ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from leandit.data import Source
+from leandit.errors import LeanDiTError
+from leandit.evaluation.metric import Job, Plan
+from leandit.random import Stream, generator
+from leandit.run.conditioner import Wanted
+from leandit.sampling import LoadedRun
+
+
+def plan_like_reference(job: Job) -> Plan:
+    """Return a plan of `job.num_samples` pictures with seeds 0, 1, ..., that show what the reference shows.
+
+    Picture i has the label or the first caption of reference picture order[i mod size], `order` being a fixed
+    permutation: each is used about equally often, so classes come in the reference's proportions. Where the reference
+    has other classes than the run, the run's are gone through in turn.
+    """
+    return job.kept("plan_like_reference", lambda: Plan(_wanted(job), range(job.num_samples)))
+
+
+def drawn_sha256(plan: Plan) -> str:
+    """Return the SHA-256 of what a plan's pictures should show: its labels or captions in their order, as JSON."""
+    wanted = None if plan.wanted is None else list(plan.wanted)
+    return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+
+
+def same_classes(run: LoadedRun, source: Source) -> bool:
+    """Return whether a label means the same in both: the same names of classes, in the same order."""
+    return bool(source.class_names) and tuple(source.class_names) == tuple(run.class_names)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a reference picture shows, without its pixels: there may be a million of them."""
+
+    label: int | None
+    text: str | None
+    key: str
+
+
+def _wanted(job: Job) -> Wanted:
+    run, source = job.run, job.reference
+    num_classes = run.model.config.num_classes or 0
+    if run.text is None and not num_classes:
+        return None
+    if run.text is None and not same_classes(run, source):
+        return [number % num_classes for number in range(job.num_samples)]
+    shown = _shown(source, job.num_samples)
+    if run.text is None:
+        return [each.label or 0 for each in shown]
+    return [_caption(each) for each in shown]
+
+
+def _shown(source: Source, count: int) -> list[_Shown]:
+    """Return what the reference picture behind each sample shows; each is read once, as that may decode a file."""
+    order = generator(0, Stream.ORDER, 0).permutation(len(source))
+    read = [_Shown(each.label, each.text, each.key) for each in (source[int(n)] for n in order[:count])]
+    return [read[i % len(read)] for i in range(count)]
+
+
+def _caption(shown: _Shown) -> str:
+    if not shown.text:
+        raise LeanDiTError(
+            f"--reference: {shown.key} has no caption, and the run draws from captions; name pictures with captions, "
+            "such as a folder with metadata.jsonl, or leave --reference out for the run's training data"
+        )
+    return shown.text

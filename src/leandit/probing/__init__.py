@@ -1,0 +1,27 @@
+"""See what a model did: recorded from outside, drawn as pictures, reported as a page."""
+
+from leandit.probing.compute_map import plot_compute
+from leandit.probing.curves import plot_curves
+from leandit.probing.draw import Drawn, check_has_experts, check_pictures, draw_recorded
+from leandit.probing.page import HOW_TO_GET_THE_PAGE
+from leandit.probing.recorder import ComputeRecorder, ComputeTrace
+from leandit.probing.report import AXES, build_report
+from leandit.probing.routing import RoutingRecorder, RoutingTrace
+from leandit.probing.write import write_report
+
+__all__ = [
+    "AXES",
+    "HOW_TO_GET_THE_PAGE",
+    "ComputeRecorder",
+    "ComputeTrace",
+    "Drawn",
+    "RoutingRecorder",
+    "RoutingTrace",
+    "build_report",
+    "check_has_experts",
+    "check_pictures",
+    "draw_recorded",
+    "plot_compute",
+    "plot_curves",
+    "write_report",
+]

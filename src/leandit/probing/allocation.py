@@ -1,0 +1,80 @@
+"""Where and when the pairs go: over the picture, over the time of the sampling, and to the tokens that get most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from leandit.models import BackboneConfig
+from leandit.models.cost import forward_flops
+from leandit.probing.routing import RoutingTrace
+
+
+def moments(times: Float[np.ndarray, " calls"], most: int) -> list[list[int]]:
+    """Return the calls of each moment, from noise to picture: calls at one time, or at neighbouring ones, are one.
+
+    There are at most `most` moments; every call is in exactly one, so that sums over moments are sums over calls.
+    """
+    distinct = np.unique(times)[::-1]
+    parts = np.array_split(distinct, min(most, len(distinct)))
+    return [np.flatnonzero(np.isin(times, part)).tolist() for part in parts]
+
+
+def moment_sums(
+    counts: Int[np.ndarray, "calls *rest"], calls: Sequence[Sequence[int]]
+) -> Int[np.ndarray, "moments *rest"]:
+    """Return the sum over the calls of each moment."""
+    return np.stack([counts[list(part)].sum(0) for part in calls])
+
+
+def top_shares(
+    counts: Int[np.ndarray, "calls layers batch tokens"], fractions: Sequence[float]
+) -> Float[np.ndarray, "layers fractions"]:
+    """Return the share of a layer's pairs that the given fractions of tokens get, those with most experts.
+
+    The tokens, ceil(fraction L) of L, are chosen anew in each picture and call. Under a uniform allocation a share is
+    the fraction itself. 0 for a layer without pairs.
+    """
+    ordered = -np.sort(-counts, axis=-1)
+    totals = counts.sum((0, 2, 3)).clip(1)
+    kept = [ceil(round(fraction * counts.shape[-1], 9)) for fraction in fractions]
+    return np.stack([ordered[..., :number].sum((0, 2, 3)) / totals for number in kept], 1)
+
+
+def largest_share(
+    counts: Int[np.ndarray, "calls layers batch tokens"], num_experts: int
+) -> Float[np.ndarray, " layers"]:
+    """Return, for each layer, the largest share of its experts that one token had in one call.
+
+    EC-DiT speaks of up to 44 % of a layer's compute for one token, as 28 of 64 experts would be. It cannot be a share
+    of all pairs: a group of 512 tokens has 1,024 of them, of which a token gets 64, or 6 %, at most.
+
+    Reference: EC-DiT (arXiv 2410.02098), its text on results; the reading is ours.
+    """
+    return counts.max((0, 2, 3)) / num_experts
+
+
+def spent_flops(config: BackboneConfig, trace: RoutingTrace) -> Int[np.ndarray, "calls batch"]:
+    """Return the FLOPs of each call for each picture, with its twin under guidance, from the pairs it really had.
+
+    That is `models.cost.forward_flops` with its k experts per token exchanged for the pairs, of 4 d h FLOPs each for
+    experts of width h (SwiGLU: 6 d h). Text is counted as embedded in every call, though a sampler does it once.
+    """
+    moe = config.moe
+    assert moe is not None
+    pair = 2 * (3 if moe.expert == "swiglu" else 2) * config.dim * moe.expert_hidden(config.hidden)
+    at_budget = len(trace.layers) * config.grid**2 * moe.k * pair
+    lengths, place = np.unique(trace.text_tokens, return_inverse=True)
+    fixed = np.array([forward_flops(config, int(length)) - at_budget for length in lengths])
+    pairs = trace.counts.sum((1, 3)) + trace.twin_pairs.sum(1)
+    return trace.passes[:, None] * fixed[place.reshape(trace.text_tokens.shape)] + pair * pairs
+
+
+def budget_flops(config: BackboneConfig, trace: RoutingTrace) -> Int[np.ndarray, "calls batch"]:
+    """Return the same had every token in every layer got exactly k experts."""
+    lengths, place = np.unique(trace.text_tokens, return_inverse=True)
+    flops = np.array([forward_flops(config, int(length)) for length in lengths])
+    return trace.passes[:, None] * flops[place.reshape(trace.text_tokens.shape)]

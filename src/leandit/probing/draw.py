@@ -1,0 +1,81 @@
+"""Draw pictures of a run while every routing decision is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from leandit.errors import LeanDiTError
+from leandit.moe import routers
+from leandit.probing.routing import RoutingRecorder, RoutingTrace, join
+from leandit.run import SamplingConfig
+from leandit.run.conditioner import Wanted
+from leandit.sampling import LoadedRun, class_name, draw, to_pictures
+from leandit.sampling.generate import Progress, check_seeds, in_batches
+
+# A report is for looking at, and holds a map of every picture.
+MOST_PICTURES = 64
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The pictures of a run with what it decided while drawing them; `pictures` is None for a run on latents."""
+
+    run: LoadedRun
+    wanted: Wanted
+    seeds: tuple[int, ...]
+    settings: SamplingConfig
+    trace: RoutingTrace
+    pictures: UInt8[Tensor, "batch height width channels"] | None
+
+    @property
+    def names(self) -> list[str]:
+        """What each picture was asked to show; the empty text for a model that cannot be asked."""
+        if self.wanted is None:
+            return [""] * len(self.seeds)
+        return [class_name(choice, self.run.class_names) for choice in self.wanted]
+
+
+def check_has_experts(run: LoadedRun) -> None:
+    """Raise LeanDiTError for a dense run, which routes nothing."""
+    if not any(True for _ in routers(run.model)):
+        raise LeanDiTError(
+            f"{run.path}: the run has no MoE layer, so there is no routing to report.\n"
+            "Probe a run with experts, such as one of `leandit train quickstart`; `leandit sample` draws from this one"
+        )
+
+
+def check_pictures(seeds: Sequence[int]) -> None:
+    """Raise LeanDiTError for seeds, one per picture, that are none, out of range or too many for a report."""
+    check_seeds(seeds)
+    if len(seeds) > MOST_PICTURES:
+        raise LeanDiTError(f"{len(seeds)} pictures: a report has room for {MOST_PICTURES}; give fewer seeds or names")
+
+
+def draw_recorded(
+    run: LoadedRun,
+    wanted: Wanted,
+    seeds: Sequence[int],
+    settings: SamplingConfig | None = None,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Drawn:
+    """Draw one picture for each seed and record it all; the pictures are those of `leandit.sampling.sample`.
+
+    Raises LeanDiTError for a run without experts, for no seed or one out of range, and for more than 64 pictures.
+    """
+    check_has_experts(run)
+    check_pictures(seeds)
+    settings = settings or run.config.sampling
+    traces, drawn = [], []
+    run = run.uncompiled()
+    for part, part_seeds, advance in in_batches(wanted, seeds, batch_size, progress):
+        with RoutingRecorder(run.model, len(part_seeds)) as recorder:
+            drawn.append(draw(run, part, part_seeds, settings, advance))
+        traces.append(recorder.trace())
+    pictures = None if run.config.data.holds_latents else to_pictures(torch.cat(drawn))
+    return Drawn(run, wanted, tuple(seeds), settings, join(traces), pictures)

@@ -1,0 +1,141 @@
+"""Record every decision of every router, and what the blocks add, from outside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from leandit.models import Backbone, Conditioning
+from leandit.moe import RouterOutput
+from leandit.probing.recorder import ComputeRecorder, ComputeTrace
+
+
+@dataclass(frozen=True)
+class RoutingTrace(ComputeTrace):
+    """Which experts every token got in every pass, one bit for each expert; see `mask`.
+
+    Under guidance a picture has a twin in the pass, drawn without its condition: `passes[c]` is then 2, and
+    `twin_pairs` counts what the twin got. `norms[..., 0]` is the mean L2 norm over a picture's tokens of the residual
+    stream behind a block, `norms[..., 1]` that of what the block added to it. `text_tokens` counts padded ones too.
+    """
+
+    packed: UInt8[np.ndarray, "calls layers batch tokens bytes"]
+    num_experts: int
+    twin_pairs: Int[np.ndarray, "calls layers batch"]
+    passes: Int[np.ndarray, " calls"]
+    text_tokens: Int[np.ndarray, "calls batch"]
+    norms: Float[np.ndarray, "calls blocks batch 2"]
+
+    def mask(self, layer: int) -> Bool[np.ndarray, "calls batch tokens experts"]:
+        """Return the pairs of one layer, unpacked."""
+        return np.unpackbits(self.packed[:, layer], axis=-1, count=self.num_experts).astype(bool)
+
+    @property
+    def counts(self) -> Int[np.ndarray, "calls layers batch tokens"]:
+        """Experts per token as whole numbers."""
+        return self.experts.numpy().astype(np.int64)
+
+
+class RoutingRecorder(ComputeRecorder):
+    """Context manager: while it is open, every pass of `model` over a batch adds one call to the trace.
+
+    The first `batch` samples of a pass are the pictures; under guidance as many twins follow.
+    """
+
+    model: Backbone
+
+    def __init__(self, model: Backbone, batch: int) -> None:
+        super().__init__(model, batch)
+        self._packed: list[np.ndarray] = []
+        self._twins: list[np.ndarray] = []
+        self._passes: list[int] = []
+        self._text: list[int] = []
+        self._norms: list[np.ndarray] = []
+        self._num_experts = 0
+
+    def __enter__(self) -> RoutingRecorder:
+        super().__enter__()
+        # A block is no module, since layers may share its parts: what runs the blocks is wrapped instead.
+        vars(self.model)["_run"] = self._noting_norms(self.model._run)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        vars(self.model).pop("_run", None)
+
+    def trace(self) -> RoutingTrace:
+        """Return what was recorded so far."""
+        compute = super().trace()
+        calls = len(compute.times)
+        return RoutingTrace(
+            compute.experts,
+            compute.times,
+            compute.layers,
+            np.stack(self._packed).reshape(*compute.experts.shape, -1),
+            self._num_experts,
+            np.stack(self._twins).reshape(calls, -1, self.batch),
+            np.array(self._passes),
+            np.repeat(np.array(self._text)[:, None], self.batch, 1),
+            np.stack(self._norms).reshape(calls, -1, self.batch, 2),
+        )
+
+    def _note_time(self, module: Any, arguments: tuple[Any, ...]) -> None:
+        super()._note_time(module, arguments)
+        x, _, cond = arguments[:3]
+        self._passes.append(len(x) // self.batch)
+        self._text.append(_text_tokens(cond))
+
+    def _note_experts(self, module: Any, arguments: tuple[Any, ...], output: RouterOutput) -> None:
+        super()._note_experts(module, arguments, output)
+        mask = output.mask.cpu().numpy()
+        self._num_experts = mask.shape[-1]
+        self._packed.append(np.packbits(mask[: self.batch], axis=-1))
+        twins = mask[self.batch :].sum((1, 2), dtype=np.int64)
+        self._twins.append(twins if len(twins) else np.zeros(self.batch, np.int64))
+
+    def _noting_norms(self, run: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+        def noting(block: Callable[..., tuple[Any, ...]], parts: Any, *state: Any) -> tuple[Any, ...]:
+            result = run(block, parts, *state)
+            # The decoder of masking runs its blocks the same way; they have no routers and are left out.
+            if getattr(block, "__self__", None) is self.model:
+                image = len(result) - 2  # behind the text, where there is one, and before the routing
+                self._norms.append(_norms(state[image][: self.batch], result[image][: self.batch]))
+            return result
+
+        return noting
+
+
+def join(traces: Sequence[RoutingTrace]) -> RoutingTrace:
+    """Return the traces of batches that were drawn with the same sampler as one of all their pictures."""
+    first = traces[0]
+    return RoutingTrace(
+        torch.cat([trace.experts for trace in traces], 2),
+        first.times,
+        first.layers,
+        np.concatenate([trace.packed for trace in traces], 2),
+        first.num_experts,
+        np.concatenate([trace.twin_pairs for trace in traces], 2),
+        first.passes,
+        np.concatenate([trace.text_tokens for trace in traces], 1),
+        np.concatenate([trace.norms for trace in traces], 2),
+    )
+
+
+def _norms(before: Tensor, after: Tensor) -> np.ndarray:
+    stream, added = after.float(), after.float() - before.float()
+    return torch.stack([y.norm(dim=-1).mean(-1) for y in (stream, added)], -1).detach().cpu().numpy()
+
+
+def _text_tokens(cond: Conditioning) -> int:
+    if cond.encoded is not None:
+        return cond.encoded.tokens.shape[1]
+    return 0 if cond.text is None else cond.text.shape[1]

@@ -1,0 +1,39 @@
+"""Write a routing report into a folder: numbers, page and figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from leandit.probing.compute_map import plot_compute
+from leandit.probing.draw import Drawn
+from leandit.probing.page import can_write_page, write_page
+from leandit.probing.routing_figure import plot_routing
+
+# Rows of maps.png; the page shows all pictures.
+_ROWS = 8
+
+
+def write_report(reports: Sequence[dict[str, Any]], drawn: Sequence[Drawn], out: Path, figures: bool = True) -> bool:
+    """Write report.json and, if plotly is there, report.html; with `figures` also maps.png and routing.png.
+
+    For one report report.json is that report, for two {"runs": [one, other]}, and maps are the page's alone. Returns
+    whether there is a page. Raises OSError if the folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    tree = reports[0] if len(reports) == 1 else {"runs": list(reports)}
+    (out / "report.json").write_text(json.dumps(tree, allow_nan=False) + "\n", encoding="utf-8")
+    if page := can_write_page():
+        write_page(reports, [each.pictures for each in drawn], out / "report.html")
+    if figures:
+        _write_figures(reports, drawn, out)
+    return page
+
+
+def _write_figures(reports: Sequence[dict[str, Any]], drawn: Sequence[Drawn], out: Path) -> None:
+    plot_routing(reports, out / "routing.png")
+    if len(reports) == 1 and "position" in reports[0] and drawn[0].pictures is not None:
+        names = drawn[0].names[:_ROWS]
+        plot_compute(drawn[0].trace, drawn[0].pictures[:_ROWS], names, reports[0]["run"]["k"], out / "maps.png")

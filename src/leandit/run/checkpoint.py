@@ -1,0 +1,259 @@
+"""One checkpoint folder: written once, then only read; everything that is loaded is verified first.
+
+A folder holds one safetensors file per group of tensors ("model", "ema", "optimizer", ...), state.json,
+config.json and manifest.json. Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from leandit.errors import LeanDiTError, unknown
+from leandit.run.manifest import (
+    MANIFEST,
+    DamagedCheckpoint,
+    Manifest,
+    check_hash,
+    check_size,
+    parse_json_object,
+    read_bytes,
+    read_manifest,
+    unreadable,
+    write_manifest,
+)
+
+STATE = "state.json"
+# In the state: which text encoder the weights were trained with.
+TEXT_ENCODER = "text_encoder"
+CONFIG = "config.json"
+SUFFIX = ".safetensors"
+PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+_NO_PICKLES = "LeanDiT never loads pickles: they can run any program. Expected a folder that LeanDiT saved."
+_GROUP_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+# safetensors reports a failed write (a full disk) as its own exception, the errno in its text.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_FOLDER_NAME = re.compile(r"step-(\d{8,})")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose small files are verified and read; tensors are verified and read group by group."""
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+    config: dict[str, Any]
+    manifest: Manifest
+    hashed: bool  # every file's SHA-256 was compared on opening, so that loading need not do it again
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of the tensor groups in it."""
+        return sorted(name.removesuffix(SUFFIX) for name in self.manifest.files if name.endswith(SUFFIX))
+
+    def tensors(self, group: str) -> dict[str, Tensor]:
+        """Return the tensors of one group on the CPU; raise LeanDiTError when missing, foreign or damaged."""
+        if group not in self.groups:
+            raise unknown(f"tensor group of {self.path}", group, self.groups)
+        name = group + SUFFIX
+        if not self.hashed:
+            _verify(self.path, name, self.manifest)
+        return _load(self.path / name)
+
+
+def folder_name(step: int) -> str:
+    """Return the name of the folder of a step, "step-00001000"."""
+    return f"step-{step:08d}"
+
+
+def list_steps(folder: Path) -> list[int]:
+    """Return the steps that have a checkpoint folder in `folder`, ascending, verified or not."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    matches = [_FOLDER_NAME.fullmatch(name) for name in names]
+    return sorted(step for m in matches if m and folder_name(step := int(m[1])) == m[0])
+
+
+def open_checkpoint(path: Path, *, full: bool = False) -> Checkpoint:
+    """Open one checkpoint folder, read-only.
+
+    Sizes of all files and hashes of the JSON files are compared with the manifest at once; a tensor file is
+    hashed when its group is loaded, so that sampling from "ema" never reads the optimizer. With `full`, every
+    file is hashed now and never again. Raises LeanDiTError naming the file: missing, foreign, pickled,
+    truncated, altered (all these as DamagedCheckpoint), of a newer format, unreadable.
+    """
+    try:
+        _require_checkpoint_folder(path)
+    except FileNotFoundError:
+        raise DamagedCheckpoint(f"{path}: was deleted while it was opened") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    manifest = read_manifest(path)
+    for name in (STATE, CONFIG):
+        if name not in manifest.files:
+            raise DamagedCheckpoint(f"{path / MANIFEST}: lists no {name}")
+    for name, record in manifest.files.items():
+        check_size(path, name, record)
+        if full or not name.endswith(SUFFIX):
+            _verify(path, name, manifest)
+    state, config = (parse_json_object(path / name, read_bytes(path / name)) for name in (STATE, CONFIG))
+    return Checkpoint(path, manifest.step, state, config, manifest, hashed=full)
+
+
+def find_newest(folder: Path) -> Checkpoint | None:
+    """Return the first of `newest_first`, or None."""
+    return next(newest_first(folder), None)
+
+
+def newest_first(folder: Path) -> Iterator[Checkpoint]:
+    """Yield the readable checkpoints in `folder`, changing nothing: safe beside a running training.
+
+    Damaged ones are passed over with a warning, as are those that retention deletes meanwhile.
+    """
+    for step in reversed(list_steps(folder)):
+        try:
+            checkpoint = open_checkpoint(folder / folder_name(step))
+        except DamagedCheckpoint as error:
+            _log.warning("passed over: %s", error)
+            continue
+        yield checkpoint
+
+
+def write_checkpoint(
+    path: Path,
+    step: int,
+    groups: Mapping[str, Mapping[str, Tensor]],
+    state: dict[str, Any],
+    config: dict[str, Any],
+) -> None:
+    """Write a complete checkpoint into the new folder `path` and bring it to the disk (fsync).
+
+    Raises OSError when the disk does not take it, LeanDiTError for content without a JSON or safetensors
+    form.
+    """
+    path.mkdir()
+    names = [STATE, CONFIG]
+    for name, content in ((STATE, state), (CONFIG, config)):
+        (path / name).write_text(_to_json(name, content), encoding="utf-8")
+    for group, tensors in groups.items():
+        if not _GROUP_NAME.fullmatch(group):
+            raise LeanDiTError(f"tensor group {group!r}: expected lower-case letters, digits, '-' and '_'")
+        _save(path / (group + SUFFIX), tensors)
+        # safetensors creates files for their owner alone; a shared run folder follows the umask.
+        shutil.copymode(path / STATE, path / (group + SUFFIX))
+        names.append(group + SUFFIX)
+    write_manifest(path, step, names)
+    for name in (*names, MANIFEST):
+        fsync_path(path / name)
+    fsync_path(path)
+
+
+def fsync_path(path: Path) -> None:
+    """Bring a file's content, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _to_json(name: str, content: dict[str, Any]) -> str:
+    try:
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LeanDiTError(f"{name}: the content has no JSON form: {error}") from None
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        safetensors.torch.save_file(dict(_storable(tensors)), path)
+    except (SafetensorError, TypeError, ValueError, RuntimeError, KeyError) as error:
+        if code := _OS_ERROR.search(str(error)):
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
+        raise LeanDiTError(f"{path.name}: tensors without a safetensors form: {error}") from None
+
+
+def _storable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    # safetensors refuses tensors that share memory, whole or in part; each gets its own copy on disk.
+    seen: set[tuple[torch.device, int]] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().contiguous()
+        if plain.layout is torch.strided and plain.numel():
+            memory = (plain.device, plain.untyped_storage().data_ptr())
+            if memory in seen:
+                plain = plain.clone()
+            seen.add(memory)
+        yield name, plain
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        # Cloned out of the file's memory map: the tensors outlive the file when retention deletes it.
+        return {name: mapped.clone() for name, mapped in safetensors.torch.load_file(path).items()}
+    except FileNotFoundError:
+        raise DamagedCheckpoint(f"{path}: missing") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise DamagedCheckpoint(f"{path}: not a safetensors file that can be read: {error}") from None
+
+
+def _verify(path: Path, name: str, manifest: Manifest) -> None:
+    if name.endswith(SUFFIX):
+        _refuse_pickle(path / name)
+    check_size(path, name, manifest.files[name])
+    check_hash(path, name, manifest.files[name])
+
+
+def _refuse_pickle(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except FileNotFoundError:
+        raise DamagedCheckpoint(f"{path}: missing") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    # A header of 128 (mod 256) bytes begins like a pickle, so the brace of safetensors' header decides first.
+    if head[8:] != b"{" and (head.startswith(b"PK\x03\x04") or head[:1] == b"\x80"):
+        raise DamagedCheckpoint(f"{path}: a pickle, in spite of its name.\n{_NO_PICKLES}")
+
+
+def _require_checkpoint_folder(path: Path) -> None:
+    if not path.exists():
+        raise DamagedCheckpoint(f"{path}: no such checkpoint folder")
+    if not path.is_dir():
+        if path.suffix in PICKLE_SUFFIXES:
+            raise DamagedCheckpoint(f"{path}: a pickled file. {_NO_PICKLES}")
+        raise DamagedCheckpoint(f"{path}: a file; expected a checkpoint folder such as checkpoints/step-00001000")
+    if not (path / MANIFEST).is_file():
+        raise DamagedCheckpoint(_foreign(path))
+
+
+def _foreign(path: Path) -> str:
+    newest = [inner / folder_name(s) for inner in (path / "checkpoints", path) for s in list_steps(inner)[-1:]]
+    if newest:
+        return f"{path}: holds checkpoints but is none itself.\nDid you mean {newest[0]}?"
+    names = sorted(entry.name for entry in path.iterdir())
+    found = f"It holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}." if names else "It is empty."
+    message = f"{path}: not a checkpoint of LeanDiT: no {MANIFEST} in it. {found}"
+    if any(name.endswith(PICKLE_SUFFIXES) for name in names):
+        return f"{message}\n{_NO_PICKLES}"
+    return f"{message}\nExpected {MANIFEST}, {STATE}, {CONFIG} and *{SUFFIX} as LeanDiT saves them."

@@ -1,0 +1,167 @@
+"""The metrics of a run as JSON lines: the record that the loss curve and every report are made from.
+
+One object per line, `{"step": 10, "loss": 0.5}`. JSON has no NaN: non-finite values are the strings "nan",
+"inf" and "-inf", which `read_metrics` turns back into floats.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from leandit.errors import LeanDiTError
+
+METRICS_FILE = "metrics.jsonl"
+_NON_FINITE = ("nan", "inf", "-inf")
+
+
+class MetricsLog:
+    """Append-only log of a run; one process at a time writes it (`leandit.run.lock.RunLock`).
+
+    Each line reaches the operating system before `write` returns, so a killed process loses none. A torn last
+    line, left by a power cut, is dropped on opening.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = _open(path)
+            self._mend_end()
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line: the step and its numbers, anything that float() takes or a list of it; ints stay ints."""
+        if "step" in values:
+            raise ValueError("'step' is the name of the step itself")
+        record = {"step": int(step), **{name: _to_json(value) for name, value in values.items()}}
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        before = os.fstat(self._descriptor).st_size
+        try:
+            if (written := os.write(self._descriptor, line)) < len(line):
+                # A disk that fills up takes a part of the line and tells why only at the next write.
+                os.write(self._descriptor, line[written:])
+        except OSError as error:
+            os.ftruncate(self._descriptor, before)
+            raise self._failed(error) from None
+
+    def sync(self) -> None:
+        """Bring all lines to the disk (fsync): with each checkpoint, so that both survive a power cut."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def truncate_after(self, step: int) -> None:
+        """Drop the lines of later steps, for a run resumed at `step`; atomic, the rest stays as it is."""
+        try:
+            lines = self.path.read_bytes().splitlines(keepends=True)
+        except OSError as error:
+            raise self._failed(error) from None
+        records = _parse(self.path, lines)
+        kept = [line for line, record in zip(lines, records, strict=True) if record["step"] <= step]
+        if len(kept) == len(lines):
+            return
+        beside = self.path.with_name(f".{self.path.name}.tmp-{secrets.token_hex(4)}")
+        try:
+            _write_synced(beside, b"".join(kept))
+            os.rename(beside, self.path)
+            fresh = _open(self.path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise self._failed(error) from None
+        os.close(self._descriptor)
+        self._descriptor = fresh
+
+    def close(self) -> None:
+        """Close the file; the log cannot be used afterwards."""
+        os.close(self._descriptor)
+
+    def _mend_end(self) -> None:
+        content = self.path.read_bytes()
+        records, intact = _parse_tolerant(self.path, content)
+        if intact < len(content):
+            os.ftruncate(self._descriptor, intact)
+        elif records and not content.endswith(b"\n"):
+            os.write(self._descriptor, b"\n")
+
+    def _failed(self, error: OSError) -> LeanDiTError:
+        return LeanDiTError(
+            f"{self.path}: the metrics could not be written: {error.strerror}.\n"
+            "What was logged before is intact. Free some space or check permissions, then start again."
+        )
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return all records in order, leaving out a torn last line.
+
+    Raises LeanDiTError naming file and line when a line before the last is no record, or the file cannot be
+    read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LeanDiTError(f"{path}: the metrics cannot be read: {error.strerror}") from None
+    records, _ = _parse_tolerant(path, content)
+    return [{name: _from_json(value) for name, value in record.items()} for record in records]
+
+
+def _parse_tolerant(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """Return the records and the length in bytes of the intact part of `content`."""
+    lines = content.splitlines(keepends=True)
+    if lines and _record(lines[-1]) is None:
+        lines.pop()
+    return _parse(path, lines), sum(map(len, lines))
+
+
+def _parse(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(lines, start=1):
+        record = _record(line)
+        if record is None:
+            raise LeanDiTError(
+                f'{path}, line {number}: not a record of metrics such as {{"step": 10, "loss": 0.5}}.\n'
+                "Only the last line may be torn; remove or mend this one."
+            )
+        records.append(record)
+    return records
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and type(value.get("step")) is int else None
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_to_json(item) for item in value]
+    if isinstance(value, int):
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_json(item) for item in value]
+    return float(value) if isinstance(value, str) and value in _NON_FINITE else value
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,108 @@
+"""Turn a config with open choices into the complete one that a run is made from."""
+
+from __future__ import annotations
+
+import torch
+
+from leandit.data import Source
+from leandit.data.latents import fit_latent
+from leandit.errors import LeanDiTError
+from leandit.models import BackboneConfig
+from leandit.run.config import RunConfig
+from leandit.text import TextEncoder, check_captions
+
+
+def resolve(config: RunConfig, source: Source | None, text: TextEncoder | None = None) -> RunConfig:
+    """Fill in what is left to the data and to the machine, and check that model and data fit each other.
+
+    A dry run goes without data (None), and without the text encoder that the config names: then what would follow
+    from them stays open, and is not checked.
+    """
+    if source is not None and not len(source):
+        raise LeanDiTError("data.source: there is not a single picture in it")
+    if config.model.input_size is None and config.data.image_size % config.model.patch_size:
+        raise LeanDiTError(
+            f"data.image_size = {config.data.image_size} is not divisible by "
+            f"model.patch_size = {config.model.patch_size}"
+        )
+    model = config.model.complete(
+        input_size=config.data.image_size,
+        channels=config.data.channels,
+        num_classes=0 if config.model.conditions_on_text else _num_classes(source),
+        text_dim=text.text_dim if text else None,
+        pooled_dim=text.pooled_dim if text else None,
+    )
+    _check_fit(config, model.input_size, model.channels)
+    if source is not None:
+        _check_classes(model.num_classes, len(source.class_names))
+        if config.data.holds_latents:
+            fit_latent(source[0], config.data.channels, config.data.image_size)
+    if text is not None:
+        _check_text(model, text, source)
+    _check_prompts(config)
+    device = resolve_device(config.train.device)
+    precision = config.train.precision
+    if precision == "auto":
+        precision = "bf16" if fast_bf16(device) else "fp32"
+    train = config.train.replace(device=device, precision=precision)
+    return config.replace(model=model, train=train)
+
+
+def _num_classes(source: Source | None) -> int | None:
+    return None if source is None else len(source.class_names)
+
+
+def _check_fit(config: RunConfig, size: int | None, channels: int | None) -> None:
+    if (size, channels) != (config.data.image_size, config.data.channels):
+        raise LeanDiTError(
+            f"model.input_size = {size} and model.channels = {channels} do not fit data.image_size = "
+            f"{config.data.image_size} and data.channels = {config.data.channels}; "
+            "leave the model's at null to follow the data"
+        )
+
+
+def _check_classes(num_classes: int | None, found: int) -> None:
+    if num_classes and num_classes < found:
+        raise LeanDiTError(
+            f"model.num_classes = {num_classes}, but the data has {found} classes: set it to {found} or null"
+        )
+    if num_classes and not found:
+        raise LeanDiTError(f"model.num_classes = {num_classes}, but the data has no labels: set it to 0 or null")
+
+
+def _check_text(model: BackboneConfig, text: TextEncoder, source: Source | None) -> None:
+    if (model.text_dim, model.pooled_dim) != (text.text_dim, text.pooled_dim):
+        raise LeanDiTError(
+            f"model.text_dim = {model.text_dim} and model.pooled_dim = {model.pooled_dim} do not fit the text encoder, "
+            f"whose features are {text.text_dim} and {text.pooled_dim} wide; leave the model's at null to follow it"
+        )
+    if source is not None and not source[0].captions:
+        raise LeanDiTError("data.source: its pictures have no captions, which this model is conditioned on")
+
+
+def _check_prompts(config: RunConfig) -> None:
+    """Find out now what would otherwise show only when the first grid is drawn."""
+    if config.text is not None:
+        prompts = config.sampling.prompts
+        names = [f"sampling.prompts[{place}]" for place in range(len(prompts))]
+        check_captions(prompts, config.text.max_caption_chars, allow_empty=False, names=names)
+
+
+def resolve_device(device: str) -> str:
+    """Return a usable device for "auto", or check the one that is named."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise LeanDiTError(f"device {device!r}: torch finds no CUDA device here; use cpu or auto")
+    index = device.partition(":")[2]
+    if index and int(index) >= (count := torch.cuda.device_count()):
+        found = "is only cuda:0" if count == 1 else f"are only cuda:0 to cuda:{count - 1}"
+        raise LeanDiTError(f"device {device!r}: there {found} here; use one of them or auto")
+    return device
+
+
+def fast_bf16(device: str) -> bool:
+    """Return whether the processor multiplies bf16 matrices natively, about twice as fast as fp32 or better."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,182 @@
+"""The checkpoints of one run: published by a rename, verified on resuming, the oldest deleted.
+
+A checkpoint appears under its name only when every byte of it is on the disk, and is never written into
+again. So a process killed at any moment leaves the earlier checkpoints as they were.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from leandit.errors import LeanDiTError
+from leandit.run.checkpoint import Checkpoint, folder_name, fsync_path, list_steps, open_checkpoint, write_checkpoint
+from leandit.run.manifest import DamagedCheckpoint, unreadable
+
+# One checkpoint may turn out damaged when it is needed, so one more is always there.
+MINIMUM_KEPT = 2
+_TEMPORARY = ".tmp-"
+_TRASH = ".trash-"
+_log = logging.getLogger(__name__)
+
+
+class CheckpointStore:
+    """The folder of a run's checkpoints.
+
+    The caller holds the run's lock (`leandit.run.lock.RunLock`): what another process seems to be writing
+    here is taken for the leftover of a killed one and deleted. Only-readers use `find_newest` or
+    `open_checkpoint`. `keep` intact checkpoints stay (at least 2), and besides them every multiple of
+    `keep_every` steps.
+    """
+
+    def __init__(self, folder: Path, keep: int = MINIMUM_KEPT, keep_every: int | None = None) -> None:
+        self.folder = folder
+        self.keep = max(keep, MINIMUM_KEPT)
+        self.keep_every = keep_every
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint, ascending; damaged ones count until they are set aside."""
+        return list_steps(self.folder)
+
+    def set_aside(self) -> list[str]:
+        """Return the names of the damaged checkpoints that were set aside, now or earlier."""
+        return sorted(path.name for path in self.folder.glob("step-*.corrupt-*"))
+
+    def publish(
+        self,
+        step: int,
+        groups: Mapping[str, Mapping[str, Tensor]],
+        state: dict[str, Any],
+        config: dict[str, Any],
+    ) -> Path:
+        """Save a checkpoint, delete those no longer kept, and return its folder.
+
+        `state` and `config` come back as JSON has them: lists for tuples, strings for keys. An intact
+        checkpoint of the same step is kept and nothing written. Raises LeanDiTError when a later step is
+        saved already (its run was continued from an earlier point) or the disk does not take the files; then
+        nothing is left behind, and the earlier checkpoints are untouched.
+        """
+        self._sweep()
+        final = self.folder / folder_name(step)
+        if self._already_saved(step, final):
+            _log.info("%s is saved already and intact; kept as it is", final)
+            return final
+        temporary = self.folder / f"{_TEMPORARY}{step:08d}-{secrets.token_hex(4)}"
+        try:
+            self._make_folder()
+            write_checkpoint(temporary, step, groups, state, config)
+            os.rename(temporary, final)
+            fsync_path(self.folder)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise self._not_written(step, groups, error) from error
+            raise
+        try:
+            self._delete_old()
+        except LeanDiTError as error:
+            _log.warning("older checkpoints stay, as one of them could not be checked: %s", error)
+        return final
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest checkpoint of which every byte verifies, or None.
+
+        A damaged one is renamed `step-<n>.corrupt-<i>`, never deleted, and a warning is logged. One that
+        cannot be read, or is of a newer format, is no damaged one: LeanDiTError, and nothing is renamed.
+        """
+        self._sweep()
+        for step in reversed(self.steps()):
+            checkpoint = self._verified(step, full=True)
+            if checkpoint is not None:
+                return checkpoint
+        return None
+
+    def _verified(self, step: int, full: bool) -> Checkpoint | None:
+        path = self.folder / folder_name(step)
+        try:
+            checkpoint = open_checkpoint(path, full=full)
+            if checkpoint.step != step:
+                raise DamagedCheckpoint(f"{path}: its manifest says step {checkpoint.step}")
+        except DamagedCheckpoint as error:
+            self._set_aside(path, error)
+            return None
+        return checkpoint
+
+    def _already_saved(self, step: int, final: Path) -> bool:
+        later = [s for s in self.steps() if s > step]
+        if later:
+            raise LeanDiTError(
+                f"{self.folder}: step {step} cannot be saved: step {later[-1]} is there already, so this "
+                "training was continued from an earlier point.\n"
+                "Move the later checkpoints away, or use a new run folder."
+            )
+        return final.exists() and self._verified(step, full=True) is not None
+
+    def _make_folder(self) -> None:
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            fsync_path(self.folder.parent)
+
+    def _sweep(self) -> None:
+        if not self.folder.is_dir():
+            return
+        try:
+            entries = list(self.folder.iterdir())
+        except OSError as error:
+            raise unreadable(self.folder, error) from None
+        for entry in entries:
+            if entry.name.startswith((_TEMPORARY, _TRASH)):
+                shutil.rmtree(entry, ignore_errors=True)
+
+    def _set_aside(self, path: Path, reason: DamagedCheckpoint) -> None:
+        number = 1
+        while (target := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+            number += 1
+        try:
+            os.rename(path, target)
+        except OSError as error:
+            raise LeanDiTError(f"{reason}\nIt could not be renamed to {target.name}: {error.strerror}") from None
+        _log.warning("damaged checkpoint set aside as %s: %s", target, reason)
+
+    def _delete_old(self) -> None:
+        kept = 0
+        for step in reversed(self.steps()):
+            if kept < self.keep:
+                kept += self._verified(step, full=False) is not None
+            elif not self.keep_every or step % self.keep_every:
+                self._delete(self.folder / folder_name(step))
+
+    def _delete(self, path: Path) -> None:
+        # Renamed first: a kill in the middle of deleting must not leave half a checkpoint under its name.
+        trash = path.with_name(f"{_TRASH}{path.name}-{secrets.token_hex(4)}")
+        try:
+            os.rename(path, trash)
+            shutil.rmtree(trash)
+        except OSError as error:
+            _log.warning("old checkpoint %s could not be deleted: %s", path, error)
+
+    def _not_written(self, step: int, groups: Mapping[str, Mapping[str, Tensor]], error: OSError) -> LeanDiTError:
+        name = os.path.basename(error.filename or "")
+        reason = f"{name}: {error.strerror}" if name else f"{error.strerror or error}"
+        needed = sum(tensor.nbytes for tensors in groups.values() for tensor in tensors.values())
+        intact = self.steps()
+        earlier = f"The earlier checkpoints are intact (newest: step {intact[-1]})." if intact else ""
+        return LeanDiTError(
+            f"{self.folder}: the checkpoint of step {step} could not be written: {reason}\n"
+            f"It needs {needed:,} bytes; {self._free()} {earlier}\n"
+            "Free some space, or move the run folder to a larger disk; then start the run again to resume."
+        )
+
+    def _free(self) -> str:
+        existing = next(p for p in (self.folder, *self.folder.absolute().parents) if p.exists())
+        try:
+            return f"{shutil.disk_usage(existing).free:,} bytes are free there."
+        except OSError:
+            return "how much is free there could not be read."

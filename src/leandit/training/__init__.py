@@ -1,0 +1,7 @@
+"""Training: a step is a function of the weights, the seed and its number, and a resumed run repeats it to the bit."""
+
+from leandit.training.callbacks import Callback, RunView, StepReport
+from leandit.training.runner import run_training
+from leandit.training.trainer import Trainer
+
+__all__ = ["Callback", "RunView", "StepReport", "Trainer", "run_training"]

@@ -1,0 +1,86 @@
+"""Optimisers as lists of torch optimisers, and their state as flat named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from leandit.errors import LeanDiTError
+from leandit.run.recipe import AdafactorConfig, AdamWConfig, MuonConfig, OptimizerConfig, RMSPropConfig
+from leandit.training.muon import Muon
+
+# Matrices that map tokens to tokens inside a block of the backbone: what Muon is for.
+_MUON_PARTS = ("attention.", "feed_forward.", "experts.w", "shared_experts.", "router.hidden.")
+
+
+def build_optimizers(config: OptimizerConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
+    """Return the torch optimisers that together move every parameter of the model once."""
+    options = config.model_dump(exclude={"type"})
+    match config:
+        case AdamWConfig():
+            return [_adamw(config, list(model.parameters()))]
+        case AdafactorConfig():
+            threshold = options.pop("clip_threshold")
+            return [torch.optim.Adafactor(model.parameters(), d=threshold, **options)]
+        case RMSPropConfig():
+            return [torch.optim.RMSprop(model.parameters(), **options)]
+        case MuonConfig():
+            return _muon(config, model)
+
+
+def _muon(config: MuonConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
+    named = dict(model.named_parameters())
+    matrices = [
+        name
+        for name, p in named.items()
+        if p.ndim >= 2 and any(part in name for part in _MUON_PARTS) and not name.startswith("text_encoder.")
+    ]
+    rest = [p for name, p in named.items() if name not in set(matrices)]
+    muon = Muon(
+        [named[name] for name in matrices],
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        iterations=config.iterations,
+    )
+    return [muon, _adamw(config.adamw, rest)]
+
+
+def _adamw(config: AdamWConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        parameters,
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def optimizer_tensors(optimizers: list[torch.optim.Optimizer], model: nn.Module) -> dict[str, Tensor]:
+    """Return the state of all optimisers as tensors named `<parameter>.<slot>`."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}.{slot}": value
+        for optimizer in optimizers
+        for parameter, slots in optimizer.state.items()
+        for slot, value in slots.items()
+    }
+
+
+def load_optimizer_tensors(
+    optimizers: list[torch.optim.Optimizer], model: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` returned; raise LeanDiTError for a state that is not of this model."""
+    parameters = dict(model.named_parameters())
+    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    for key, value in tensors.items():
+        name, _, slot = key.rpartition(".")
+        if name not in parameters:
+            raise LeanDiTError(f"the checkpoint's optimiser state has {key!r}, but the model has no parameter {name!r}")
+        parameter = parameters[name]
+        # AdamW counts steps in a CPU scalar; everything else lives beside its parameter.
+        device = value.device if slot == "step" and parameter.device.type == "cpu" else parameter.device
+        owner[parameter].state[parameter][slot] = value.to(device).clone()

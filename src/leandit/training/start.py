@@ -1,0 +1,180 @@
+"""Begin a run with the weights of another one: the stages of a training, or fine-tuning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from leandit.config import Tree, diff, validate
+from leandit.data.paths import user_path
+from leandit.errors import LeanDiTError, NotFoundError
+from leandit.models import ModelConfig
+from leandit.run.checkpoint import TEXT_ENCODER, Checkpoint
+from leandit.run.config import RunConfig, StartConfig
+from leandit.run.weights import checkpoints_of, read_weights
+
+_log = logging.getLogger("leandit")
+
+# What may be on one side only. A decoder comes with another output layer of the backbone, which then leads into it.
+_TARGET_HEAD = ".target_head."
+_DECODER = "decoder."
+_TEXT_ENCODER = "text_encoder."
+_WITH_DECODER = ("decoder.", "final.")
+# Settings that are meant to change between stages, are told of otherwise, or do not change what the weights mean.
+_EXPECTED = (
+    *("model.input_size", "model.position_grid", "model.attention_impl", "objective.timesteps."),
+    *("model.masking", "model.moe.per_layer_regularisation"),
+    *("text.cache", "text.memory_mib", "text.batch_size", "text.max_caption_chars"),
+)
+_MAX_NAMED = 5
+_MAX_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class StartWeights:
+    """Verified weights of another run, and its configuration as plain data."""
+
+    origin: str
+    """What they are, for messages."""
+    tensors: Mapping[str, Tensor]
+    config: Tree
+    identity: Mapping[str, Any]
+    """What they were trained on: see `leandit.run.identity`."""
+
+
+def find_start(config: StartConfig) -> Checkpoint:
+    """Return the checkpoint that a run would start from; its tensors are not read. Raises as `read_start` does."""
+    path = _path(config)
+    checkpoint = next(checkpoints_of(path), None)
+    if checkpoint is None:
+        raise LeanDiTError(f"start.path: {path}: the run has no intact checkpoint yet; train it first")
+    return checkpoint
+
+
+def read_start(config: StartConfig) -> StartWeights:
+    """Read and verify the weights; NotFoundError without the folder, LeanDiTError for what is no intact checkpoint."""
+    checkpoint, tensors = read_weights(_path(config), config.weights)
+    return StartWeights(f"{config.weights} weights of {checkpoint.path}", tensors, checkpoint.config, checkpoint.state)
+
+
+def _path(config: StartConfig) -> Path:
+    path = user_path(config.path, "start.path")
+    if not path.exists():
+        raise NotFoundError(
+            f"start.path: {path}: no such run or checkpoint folder (now in {Path.cwd()}); train that run first, "
+            "correct start.path, or set start=null to begin with random weights"
+        )
+    return path
+
+
+def load_start(model: nn.Module, start: StartWeights, config: RunConfig, identity: Mapping[str, Any]) -> None:
+    """Copy the weights into the model of `config`, thresholds included; `identity` is what it will be trained on.
+
+    Positions belong to no checkpoint, so another picture size fits. Target heads, and a decoder for hidden tokens
+    with the output layer before it, may be on one side only: new ones keep their random start, and those of the other
+    run are left behind. A text encoder that was frozen there may be fine-tuned here. A warning names all these,
+    settings that differ without changing a shape, and another text encoder or other classes. Any other tensor that is
+    missing, unknown or of another shape is a LeanDiTError.
+    """
+    earlier = validate(type(config), start.config, f"the configuration of the {start.origin}")
+    own = model.state_dict()
+    decoder_differs = _has_decoder(own) != _has_decoder(start.tensors)
+    fresh = [name for name in own if _is_optional(name, start.tensors, decoder_differs) or _is_new_encoder(name, start)]
+    left = [name for name in start.tensors if _is_optional(name, own, decoder_differs)]
+    used = {name: start.tensors[name] for name in start.tensors.keys() - set(left)}
+    wanted = {name: tensor for name, tensor in own.items() if name not in fresh}
+    if problem := _misfit(used, wanted):
+        differences = _differences(earlier, config) or "nothing that the two configurations say"
+        raise LeanDiTError(
+            f"start.path: the {start.origin} do not fit this model: {problem}.\nWhat differs: {differences}.\n"
+            "Give the model the same shape, or start from another run"
+        )
+    model.load_state_dict(used, strict=False)
+    _log.info("started from the %s", start.origin)
+    for line in (*_remarks(earlier, config, fresh, left), *_meaning_remarks(start.identity, identity)):
+        _log.warning("started from the %s: %s", start.origin, line)
+
+
+def _has_decoder(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith(_DECODER) for name in tensors)
+
+
+def _is_optional(name: str, others: Mapping[str, Tensor], decoder_differs: bool) -> bool:
+    """Whether a tensor belongs to a part that the other side may lack, and lacks."""
+    if decoder_differs and name.startswith(_WITH_DECODER):
+        return True
+    return _TARGET_HEAD in name and name not in others
+
+
+def _is_new_encoder(name: str, start: StartWeights) -> bool:
+    """Whether a tensor is of a text encoder that is fine-tuned now and was frozen then, so that it is not in them."""
+    return name.startswith(_TEXT_ENCODER) and name not in start.tensors
+
+
+def _misfit(used: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """Say what is wrong with the first tensor that does not fit, or return None."""
+    for name, tensor in wanted.items():
+        if name not in used:
+            return f"{name} is missing there"
+        if used[name].shape != tensor.shape:
+            return f"{name} is {list(used[name].shape)} there and {list(tensor.shape)} here"
+    unknown = sorted(used.keys() - wanted.keys())
+    return f"{unknown[0]} is unknown here" if unknown else None
+
+
+def _remarks(earlier: RunConfig, config: RunConfig, fresh: Sequence[str], left: Sequence[str]) -> Iterator[str]:
+    if fresh:
+        yield f"{_parts(fresh)} begin as in a run without start, for want of weights that fit"
+    if left:
+        yield f"{_parts(left)} are left behind, since this model has no use for them"
+    if differences := _differences(earlier, config, _EXPECTED):
+        yield f"settings differ: {differences}"
+    yield from _position_remark(earlier.model, config.model)
+
+
+def _meaning_remarks(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What the same weights would take for something else."""
+    if TEXT_ENCODER in now and before.get(TEXT_ENCODER, now[TEXT_ENCODER]) != now[TEXT_ENCODER]:
+        yield "the text encoder is another one than theirs, under the same settings or others"
+    old, new = before.get("class_names", []), now["class_names"]
+    changed = [label for label in range(min(len(old), len(new))) if old[label] != new[label]]
+    if changed and TEXT_ENCODER not in now:
+        first = changed[0]
+        yield f"classes differ: label {first} was {old[first]!r} there and is {new[first]!r} here"
+
+
+def _parts(names: Sequence[str]) -> str:
+    """Name the parts that tensors belong to, such as "decoder.*"."""
+    parts = {f"*{_TARGET_HEAD}*" if _TARGET_HEAD in name else f"{name.split('.')[0]}.*" for name in names}
+    return ", ".join(sorted(parts))
+
+
+def _position_remark(before: ModelConfig, now: ModelConfig) -> Iterator[str]:
+    """Sin-cos positions that are not spread over the new grid as they were over the old one; RoPE only extends."""
+    old, new = (model.position_grid or model.grid for model in (before, now))
+    if old != new and now.type != "dit_air":
+        yield f"they learned positions of {old} patches a side; model.position_grid={old} keeps their span"
+
+
+def _differences(before: RunConfig, now: RunConfig, expected: tuple[str, ...] = ()) -> str:
+    """Say where two runs' models, texts and objectives differ."""
+    compared = [
+        change
+        for change in diff(before, now)
+        if change[0].split(".")[0] in ("model", "text", "objective") and not change[0].startswith(expected)
+    ]
+    # Another kind of thing has other fields, so the kind says most.
+    compared.sort(key=lambda change: not change[0].endswith(".type"))
+    found = [f"{key}: {_short(old)} there, {_short(new)} here" for key, old, new in compared]
+    more = len(found) - _MAX_NAMED
+    return "; ".join(found if more <= 0 else [*found[:_MAX_NAMED], f"and {more} more"])
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
