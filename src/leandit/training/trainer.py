@@ -72,7 +72,7 @@ class Trainer:
         self.model: Backbone = config.model.build()
         attach_finetuned(self.model, text)
         self.model.to(self.device)
-        self.model.activation_checkpointing = config.train.activation_checkpointing
+        self.model.recompute_layers(config.train.activation_checkpointing)
         self._forward: Callable[..., BackboneOutput] = compiled(self.model) if config.train.compile else self.model
         self.objective = build_objective(config.objective)
         self.optimizers = build_optimizers(config.optimizer, self.model)
