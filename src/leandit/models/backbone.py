@@ -89,6 +89,11 @@ class BackboneConfig(Config):
         """Patches along a side."""
         return (self.input_size or 0) // self.patch_size
 
+    def tokens(self, shape: tuple[int, int, int]) -> int:
+        """Return the number of patches of a sample of channels, height and width."""
+        _, height, width = shape
+        return (height // self.patch_size) * (width // self.patch_size)
+
     def complete(self, **given: int | None) -> Any:
         """Return a copy with what was left to the data and to the text encoder filled in."""
         return self.replace(**{key: value for key, value in given.items() if getattr(self, key) is None})
