@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from leandit.config import Config, Registry
 from leandit.models.records import BackboneOutput, Conditioning
-from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput, Threshold
+from leandit.moe import Experts, MoEConfig, MoELayer, RouterModule, RouterOutput, Threshold
 from leandit.nn import AdaLN, FeedForward, Layers, Linear, Sharing
 from leandit.nn.sharing import Makers, Parts
 from leandit.ops import norm_modulate
@@ -151,17 +151,15 @@ class Backbone(nn.Module, ABC):
         `model.to_empty(device=...)` and this.
         """
         for module in self.modules():
-            if isinstance(module, Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.RMSNorm | nn.LayerNorm):
+            if isinstance(module, nn.RMSNorm | nn.LayerNorm):
                 module.reset_parameters()
-            elif isinstance(module, Experts | Threshold):
+            elif isinstance(module, Linear | Experts | Threshold):
                 module.init_weights()
         for module in self.modules():
             if isinstance(module, AdaLN):
                 nn.init.zeros_(module.linear.weight)
+            elif isinstance(module, RouterModule):
+                module.init_weights()
 
     def patchify(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens patch_dim"]:
         """Cut into patches in row-major order; a patch is flattened as (row, column, channel)."""
@@ -215,16 +213,19 @@ def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> M
     """Return the maker of a layer's experts, named "moe", or of its dense feed-forward."""
     moe = config.moe
     if moe is not None and moe.in_block(index):
-        return {"moe": lambda: MoELayer(moe, config.dim, config.hidden, target_dim)}
+        return {"moe": lambda: MoELayer(moe, config.dim, config.hidden, target_dim, initialise=False)}
     return {"feed_forward": lambda: FeedForward(config.dim, config.hidden)}
 
 
 def run_feed_forward(
-    parts: Parts, x: Float[Tensor, "batch tokens dim"]
+    parts: Parts,
+    x: Float[Tensor, "batch tokens dim"],
+    plain: Float[Tensor, "batch tokens dim"] | None = None,
+    time: Float[Tensor, "batch dim"] | None = None,
 ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-    """Apply a layer's experts or its dense feed-forward."""
+    """Apply a layer's experts or its dense feed-forward; `plain` and `time` are for `MoEConfig.router_input`."""
     if "moe" in parts:
-        y, routing = parts["moe"](x)
+        y, routing = parts["moe"](x, plain, time)
         return y, routing
     return parts["feed_forward"](x), None
 

@@ -19,10 +19,10 @@ from leandit.models.compilation import compiled
 from leandit.moe import (
     CollapseWatch,
     RouterStats,
+    after_step,
     combination_usage,
     combine,
     max_violation,
-    post_step,
     router_stats,
     routers,
 )
@@ -216,7 +216,7 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         stats = combine(routing)
-        post_step(self.model, stats)
+        after_step(self.model, stats)
         self.ema.update(self.model, self.step)
         return {**{name: float(value) for name, value in sums.items()}, "gradient_norm": float(norm)}, stats
 
@@ -275,7 +275,7 @@ class Trainer:
             values[f"max_violation/{name}"] = max_violation(layer.load)
             values[f"combination_usage/{name}"] = combination_usage(layer.co_selection)
             values[f"load/{name}"] = (layer.load / layer.load.sum()).tolist()
-            if router.spans_samples:
+            if router.threshold is not None:
                 values[f"threshold/{name}"] = router.threshold.value.tolist()
         self.write_metrics(values)
 
