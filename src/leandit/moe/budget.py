@@ -77,12 +77,10 @@ def record_scores(model: nn.Module, evaluate: Callable[[], object], samples: int
     chosen = [router for _, router in routers(model) if router.threshold is not None]
     recorded: list[list[Tensor]] = [[] for _ in chosen]
 
-    def noting(index: int) -> Callable[[nn.Module, object, RouterOutput], None]:
-        return lambda _, __, output: recorded[index].append(
-            output.scores[:samples].detach().flatten(0, 1).float().cpu()
-        )
+    def noting(scores: list[Tensor]) -> Callable[[nn.Module, object, RouterOutput], None]:
+        return lambda _, __, output: scores.append(output.scores[:samples].detach().flatten(0, 1).float().cpu())
 
-    handles = [router.register_forward_hook(noting(index)) for index, router in enumerate(chosen)]
+    handles = [router.register_forward_hook(noting(scores)) for router, scores in zip(chosen, recorded, strict=True)]
     try:
         evaluate()
     finally:
