@@ -60,13 +60,13 @@ def has_thresholds(model: nn.Module) -> bool:
 def check_share(model: nn.Module, share: float, name: str = "compute") -> None:
     """Raise LeanDiTError, with `name` for the setting, if the model cannot spend this share of its trained compute."""
     if not 0 < share < float("inf"):
-        raise LeanDiTError(f"{name} = {share}: give a share above 0, such as 0.5; 1 is as trained")
+        raise LeanDiTError(f"{name} {share:g}: give a share above 0, such as 0.5; 1 is as trained")
     if share == 1 or has_thresholds(model):
         return
     why = "its experts are chosen without a threshold, so their number is fixed"
     if not any(True for _ in routers(model)):
         why = "it is dense and has no experts"
-    raise LeanDiTError(f"{name} = {share}: the model cannot spend another share: {why}; leave {name} out")
+    raise LeanDiTError(f"{name} {share:g}: the model cannot spend another share: {why}; leave {name} out")
 
 
 def record_scores(model: nn.Module, evaluate: Callable[[], object], samples: int) -> Calibration:
