@@ -186,7 +186,10 @@ def test_logits_stay_in_fp32_under_autocast() -> None:
         ({"routing": {"type": "biased", "top_groups": 2}}, "top_groups = 2 is more than num_groups = 1"),
         ({"routing": {"type": "biased", "num_groups": 5}}, "num_experts = 32 is not divisible by num_groups = 5"),
         ({"routing": {"type": "biased", "num_groups": 16}}, "k = 4 is more than the 2 experts of 1 groups"),
-        ({"routing": {"type": "biased"}, "strategy": "bl_choice", "gate": "softmax"}, "strategy, gate: only for"),
+        (
+            {"routing": {"type": "biased"}, "strategy": "bl_choice", "gate": "softmax"},
+            "set strategy=expert_race, gate=identity",
+        ),
         ({"routing": {"type": "biassed"}}, "biassed"),
         ({"routing": {"type": "biased", "rate": 1}}, "rate"),
     ],

@@ -46,6 +46,13 @@ ROUTERS = Registry("router", RouterConfig)
 """All routers but the pooled one, by their `type`; a file of its own, also outside the package, registers another."""
 
 
+# The fields of `MoEConfig` that only the pooled router reads.
+_POOLED = (
+    *("strategy", "group_tokens", "inference_group_tokens", "capacity_factor", "inference_capacity_factor"),
+    *("gate", "renormalize", "router", "threshold_momentum", "threshold_init"),
+)
+
+
 class MoEConfig(Config):
     """`k`-in-`num_experts` routing; the default is Expert Race as in RaceDiT-*/2-4in32.
 
@@ -129,13 +136,13 @@ class MoEConfig(Config):
         return self
 
     def _check_routing(self, routing: RouterConfig) -> None:
-        fields = type(self).model_fields
-        pooled = list(fields)[: list(fields).index("routing")]
-        changed = [name for name in pooled if getattr(self, name) != fields[name].default]
+        defaults = {name: type(self).model_fields[name].default for name in _POOLED}
+        changed = [name for name in _POOLED if getattr(self, name) != defaults[name]]
         if changed:
+            remedy = ", ".join(f"{name}={'null' if defaults[name] is None else defaults[name]}" for name in changed)
             raise ValueError(
-                f"{', '.join(changed)}: only for the pooled router; leave it out with routing.type={routing.type}, "
-                "or set routing=null"
+                f"{', '.join(changed)}: only for the pooled router; with routing.type={routing.type} set {remedy} "
+                "(the default), or set routing=null"
             )
         routing.check(self)
 

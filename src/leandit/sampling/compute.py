@@ -31,7 +31,7 @@ def at_compute(run: LoadedRun, share: float) -> Iterator[None]:
     """Let the run's model spend about `share` of the experts per token that it was trained with; 1 is as trained.
 
     Raises LeanDiTError for a share that is not above 0, and if no threshold decides about the model's experts. What a
-    drawing really spends depends on what is drawn.
+    drawing really spends depends on what is drawn. One drawing at a time: the model's thresholds are moved meanwhile.
     """
     check_share(run.model, share)
     with contextlib.ExitStack() as stack:
