@@ -56,19 +56,23 @@ def sample(
     prompts: Iterable[str] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    compute: float = 1.0,
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> UInt8[Tensor, "batch height width channels"]:
     """Return pictures 0..255 on the CPU: for each label or prompt, in the order given, one picture per seed.
 
     Labels are numbers or class names; None means every class of a class-conditional model. A text model takes
-    `prompts`. `steps` and `guidance` default to the run's own. One seed and label or prompt is one picture, whatever
+    `prompts`. `steps` and `guidance` default to the run's own. `compute` is the share of the trained experts per
+    token, about: 0.5 is half of them, 1 is as trained; another share than 1 needs a router with a threshold, and first
+    makes a few drawings to shift it by. One seed and label or prompt is one picture, whatever
     else is drawn with it (to 1e-4).
     """
     loaded = run if isinstance(run, LoadedRun) else load(run)
     settings = sampling_settings(loaded.config.sampling, steps, guidance)
     wanted, each_seed = every_pair(choose(loaded, labels, prompts), list(seeds))
-    return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress)
+    with sampling.at_compute(loaded, float(compute)):
+        return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress)
 
 
 def every_pair(choices: list[int | str] | None, seeds: Sequence[int]) -> tuple[Wanted, list[int]]:

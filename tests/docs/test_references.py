@@ -73,7 +73,7 @@ def test_what_a_page_names_exists(page: Path) -> None:
 
 
 def test_the_checks_can_fail() -> None:
-    assert symbol_exists("leandit.moe.strategies.select")
+    assert symbol_exists("leandit.moe.strategies.select_mask")
     assert symbol_exists("leandit.moe.RouterOutput.cutoff")
     assert not symbol_exists("leandit.moe.strategies.nothing")
     assert key_exists("model.moe.k")

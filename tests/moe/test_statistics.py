@@ -27,7 +27,7 @@ def stats(load: list[float]) -> RouterStats:
 def output(mask: Tensor, cutoff: float | None) -> RouterOutput:
     scores = torch.randn(mask.shape)
     value = None if cutoff is None else torch.tensor(cutoff)
-    return RouterOutput(scores, scores, scores, mask, value, None)
+    return RouterOutput(scores, scores, scores, mask, mask, value)
 
 
 def test_max_violation() -> None:

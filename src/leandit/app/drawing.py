@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from leandit.app.budget import shifted
 from leandit.app.request import DrawRequest
 from leandit.app.runs import ServedRun
+from leandit.moe.budget import shifted
 from leandit.probing import RoutingRecorder, RoutingTrace
 from leandit.probing.allocation import spent_flops
 from leandit.sampling import draw, to_pictures

@@ -8,10 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-from leandit.app.budget import Calibration, calibrate, has_thresholds
 from leandit.errors import LeanDiTError
 from leandit.models import BackboneConfig
-from leandit.sampling import LoadedRun, load
+from leandit.moe.budget import Calibration, has_thresholds
+from leandit.sampling import LoadedRun, calibrate, load
 
 
 class ServedRun:

@@ -17,9 +17,11 @@ from leandit.cli.output_folder import output_folder
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
+from leandit.moe.budget import check_share
 from leandit.run.conditioner import Wanted
 from leandit.sampling import (
     LoadedRun,
+    at_compute,
     draw_batches,
     draw_grid,
     fits_grid,
@@ -43,16 +45,17 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options.folder, weights=options.weights, precision=options.precision, compile=options.compile)
     settings = sampling_settings(loaded.config.sampling, options.steps, options.guidance)
     build_sampler(settings.sampler, loaded.objective.path)
+    check_share(loaded.model, options.compute, "--compute")
     out = output_folder(options.out, loaded.path, "samples")
     wanted, seeds = every_pair(_choices(options, loaded, len(seeds)), seeds)
     with _writing(out):
         # Before the drawing, which may take hours.
         out.mkdir(parents=True, exist_ok=True)
     if loaded.codec.no_pictures is not None:
-        with SamplingProgress() as progress:
+        with at_compute(loaded, options.compute), SamplingProgress() as progress:
             drawn = list(draw_batches(loaded, wanted, seeds, settings, options.batch_size, progress))
         return _write_latents(torch.cat(drawn), wanted, seeds, out)
-    with SamplingProgress() as progress:
+    with at_compute(loaded, options.compute), SamplingProgress() as progress:
         batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress)
         shown = _write(batches, wanted, seeds, out, loaded.class_names, options.npz)
     print(f"{len(seeds)} pictures and grid.png in {out} (weights of step {loaded.step})")

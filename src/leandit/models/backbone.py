@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from leandit.config import Config, Registry
 from leandit.models.records import BackboneOutput, Conditioning, LayerOutput
-from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput, Threshold, routers
+from leandit.moe import Experts, MoEConfig, MoELayer, RouterModule, RouterOutput, Threshold, routers
 from leandit.nn import AdaLN, FeedForward, Layer, Layers, Linear, Makers, Parts, Sharing
 from leandit.ops import norm_modulate
 from leandit.ops.attention import AttentionImpl
@@ -164,17 +164,15 @@ class Backbone(nn.Module, ABC):
         `model.to_empty(device=...)` and this.
         """
         for module in self.modules():
-            if isinstance(module, Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.RMSNorm | nn.LayerNorm):
+            if isinstance(module, nn.RMSNorm | nn.LayerNorm):
                 module.reset_parameters()
-            elif isinstance(module, Experts | Threshold):
+            elif isinstance(module, Linear | Experts | Threshold):
                 module.init_weights()
         for module in self.modules():
             if isinstance(module, AdaLN):
                 nn.init.zeros_(module.linear.weight)
+            elif isinstance(module, RouterModule):
+                module.init_weights()
 
     def patchify(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens patch_dim"]:
         """Cut into patches in row-major order; a patch is flattened as (row, column, channel)."""
@@ -197,6 +195,11 @@ class Backbone(nn.Module, ABC):
         shared = self.blocks.shared
         return shared["adaln"](condition) if "adaln" in shared else condition
 
+    def _router_time(self, time: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"] | None:
+        """Return the time embedding if routers look at it."""
+        moe = self.config.moe
+        return time if moe is not None and moe.router_input == "plain+time" else None
+
     def _finish_init(self) -> None:
         """Initialise, unless on the meta device, where there is nothing to initialise."""
         if not next(self.parameters()).is_meta:
@@ -207,7 +210,7 @@ def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> M
     """Return the maker of a layer's experts, named "moe", or of its dense feed-forward."""
     moe = config.moe
     if moe is not None and moe.in_block(index):
-        return {"moe": lambda: MoELayer(moe, config.dim, config.hidden, target_dim)}
+        return {"moe": lambda: MoELayer(moe, config.dim, config.hidden, target_dim, initialise=False)}
     return {"feed_forward": lambda: FeedForward(config.dim, config.hidden)}
 
 
@@ -236,13 +239,24 @@ class BackboneLayer(Layer):
         return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
 
     def feed_forward_or_experts(
-        self, parts: Parts, x: Float[Tensor, "batch tokens dim"]
+        self,
+        parts: Parts,
+        x: Float[Tensor, "batch tokens dim"],
+        shift: Float[Tensor, "batch dim"],
+        scale: Float[Tensor, "batch dim"],
+        time: Float[Tensor, "batch dim"] | None,
     ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-        """Apply the experts, if the layer has them, or the dense feed-forward."""
-        if "moe" in parts:
-            y, routing = parts["moe"](x)
-            return y, routing
-        return parts["feed_forward"](x), None
+        """Apply the experts, if the layer has them, or the dense feed-forward to the modulated norm of x.
+
+        Routers that look at something else get the norm of x without modulation, and the time embedding.
+        """
+        modulated = self.modulate(x, shift, scale)
+        if "moe" not in parts:
+            return parts["feed_forward"](modulated), None
+        assert self.config.moe is not None
+        plain = None if self.config.moe.router_input == "modulated" else self.norm(x)
+        y, routing = parts["moe"](modulated, plain, time)
+        return y, routing
 
 
 def routed(outputs: Sequence[LayerOutput]) -> tuple[RouterOutput, ...]:

@@ -81,6 +81,7 @@ class DiTAirLayer(BackboneLayer):
         mask: Bool[Tensor, "batch all_tokens"] | None,
         rotation: Float[Tensor, "2 tokens half_head_dim"],
         last: bool,
+        time: Float[Tensor, "batch dim"] | None = None,
     ) -> LayerOutput:
         """Return text and image after the layer; the last one leaves the text as it is, since nothing reads it."""
         parts = self.parts(shared)
@@ -95,7 +96,7 @@ class DiTAirLayer(BackboneLayer):
         )
         y_text, y_image = self.norm(y).tensor_split([-image.shape[1]], dim=1)
         image = gated_residual(image, image_gate1, y_image)
-        y, routing = self.feed_forward_or_experts(parts, self.modulate(image, image_shift2, image_scale2))
+        y, routing = self.feed_forward_or_experts(parts, image, image_shift2, image_scale2, time)
         if routing is None or self.config.norm_after_experts:
             y = self.norm(y)
         image = gated_residual(image, image_gate2, y)

@@ -167,12 +167,12 @@ class PixArt(Backbone):
                 raise LeanDiTError("tokens can be hidden only from a model with a decoder: set model.masking")
             tokens = take_tokens(tokens, visible)
         condition = self.time_embedding(t)
-        modulation = self._modulation(condition)
+        modulation, router_time = self._modulation(condition), self._router_time(condition)
         outputs: list[LayerOutput] = []
         for index, layer in enumerate(self.blocks):
             keys_values = encoded.keys_values[index] if encoded.keys_values else None
             text = (encoded.tokens, encoded.mask, keys_values)
-            outputs.append(layer(self.blocks.shared, tokens, modulation, *text))
+            outputs.append(layer(self.blocks.shared, tokens, modulation, *text, router_time))
             tokens = outputs[-1].image
         patches = self.final(tokens, condition)
         if self.decoder is not None:
@@ -219,6 +219,7 @@ class PixArtLayer(BackboneLayer):
         text: Float[Tensor, "batch text_tokens width"],
         text_mask: Bool[Tensor, "batch text_tokens"] | None,
         keys_values: tuple[Tensor, Tensor] | None = None,
+        time: Float[Tensor, "batch dim"] | None = None,
     ) -> LayerOutput:
         """Return the tokens after the layer; `keys_values` are those of the text, if they are there already."""
         parts = self.parts(shared)
@@ -229,7 +230,7 @@ class PixArtLayer(BackboneLayer):
             (shift1, scale1, shift2, scale2), gate1, gate2 = vectors, None, None
         x = _joined(x, parts["attention"](self.modulate(x, shift1, scale1)), gate1)
         x = x + parts["cross_attention"](x, text, text_mask, keys_values)
-        y, routing = self.feed_forward_or_experts(parts, self.modulate(x, shift2, scale2))
+        y, routing = self.feed_forward_or_experts(parts, x, shift2, scale2, time)
         return LayerOutput(_joined(x, y, gate2), routing)
 
     def keys_values(self, shared: Parts, text: Float[Tensor, "batch text_tokens width"]) -> tuple[Tensor, Tensor]:

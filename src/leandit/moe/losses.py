@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leandit.moe.router import RouterOutput
+from leandit.moe.seams import RouterOutput
 
 
 def router_similarity(

@@ -1,4 +1,4 @@
-"""Statistics of one optimiser step: what moves thresholds, and what says whether experts share the work.
+"""Statistics of one optimiser step: what moves the state of routers, and what says whether experts share the work.
 
 Legend: E experts.
 """
@@ -6,7 +6,6 @@ Legend: E experts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,20 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.moe.losses import co_selection
-from leandit.moe.router import Router, RouterOutput
-
-
-@dataclass(frozen=True)
-class RouterStats:
-    """One router: pair counts summed, and the cutoff averaged, over its layers and the micro-batches of a step."""
-
-    co_selection: Float[Tensor, "experts experts"]
-    cutoff: Tensor | None
-
-    @property
-    def load(self) -> Float[Tensor, " experts"]:
-        """Pairs per expert."""
-        return self.co_selection.diagonal()
+from leandit.moe.seams import RouterModule, RouterOutput, RouterStats
 
 
 @torch.no_grad()
@@ -51,16 +37,16 @@ def _reduce(records: Sequence[RouterStats]) -> RouterStats:
     return RouterStats(together, torch.stack(cutoffs).mean(0) if cutoffs else None)
 
 
-def routers(model: nn.Module) -> Iterable[tuple[str, Router]]:
+def routers(model: nn.Module) -> Iterable[tuple[str, RouterModule]]:
     """Yield (name, router) in order of depth; one router for all layers if these share it."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, Router))
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, RouterModule))
 
 
-def post_step(model: nn.Module, stats: Sequence[RouterStats]) -> None:
-    """Move every threshold, once per optimiser step; the only place where routing state changes."""
+@torch.no_grad()
+def after_step(model: nn.Module, stats: Sequence[RouterStats]) -> None:
+    """Let every router move its state (thresholds, biases), once per optimiser step; nothing else changes it."""
     for (_, router), layer in zip(routers(model), stats, strict=True):
-        if layer.cutoff is not None:
-            router.threshold.update(layer.cutoff)
+        router.after_step(layer)
 
 
 def max_violation(load: Float[Tensor, " experts"]) -> float:

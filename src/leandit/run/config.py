@@ -175,10 +175,12 @@ class RunConfig(Config):
         self._check_codec()
         self._check_masking()
         moe = self.model.moe
-        if self.losses.per_layer_regularisation and moe and not moe.per_layer_regularisation:
+        if self.losses.per_layer_regularisation and moe and not moe.has_target_head:
+            has_none = moe.routing is not None and not moe.routing.has_target_head
+            remedy = "this router has none, set" if has_none else "set model.moe.per_layer_regularisation=true or"
             raise ValueError(
-                "losses.per_layer_regularisation needs the routers' target heads: "
-                "set model.moe.per_layer_regularisation=true or losses.per_layer_regularisation=0"
+                f"losses.per_layer_regularisation needs the routers' target heads: {remedy} "
+                "losses.per_layer_regularisation=0"
             )
         return self
 

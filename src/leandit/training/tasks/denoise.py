@@ -19,10 +19,10 @@ from leandit.models import Backbone, Conditioning, compile_layers, forward_flops
 from leandit.moe import (
     CollapseWatch,
     RouterStats,
+    after_step,
     combination_usage,
     combine,
     max_violation,
-    post_step,
     router_stats,
     routers,
 )
@@ -96,7 +96,7 @@ class DenoiseTask(Task):
 
     def after_step(self, steps: Sequence[Step]) -> None:
         """Move the state of routers."""
-        post_step(self.module, _combined(steps))
+        after_step(self.module, _combined(steps))
 
     def watch(self, numbers: Mapping[str, np.ndarray]) -> list[str]:
         """Return a line for each expert that starves."""
@@ -113,10 +113,10 @@ class DenoiseTask(Task):
             values[f"max_violation/{name}"] = max_violation(load)
             values[f"combination_usage/{name}"] = combination_usage(pairs)
             values[f"load/{name}"] = (load / load.sum()).tolist()
-        found = {name: router for name, router in routers(self.module) if router.spans_samples}
+        found = {name: router.threshold.value for name, router in routers(self.module) if router.threshold is not None}
         if found:
-            thresholds = torch.stack([router.threshold.value for router in found.values()]).tolist()
             names = (name.removesuffix(".router") for name in found)
+            thresholds = torch.stack(list(found.values())).tolist()
             values |= {f"threshold/{name}": value for name, value in zip(names, thresholds, strict=True)}
         return values
 
