@@ -20,10 +20,10 @@ class ClassFolderConfig(Config):
     """A folder whose sub-folders, sorted by name, are the classes; without them there are no labels."""
 
     type: Literal["class_folder"] = "class_folder"
-    # The folder; relative to the current directory, ~ is the home directory.
     path: str
-    # A larger picture is an error: a small file can unpack to gigabytes.
+    """The folder; relative to the current directory, ~ is the home directory."""
     max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """A larger picture is an error: a small file can unpack to gigabytes."""
 
 
 class ClassFolderSource:

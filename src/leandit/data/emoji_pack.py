@@ -22,18 +22,20 @@ class EmojiConfig(Config):
     """Which of the embedded emoji to use, and how they form classes."""
 
     type: Literal["emoji"] = "emoji"
-    # Art styles: "noto" is flat, "fluent" looks three-dimensional.
     styles: tuple[Style, ...] = Field(("noto", "fluent"), min_length=1)
-    # Class name -> the subcategories that it gathers, such as {"fruit": ["food-fruit"]}; the rest is left
-    # out. None makes every subcategory a class of its own.
+    """Art styles: "noto" is flat, "fluent" looks three-dimensional."""
     classes: dict[str, tuple[str, ...]] | None = Field(None, min_length=1)
-    # "held_out" are concepts that "train" shows in the other style only, about a tenth; "all" is both.
+    """Class name -> the subcategories that it gathers, such as {"fruit": ["food-fruit"]}; the rest is left out. None
+    makes every subcategory a class of its own.
+    """
     split: Literal["train", "held_out", "all"] = "train"
-    # Pictures whose name contains one of these texts are left out.
+    """"held_out" are concepts that "train" shows in the other style only, about a tenth; "all" is both."""
     exclude_names: tuple[str, ...] = ()
-    # Beside "{name}, {style} emoji" also "a picture of {name}" and "{subcategory}: {name}", drawn 8 : 1 : 1. The
-    # latter two do not say the style.
+    """Pictures whose name contains one of these texts are left out."""
     caption_variants: bool = False
+    """Beside "{name}, {style} emoji" also "a picture of {name}" and "{subcategory}: {name}", drawn 8 : 1 : 1. The
+    latter two do not say the style.
+    """
 
     @field_validator("classes")
     @classmethod

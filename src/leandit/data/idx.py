@@ -24,14 +24,14 @@ class IdxConfig(Config):
     """A pair of idx files."""
 
     type: Literal["idx"] = "idx"
-    # File of pictures, three dimensions of unsigned bytes, such as train-images-idx3-ubyte.gz.
     images: str
-    # File of labels, one dimension of unsigned bytes; None for pictures without labels.
+    """File of pictures, three dimensions of unsigned bytes, such as train-images-idx3-ubyte.gz."""
     labels: str | None = None
-    # Names by label; None names the classes "0", "1", ...
+    """File of labels, one dimension of unsigned bytes; None for pictures without labels."""
     class_names: tuple[str, ...] | None = None
-    # Black pixels added on every side. None: 2 for pictures of 28x28, which makes them 32x32, otherwise 0.
+    """Names by label; None names the classes "0", "1", ..."""
     pad: int | None = Field(None, ge=0, le=64)
+    """Black pixels added on every side. None: 2 for pictures of 28x28, which makes them 32x32, otherwise 0."""
 
 
 class IdxSource:

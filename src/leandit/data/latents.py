@@ -38,14 +38,14 @@ class LatentsConfig(Config):
     """
 
     type: Literal["latents"] = "latents"
-    # The folder; relative to the current directory, ~ is the home directory.
     path: str
-    # Key of the caption or captions in a line.
+    """The folder; relative to the current directory, ~ is the home directory."""
     text_key: str = Field("text", min_length=1)
-    # Key of the class in a line: a whole number from 0, or a name.
+    """Key of the caption or captions in a line."""
     label_key: str = Field("label", min_length=1)
-    # Names by class number. None: sorted names from the files, or "0", "1", ... up to the highest number.
+    """Key of the class in a line: a whole number from 0, or a name."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
+    """Names by class number. None: sorted names from the files, or "0", "1", ... up to the highest number."""
 
 
 @dataclass(frozen=True)

@@ -31,19 +31,20 @@ from leandit.random import Stream, generator
 class DataConfig(Config):
     """The pictures and what is done to them before the model sees them."""
 
-    # Where the pictures come from.
     source: SourceConfig
-    # Pictures for the validation loss, never trained on; null has none.
+    """Where the pictures come from."""
     validation: SourceConfig | None = None
-    # Side in pixels; others are cropped to their centre square and resized with antialiasing. Latents must have it.
+    """Pictures for the validation loss, never trained on; null has none."""
     image_size: int = Field(32, ge=1, le=4096)
-    # Of pictures: 3 is RGB, 1 is grey. Latents have those of their autoencoder.
+    """Side in pixels; others are cropped to their centre square and resized with antialiasing. Latents must have it."""
     channels: int = Field(3, ge=1)
-    # Probability that a picture is mirrored left to right.
+    """Of pictures: 3 is RGB, 1 is grey. Latents have those of their autoencoder."""
     flip: float = Field(0.0, ge=0, le=1)
-    # Threads that read ahead, one batch each. 0 reads in the caller's thread: best for pictures in memory
-    # (emoji, idx); 2 to 16 for folders.
+    """Probability that a picture is mirrored left to right."""
     num_threads: int = Field(0, ge=0, le=64)
+    """Threads that read ahead, one batch each. 0 reads in the caller's thread: best for pictures in memory (emoji,
+    idx); 2 to 16 for folders.
+    """
 
     @model_validator(mode="after")
     def _check(self) -> Any:

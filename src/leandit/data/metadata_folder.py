@@ -25,16 +25,16 @@ class MetadataFolderConfig(Config):
     """
 
     type: Literal["metadata_folder"] = "metadata_folder"
-    # The folder; relative to the current directory, ~ is the home directory.
     path: str
-    # Key of the caption or captions in a line; lines without it anywhere mean a set without captions.
+    """The folder; relative to the current directory, ~ is the home directory."""
     text_key: str = Field("text", min_length=1)
-    # Key of the class in a line: a whole number from 0, or a name.
+    """Key of the caption or captions in a line; lines without it anywhere mean a set without captions."""
     label_key: str = Field("label", min_length=1)
-    # Names by class number. None: sorted names from the file, or "0", "1", ... up to the highest number.
+    """Key of the class in a line: a whole number from 0, or a name."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    # A larger picture is an error: a small file can unpack to gigabytes.
+    """Names by class number. None: sorted names from the file, or "0", "1", ... up to the highest number."""
     max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """A larger picture is an error: a small file can unpack to gigabytes."""
 
 
 @dataclass(frozen=True)

@@ -25,19 +25,21 @@ class ParquetConfig(Config):
     """Parquet files with pictures inside: a column of {"bytes", "path"} as the hub has it, or of bytes."""
 
     type: Literal["parquet"] = "parquet"
-    # Files and wildcards, such as "data/train-*.parquet".
     paths: tuple[str, ...] = Field(min_length=1)
+    """Files and wildcards, such as "data/train-*.parquet"."""
     image_column: str = Field("image", min_length=1)
-    # A text, a list of texts, or a list of {"text", "weight"} per row; null or a column that is not there: no captions.
     text_column: str | None = "text"
-    # Whole numbers; null or a column that is not there: no labels.
+    """A text, a list of texts, or a list of {"text", "weight"} per row; null or a column that is not there: no
+    captions.
+    """
     label_column: str | None = "label"
-    # Names by class number. null: those that the file's hub metadata gives, otherwise "0", "1", ...
+    """Whole numbers; null or a column that is not there: no labels."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    # Row groups kept in memory. Training reads at random, and a row group is read whole: keep as many as fit.
+    """Names by class number. null: those that the file's hub metadata gives, otherwise "0", "1", ..."""
     cached_row_groups: int = Field(16, ge=1)
-    # A larger picture is an error: a small file can unpack to gigabytes.
+    """Row groups kept in memory. Training reads at random, and a row group is read whole: keep as many as fit."""
     max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """A larger picture is an error: a small file can unpack to gigabytes."""
 
 
 class ParquetSource:

@@ -24,16 +24,16 @@ class WebDatasetConfig(Config):
     """Tar shards on this machine, uncompressed; they are indexed at the start and then read at random."""
 
     type: Literal["webdataset"] = "webdataset"
-    # Files and wildcards (*, ?, [0-9]), such as "shards/train-*.tar".
     paths: tuple[str, ...] = Field(min_length=1)
-    # Member that holds the caption: NAME.txt, or `text_key` of NAME.json; "auto" is txt, else json, else none.
+    """Files and wildcards (*, ?, [0-9]), such as "shards/train-*.tar"."""
     captions: Literal["auto", "txt", "json", "none"] = "auto"
-    # Key of the caption, or of a list of captions, in NAME.json.
+    """Member that holds the caption: NAME.txt, or `text_key` of NAME.json; "auto" is txt, else json, else none."""
     text_key: str = Field("text", min_length=1)
-    # Names by the class number in NAME.cls; null names the classes "0", "1", ...
+    """Key of the caption, or of a list of captions, in NAME.json."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    # A larger picture is an error: a small file can unpack to gigabytes.
+    """Names by the class number in NAME.cls; null names the classes "0", "1", ..."""
     max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """A larger picture is an error: a small file can unpack to gigabytes."""
 
 
 @dataclass

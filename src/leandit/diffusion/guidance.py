@@ -21,11 +21,13 @@ class GuidanceConfig(Config):
     (2404.07724), eq. 5.
     """
 
-    scale: float = Field(default=1.0, ge=0, le=1000)  # 1 = none, 0 = unconditional
+    scale: float = Field(default=1.0, ge=0, le=1000)
+    """1 = none, 0 = unconditional."""
     interval: tuple[float, float] = (
         0.0,
         1.0,
-    )  # (low, high), times at which guidance acts, both ends included
+    )
+    """(low, high), times at which guidance acts, both ends included."""
 
     @model_validator(mode="after")
     def _ordered(self) -> GuidanceConfig:

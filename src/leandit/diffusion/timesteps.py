@@ -36,7 +36,8 @@ def size_shift(old_side: int, new_side: int) -> float:
 
 
 class _Shifted(Config):
-    shift: float = Field(default=1.0, gt=0, le=1000)  # towards noise above 1, as for larger images; 1 = none
+    shift: float = Field(default=1.0, gt=0, le=1000)
+    """Towards noise above 1, as for larger images; 1 = none."""
 
 
 class LogitNormalTimesteps(_Shifted):
@@ -46,8 +47,10 @@ class LogitNormalTimesteps(_Shifted):
     """
 
     type: Literal["logit_normal"] = "logit_normal"
-    loc: float = Field(default=0.0, ge=-20, le=20)  # mean of logit(t); above 0 favours noise
-    scale: float = Field(default=1.0, gt=0, le=20)  # standard deviation of logit(t)
+    loc: float = Field(default=0.0, ge=-20, le=20)
+    """Mean of logit(t); above 0 favours noise."""
+    scale: float = Field(default=1.0, gt=0, le=20)
+    """Standard deviation of logit(t)."""
 
     def draw(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return times for uniforms u in [0, 1)."""
@@ -68,7 +71,8 @@ class DiscreteTimesteps(_Shifted):
     """t = (i + 1) / N with i uniform on 0..N-1: the grid of DDPM, which has no t = 0."""
 
     type: Literal["discrete"] = "discrete"
-    num_timesteps: int = Field(default=1000, ge=1, le=1_000_000)  # N, grid points in (0, 1]
+    num_timesteps: int = Field(default=1000, ge=1, le=1_000_000)
+    """N, grid points in (0, 1]."""
 
     def draw(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return times for uniforms u in [0, 1)."""

@@ -28,40 +28,41 @@ class BackboneConfig(Config):
     # Whether the backbone reads text (Conditioning.text and .pooled) or labels.
     conditions_on_text: ClassVar[bool] = False
 
-    # The tag by which configurations name the backbone; each kind has its own.
     type: str
+    """The tag by which configurations name the backbone; each kind has its own."""
     dim: int = Field(384, ge=4)
     depth: int = Field(12, ge=1)
     heads: int = Field(6, ge=1)
     patch_size: int = Field(2, ge=1)
-    # Height and width of the input, pixels or latents; null takes the data's.
     input_size: int | None = Field(None, ge=1)
-    # Channels of the input; null takes the data's.
+    """Height and width of the input, pixels or latents; null takes the data's."""
     channels: int | None = Field(None, ge=1)
-    # Classes to condition on; 0 is a model without, null takes the data's.
+    """Channels of the input; null takes the data's."""
     num_classes: int | None = Field(None, ge=0)
-    # Width of the text features; null takes the text encoder's.
+    """Classes to condition on; 0 is a model without, null takes the data's."""
     text_dim: int | None = Field(None, ge=1)
-    # Width of the pooled text vector; null takes the text encoder's.
+    """Width of the text features; null takes the text encoder's."""
     pooled_dim: int | None = Field(None, ge=1)
-    # Patches along a side for which positions were first learned, where the picture has grown since: sin-cos positions
-    # then lie closer, within the same span. null is this grid. RoPE (DiT-Air) extends as it is and has no use for it.
+    """Width of the pooled text vector; null takes the text encoder's."""
     position_grid: int | None = Field(None, ge=1)
-    # Hidden width of the dense feed-forward, in multiples of dim.
+    """Patches along a side for which positions were first learned, where the picture has grown since: sin-cos positions
+    then lie closer, within the same span. null is this grid. RoPE (DiT-Air) extends as it is and has no use for it.
+    """
     mlp_ratio: float = Field(4.0, gt=0)
-    # RMS normalisation of queries and keys.
+    """Hidden width of the dense feed-forward, in multiples of dim."""
     qk_norm: bool = False
-    # Predict a variance beside the mean: twice the output channels.
+    """RMS normalisation of queries and keys."""
     learned_sigma: bool = False
-    # 0 in DiT's own code, 1 in diffusers' port; public checkpoints disagree.
+    """Predict a variance beside the mean: twice the output channels."""
     timestep_freq_shift: float = Field(0.0, ge=0, lt=128)
-    # 1e-6 in DiT's own code, 1e-5 in diffusers' port; public checkpoints disagree.
+    """0 in DiT's own code, 1 in diffusers' port; public checkpoints disagree."""
     norm_eps: float = Field(1e-6, gt=0)
-    # What the layers have in common: nothing, the AdaLN modulation, attention too, or the whole block.
+    """1e-6 in DiT's own code, 1e-5 in diffusers' port; public checkpoints disagree."""
     sharing: Sharing = "none"
+    """What the layers have in common: nothing, the AdaLN modulation, attention too, or the whole block."""
     attention_impl: AttentionImpl = "auto"
-    # Experts in place of the dense feed-forward; null is a dense model.
     moe: MoEConfig | None = None
+    """Experts in place of the dense feed-forward; null is a dense model."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:

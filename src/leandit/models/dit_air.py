@@ -44,11 +44,12 @@ class DiTAirConfig(BackboneConfig):
     heads: int = Field(12, ge=1)
     qk_norm: bool = True
     sharing: Sharing = "adaln"
-    # Base of the rotary frequencies; the paper is silent. Text tokens are not turned, on which it is silent too.
     rope_base: float = Field(10_000.0, gt=1)
-    # Whether the norm behind the feed-forward stands behind experts too. It undoes the size of their weights: a token
-    # with one expert comes out the same whatever its score, so that the router learns nothing from it.
+    """Base of the rotary frequencies; the paper is silent. Text tokens are not turned, on which it is silent too."""
     norm_after_experts: bool = False
+    """Whether the norm behind the feed-forward stands behind experts too. It undoes the size of their weights: a token
+    with one expert comes out the same whatever its score, so that the router learns nothing from it.
+    """
 
     @model_validator(mode="after")
     def _check_rope(self) -> Any:

@@ -49,17 +49,18 @@ class PixArtConfig(BackboneConfig):
     conditions_on_text: ClassVar[bool] = True
 
     type: Literal["pixart"] = "pixart"
-    # single: six vectors from one map of the time for all layers, plus a learned table in each (PixArt-alpha).
-    # per_layer: each layer maps the time to shift and scale of self-attention and feed-forward, no gates (EC-DiT).
     adaln: Literal["single", "per_layer"] = "single"
-    # Heads of keys and values in both attentions; null is as many as heads.
+    """Single: six vectors from one map of the time for all layers, plus a learned table in each (PixArt-alpha).
+    per_layer: each layer maps the time to shift and scale of self-attention and feed-forward, no gates (EC-DiT).
+    """
     kv_heads: int | None = Field(None, ge=1)
-    # Map the text to dim by a two-layer network before the first layer (PixArt-alpha).
+    """Heads of keys and values in both attentions; null is as many as heads."""
     project_text: bool = True
-    # Sinusoids that the time is embedded from, an even number; null is dim (EC-DiT).
+    """Map the text to dim by a two-layer network before the first layer (PixArt-alpha)."""
     time_dim: int | None = Field(256, ge=2, multiple_of=2)
-    # A light decoder behind the layers, with which training can hide tokens from them (MaskDiT); null has none.
+    """Sinusoids that the time is embedded from, an even number; null is dim (EC-DiT)."""
     masking: MaskingConfig | None = None
+    """A light decoder behind the layers, with which training can hide tokens from them (MaskDiT); null has none."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> Any:

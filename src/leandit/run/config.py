@@ -29,55 +29,57 @@ class LossWeights(Config):
     The Expert Race paper states no weight; the defaults keep both terms well below the diffusion loss.
     """
 
-    # Expert Race, eqs. 9-11; its value is about 1 per layer.
     router_similarity: float = Field(1e-2, ge=0)
-    # Switch / GShard balance loss; 1e-2 is usual with token choice.
+    """Expert Race, eqs. 9-11; its value is about 1 per layer."""
     load_balance: float = Field(0.0, ge=0)
-    # GShard's own: first choices only, whatever a capacity drops; 1e-2 in axlearn, Apple's public code.
+    """Switch / GShard balance loss; 1e-2 is usual with token choice."""
     gshard_balance: float = Field(0.0, ge=0)
+    """GShard's own: first choices only, whatever a capacity drops; 1e-2 in axlearn, Apple's public code."""
     z_loss: float = Field(0.0, ge=0)
-    # The objective's loss on the routers' target heads (Expert Race, Figure 12).
     per_layer_regularisation: float = Field(0.1, ge=0)
-    # Reconstruction of hidden tokens where train.mask_ratio hides some: MaskDiT's weight. EC-DiT states none.
+    """The objective's loss on the routers' target heads (Expert Race, Figure 12)."""
     mask_reconstruction: float = Field(0.1, ge=0)
+    """Reconstruction of hidden tokens where train.mask_ratio hides some: MaskDiT's weight. EC-DiT states none."""
 
 
 class TrainConfig(Config):
     """How long, how large, how precise, and how often something is written down."""
 
     steps: int = Field(400_000, ge=1)
-    # Pictures per optimiser step.
     batch_size: int = Field(256, ge=1)
-    # Micro-batches per optimiser step; a race is run over each micro-batch.
+    """Pictures per optimiser step."""
     accumulation: int = Field(1, ge=1)
-    # Largest norm of the gradient; null leaves it as it is.
+    """Micro-batches per optimiser step; a race is run over each micro-batch."""
     clip: float | None = Field(1.0, gt=0)
+    """Largest norm of the gradient; null leaves it as it is."""
     ema_decay: float = Field(0.9999, ge=0, lt=1)
-    # Share of labels or captions replaced by "no label" or the empty caption, which guidance needs.
     label_dropout: float = Field(0.1, ge=0, le=1)
-    # Share of a picture's tokens that are hidden from the layers, chosen anew for each sample; above 0 it needs
-    # model.masking. MaskDiT and EC-DiT hide 0.5, then go on with 0.
+    """Share of labels or captions replaced by "no label" or the empty caption, which guidance needs."""
     mask_ratio: float = Field(0.0, ge=0, lt=1)
-    # auto: bf16 autocast where the processor multiplies bf16 natively, else fp32; the run's config keeps the outcome.
+    """Share of a picture's tokens that are hidden from the layers, chosen anew for each sample; above 0 it needs
+    model.masking. MaskDiT and EC-DiT hide 0.5, then go on with 0.
+    """
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Auto: bf16 autocast where the processor multiplies bf16 natively, else fp32; the run's config keeps the outcome.
+    """
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    # Recompute each block in the backward pass instead of storing it.
     activation_checkpointing: bool = False
-    # Compile the model with torch.compile: faster steps after minutes of compiling. Needs a C++ compiler on a CPU.
+    """Recompute each block in the backward pass instead of storing it."""
     compile: bool = False
+    """Compile the model with torch.compile: faster steps after minutes of compiling. Needs a C++ compiler on a CPU."""
     log_every: int = Field(50, ge=1)
-    # Steps between checkpoints; one more is written at the end, and on Ctrl-C or SIGTERM.
     checkpoint_every: int = Field(5_000, ge=1)
-    # Checkpoints that stay, newest first; at least 2.
+    """Steps between checkpoints; one more is written at the end, and on Ctrl-C or SIGTERM."""
     keep: int = Field(2, ge=2)
-    # Multiples of this many steps stay for ever; null keeps none of them.
+    """Checkpoints that stay, newest first; at least 2."""
     keep_every: int | None = Field(None, ge=1)
-    # Steps between grids of samples; null draws none on the way.
+    """Multiples of this many steps stay for ever; null keeps none of them."""
     sample_every: int | None = Field(10_000, ge=1)
-    # Steps between validation losses over data.validation; null computes none.
+    """Steps between grids of samples; null draws none on the way."""
     validate_every: int | None = Field(None, ge=1)
-    # Mirror metrics.jsonl to TensorBoard files in the run's folder.
+    """Steps between validation losses over data.validation; null computes none."""
     tensorboard: bool = False
+    """Mirror metrics.jsonl to TensorBoard files in the run's folder."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:
@@ -93,11 +95,12 @@ class TrainConfig(Config):
 class StartConfig(Config):
     """Weights that a run begins with, in place of random ones: read once, when the run starts and not on --resume."""
 
-    # A run's folder, of which the newest intact checkpoint is taken, or a checkpoint's; relative to the current
-    # directory, ~ is the home directory.
     path: str = Field(min_length=1)
-    # The moving average, or the raw weights. Model and average of the new run both begin with them.
+    """A run's folder, of which the newest intact checkpoint is taken, or a checkpoint's; relative to the current
+    directory, ~ is the home directory.
+    """
     weights: Literal["ema", "model"] = "ema"
+    """The moving average, or the raw weights. Model and average of the new run both begin with them."""
 
 
 class SamplingConfig(Config):
@@ -105,10 +108,10 @@ class SamplingConfig(Config):
 
     sampler: SamplerConfig = EulerConfig(steps=50)
     guidance: GuidanceConfig = GuidanceConfig()
-    # Pictures in a grid.
     grid: int = Field(64, ge=1)
-    # What the grids of a text model show, one row each; a class model shows its classes.
+    """Pictures in a grid."""
     prompts: tuple[str, ...] = ()
+    """What the grids of a text model show, one row each; a class model shows its classes."""
 
 
 class RunConfig(Config):
@@ -117,10 +120,10 @@ class RunConfig(Config):
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     seed: int = Field(0, ge=0, lt=2**63)
     model: ModelConfig
-    # Another run whose weights this one begins with; null begins with random ones.
     start: StartConfig | None = None
-    # What captions are encoded with; null for a model that is not conditioned on text.
+    """Another run whose weights this one begins with; null begins with random ones."""
     text: TextConfig | None = None
+    """What captions are encoded with; null for a model that is not conditioned on text."""
     objective: ObjectiveConfig = RectifiedFlowConfig()
     data: DataConfig
     optimizer: OptimizerConfig = AdamWConfig()

@@ -32,10 +32,10 @@ class MuonConfig(Config):
     lr: float = Field(1e-2, gt=0, le=10)
     momentum: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
-    # Newton-Schulz iterations.
     iterations: int = Field(5, ge=1)
-    # For embeddings, modulation, heads, norms, biases and fine-tuned text encoders.
+    """Newton-Schulz iterations."""
     adamw: AdamWConfig = AdamWConfig(lr=2e-3, beta2=0.95)
+    """For embeddings, modulation, heads, norms, biases and fine-tuned text encoders."""
 
 
 class AdafactorConfig(Config):
@@ -46,10 +46,10 @@ class AdafactorConfig(Config):
 
     type: Literal["adafactor"] = "adafactor"
     lr: float = Field(1e-4, gt=0)
-    # Power of the step by which the second moment's decay goes to 1.
     beta2_decay: float = Field(-0.8, lt=0)
-    # Largest root mean square of an update.
+    """Power of the step by which the second moment's decay goes to 1."""
     clip_threshold: float = Field(1.0, gt=0)
+    """Largest root mean square of an update."""
     weight_decay: float = Field(0.0, ge=0)
 
 
@@ -59,8 +59,8 @@ class RMSPropConfig(Config):
     type: Literal["rmsprop"] = "rmsprop"
     lr: float = Field(1e-4, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    # Decay of the mean of squares.
     alpha: float = Field(0.99, ge=0, lt=1)
+    """Decay of the mean of squares."""
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0)
 
@@ -73,8 +73,8 @@ class ScheduleConfig(Config):
 
     warmup_steps: int = Field(0, ge=0)
     decay: Literal["constant", "linear", "cosine"] = "constant"
-    # Share of the run that the decay takes, counted from its end.
     decay_share: float = Field(1.0, gt=0, le=1)
+    """Share of the run that the decay takes, counted from its end."""
 
     def factor(self, step: int, total_steps: int) -> float:
         """Return the multiple of the optimiser's rate for the step with this index, from 0."""

@@ -29,8 +29,10 @@ Observe = Callable[[int, Tensor, Tensor], None]  # (step, t of shape (batch,), x
 class StepsConfig(Config):
     """The fields of every sampler."""
 
-    steps: int = Field(default=50, ge=1, le=1_000_000)  # steps from noise to data
-    shift: float = Field(default=1.0, gt=0, le=1000)  # moves the times towards noise above 1; 1 = none
+    steps: int = Field(default=50, ge=1, le=1_000_000)
+    """Steps from noise to data."""
+    shift: float = Field(default=1.0, gt=0, le=1000)
+    """Moves the times towards noise above 1; 1 = none."""
 
 
 @dataclass(frozen=True)
