@@ -21,9 +21,9 @@ class ClassFolderConfig(Config):
 
     type: Literal["class_folder"] = "class_folder"
     path: str
-    """The folder; relative to the current directory, ~ is the home directory."""
+    """The folder. A relative path starts at the current directory; ~ is the home directory."""
     max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
-    """A larger picture is an error: a small file can unpack to gigabytes."""
+    """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 
 class ClassFolderSource:

@@ -25,13 +25,16 @@ class IdxConfig(Config):
 
     type: Literal["idx"] = "idx"
     images: str
-    """File of pictures, three dimensions of unsigned bytes, such as train-images-idx3-ubyte.gz."""
+    """File of pictures: three dimensions of unsigned bytes, plain or gzipped, such as train-images-idx3-ubyte.gz."""
     labels: str | None = None
-    """File of labels, one dimension of unsigned bytes; None for pictures without labels."""
+    """File of labels: one dimension of unsigned bytes, plain or gzipped. null is a set without labels."""
     class_names: tuple[str, ...] | None = None
-    """Names by label; None names the classes "0", "1", ..."""
+    """Class names, in the order of the labels; they also become the captions. null names the classes "0", "1", ... and
+    gives no captions.
+    """
     pad: int | None = Field(None, ge=0, le=64)
-    """Black pixels added on every side. None: 2 for pictures of 28x28, which makes them 32x32, otherwise 0."""
+    """Black pixels to add on each side. null adds 2 to pictures of 28x28, which makes them 32x32, and none to others.
+    """
 
 
 class IdxSource:

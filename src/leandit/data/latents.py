@@ -39,13 +39,15 @@ class LatentsConfig(Config):
 
     type: Literal["latents"] = "latents"
     path: str
-    """The folder; relative to the current directory, ~ is the home directory."""
+    """The folder. A relative path starts at the current directory; ~ is the home directory."""
     text_key: str = Field("text", min_length=1)
-    """Key of the caption or captions in a line."""
+    """Key of the caption in a line, or of a list of captions."""
     label_key: str = Field("label", min_length=1)
-    """Key of the class in a line: a whole number from 0, or a name."""
+    """Key of the class in a line. The class is a whole number from 0, or a name."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    """Names by class number. None: sorted names from the files, or "0", "1", ... up to the highest number."""
+    """Class names, in the order of the class numbers. null takes the sorted names in the files, or "0", "1", ... up to
+    the highest number.
+    """
 
 
 @dataclass(frozen=True)

@@ -32,18 +32,20 @@ class DataConfig(Config):
     """The pictures and what is done to them before the model sees them."""
 
     source: SourceConfig
-    """Where the pictures come from."""
+    """The pictures to train on."""
     validation: SourceConfig | None = None
-    """Pictures for the validation loss, never trained on; null has none."""
+    """Pictures for the validation loss; the run never trains on them. null computes no validation loss."""
     image_size: int = Field(32, ge=1, le=4096)
-    """Side in pixels; others are cropped to their centre square and resized with antialiasing. Latents must have it."""
+    """Side of the model's pictures in pixels. Other pictures are cropped to their centre square and resized with
+    antialiasing. Latents must have this side already.
+    """
     channels: int = Field(3, ge=1)
-    """Of pictures: 3 is RGB, 1 is grey. Latents have those of their autoencoder."""
+    """Channels of the pictures: 3 is RGB, 1 is grey. For latents, the channels of their autoencoder."""
     flip: float = Field(0.0, ge=0, le=1)
     """Probability that a picture is mirrored left to right."""
     num_threads: int = Field(0, ge=0, le=64)
-    """Threads that read ahead, one batch each. 0 reads in the caller's thread: best for pictures in memory (emoji,
-    idx); 2 to 16 for folders.
+    """Threads that read ahead, one batch each. 0 reads in the caller's thread, which is best for pictures in memory
+    (emoji, idx); use 2 to 16 for folders.
     """
 
     @model_validator(mode="after")

@@ -26,15 +26,17 @@ class MetadataFolderConfig(Config):
 
     type: Literal["metadata_folder"] = "metadata_folder"
     path: str
-    """The folder; relative to the current directory, ~ is the home directory."""
+    """The folder. A relative path starts at the current directory; ~ is the home directory."""
     text_key: str = Field("text", min_length=1)
-    """Key of the caption or captions in a line; lines without it anywhere mean a set without captions."""
+    """Key of the caption in a line, or of a list of captions. If no line has it, the set has no captions."""
     label_key: str = Field("label", min_length=1)
-    """Key of the class in a line: a whole number from 0, or a name."""
+    """Key of the class in a line. The class is a whole number from 0, or a name."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    """Names by class number. None: sorted names from the file, or "0", "1", ... up to the highest number."""
+    """Class names, in the order of the class numbers. null takes the sorted names in the file, or "0", "1", ... up to
+    the highest number.
+    """
     max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
-    """A larger picture is an error: a small file can unpack to gigabytes."""
+    """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 
 @dataclass(frozen=True)

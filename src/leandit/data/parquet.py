@@ -28,18 +28,23 @@ class ParquetConfig(Config):
     paths: tuple[str, ...] = Field(min_length=1)
     """Files and wildcards, such as "data/train-*.parquet"."""
     image_column: str = Field("image", min_length=1)
+    """Column of the pictures, encoded as PNG, JPEG or another format of files."""
     text_column: str | None = "text"
-    """A text, a list of texts, or a list of {"text", "weight"} per row; null or a column that is not there: no
-    captions.
+    """Column of the captions: a text, a list of texts, or a list of {text, weight} in each row. null, or a column that
+    the files do not have, gives no captions.
     """
     label_column: str | None = "label"
-    """Whole numbers; null or a column that is not there: no labels."""
+    """Column of the classes, whole numbers. null, or a column that the files do not have, gives no labels."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    """Names by class number. null: those that the file's hub metadata gives, otherwise "0", "1", ..."""
+    """Class names, in the order of the class numbers. null takes the names in the files' metadata, if there are any,
+    and otherwise "0", "1", ...
+    """
     cached_row_groups: int = Field(16, ge=1)
-    """Row groups kept in memory. Training reads at random, and a row group is read whole: keep as many as fit."""
+    """Row groups to keep in memory. Training reads rows in random order and a row group can only be read whole, so keep
+    as many as fit.
+    """
     max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
-    """A larger picture is an error: a small file can unpack to gigabytes."""
+    """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 
 class ParquetSource:

@@ -27,13 +27,15 @@ class WebDatasetConfig(Config):
     paths: tuple[str, ...] = Field(min_length=1)
     """Files and wildcards (*, ?, [0-9]), such as "shards/train-*.tar"."""
     captions: Literal["auto", "txt", "json", "none"] = "auto"
-    """Member that holds the caption: NAME.txt, or `text_key` of NAME.json; "auto" is txt, else json, else none."""
+    """Member that holds the caption: "txt" is NAME.txt, "json" is `text_key` of NAME.json, "auto" takes the first of
+    the two that exists, "none" reads no captions.
+    """
     text_key: str = Field("text", min_length=1)
     """Key of the caption, or of a list of captions, in NAME.json."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    """Names by the class number in NAME.cls; null names the classes "0", "1", ..."""
+    """Class names, in the order of the class numbers in NAME.cls. null names the classes "0", "1", ..."""
     max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
-    """A larger picture is an error: a small file can unpack to gigabytes."""
+    """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 
 @dataclass

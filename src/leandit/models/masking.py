@@ -25,11 +25,11 @@ class MaskingConfig(Config):
     """
 
     decoder_depth: int = Field(8, ge=1)
-    """Blocks of the decoder."""
+    """Number of layers of the decoder."""
     decoder_dim: int = Field(512, ge=4)
     """Width of the decoder."""
     decoder_heads: int = Field(16, ge=1)
-    """Attention heads of the decoder."""
+    """Number of attention heads of the decoder."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:

@@ -20,11 +20,11 @@ class RectifiedFlowConfig(Config):
 
     type: Literal["rectified_flow"] = "rectified_flow"
     prediction: Literal["velocity", "x0"] = "velocity"
-    """What the network puts out; the loss is on velocity."""
+    """What the network predicts. The loss is on the velocity in both cases."""
     t_min: float = Field(default=0.05, gt=0, lt=1)
-    """X0 prediction divides by max(t, t_min)."""
+    """Smallest divisor if the network predicts x0: the velocity is (x_t - x0) / max(t, t_min)."""
     timesteps: TimestepConfig = LogitNormalTimesteps()
-    """How training times are drawn."""
+    """Distribution of the training times."""
 
 
 class RectifiedFlow(Objective):

@@ -22,9 +22,9 @@ class DDPMSamplerConfig(StepsConfig):
 
     type: Literal["ddpm"] = "ddpm"
     steps: int = Field(default=250, ge=1, le=1_000_000)
-    """Evenly spaced points of the training grid."""
+    """Number of steps from noise to data, evenly spaced points of the training grid."""
     variance: Literal["small", "large", "learned"] = "small"
-    """Β̃, β, or the network's own between both."""
+    """Variance of a step: "small" is β̃, "large" is β, "learned" is what the network predicts between the two."""
 
 
 class Ancestral(Sampler):

@@ -20,7 +20,7 @@ class DDIMConfig(StepsConfig):
 
     type: Literal["ddim"] = "ddim"
     eta: float = Field(default=0.0, ge=0, le=1)
-    """0 = deterministic, 1 = as much noise as ancestral sampling."""
+    """How much fresh noise a step adds: 0 is deterministic, 1 is as much as ancestral sampling adds."""
 
 
 class DDIM(Sampler):

@@ -22,7 +22,7 @@ class HeunSDEConfig(StepsConfig):
 
     type: Literal["heun_sde"] = "heun_sde"
     churn: float = Field(default=1.0, ge=0, le=10)
-    """W(t) = churn sigma(t) is the rate at which noise is exchanged; 0 is Heun's method on the ODE."""
+    """Rate at which noise is exchanged: w(t) = churn σ(t). 0 is Heun's method on the ODE."""
 
 
 class HeunSDE(Sampler):
