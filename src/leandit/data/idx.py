@@ -6,12 +6,12 @@ import gzip
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Annotated, BinaryIO, Literal, cast
 
 import numpy as np
 from pydantic import Field
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.captions import Caption
 from leandit.data.paths import user_path
 from leandit.data.source import Example, fingerprint
@@ -24,9 +24,9 @@ class IdxConfig(Config):
     """A pair of idx files."""
 
     type: Literal["idx"] = "idx"
-    images: str
+    images: Annotated[str, Fact.PATH]
     """File of pictures: three dimensions of unsigned bytes, plain or gzipped, such as train-images-idx3-ubyte.gz."""
-    labels: str | None = None
+    labels: Annotated[str | None, Fact.PATH] = None
     """File of labels: one dimension of unsigned bytes, plain or gzipped. null is a set without labels."""
     class_names: tuple[str, ...] | None = None
     """Class names, in the order of the labels; they also become the captions. null names the classes "0", "1", ... and

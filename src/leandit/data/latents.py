@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.class_folder import open_folder
 from leandit.data.jsonl import Label, name_classes
 from leandit.data.sidecar import Sidecar, read_sidecar
@@ -38,7 +38,7 @@ class LatentsConfig(Config):
     """
 
     type: Literal["latents"] = "latents"
-    path: str
+    path: Annotated[str, Fact.PATH]
     """The folder. A relative path starts at the current directory; ~ is the home directory."""
     text_key: str = Field("text", min_length=1)
     """Key of the caption in a line, or of a list of captions."""

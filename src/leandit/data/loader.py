@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.captions import draw_caption
 from leandit.data.latents import fit_latent
 from leandit.data.pictures import fit_square, to_channels
@@ -33,7 +33,7 @@ class DataConfig(Config):
 
     source: SourceConfig
     """The pictures to train on."""
-    validation: SourceConfig | None = None
+    validation: Annotated[SourceConfig | None, Fact.MAY_CHANGE] = None
     """Pictures for the validation loss; the run never trains on them. null computes no validation loss."""
     image_size: int = Field(32, ge=1, le=4096)
     """Side of the model's pictures in pixels. Other pictures are cropped to their centre square and resized with
@@ -43,7 +43,7 @@ class DataConfig(Config):
     """Channels of the pictures: 3 is RGB, 1 is grey. For latents, the channels of their autoencoder."""
     flip: float = Field(0.0, ge=0, le=1)
     """Probability that a picture is mirrored left to right."""
-    num_threads: int = Field(0, ge=0, le=64)
+    num_threads: Annotated[int, Fact.MAY_CHANGE] = Field(0, ge=0, le=64)
     """Threads that read ahead, one batch each. 0 reads in the caller's thread, which is best for pictures in memory
     (emoji, idx); use 2 to 16 for folders.
     """

@@ -8,11 +8,11 @@ from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, parse_captions
 from leandit.data.jsonl import MAX_CLASSES
 from leandit.data.pictures import PILLOW_MAX_PIXELS, decode_picture
@@ -25,7 +25,7 @@ class ParquetConfig(Config):
     """Parquet files with pictures inside: a column of {"bytes", "path"} as the hub has it, or of bytes."""
 
     type: Literal["parquet"] = "parquet"
-    paths: tuple[str, ...] = Field(min_length=1)
+    paths: Annotated[tuple[str, ...], Fact.PATH] = Field(min_length=1)
     """Files and wildcards, such as "data/train-*.parquet"."""
     image_column: str = Field("image", min_length=1)
     """Column of the pictures, encoded as PNG, JPEG or another format of files."""
@@ -39,11 +39,11 @@ class ParquetConfig(Config):
     """Class names, in the order of the class numbers. null takes the names in the files' metadata, if there are any,
     and otherwise "0", "1", ...
     """
-    cached_row_groups: int = Field(16, ge=1)
+    cached_row_groups: Annotated[int, Fact.MAY_CHANGE] = Field(16, ge=1)
     """Row groups to keep in memory. Training reads rows in random order and a row group can only be read whole, so keep
     as many as fit.
     """
-    max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
     """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 

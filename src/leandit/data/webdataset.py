@@ -6,11 +6,11 @@ import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, parse_captions
 from leandit.data.jsonl import MAX_CLASSES
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, decode_picture
@@ -24,7 +24,7 @@ class WebDatasetConfig(Config):
     """Tar shards on this machine, uncompressed; they are indexed at the start and then read at random."""
 
     type: Literal["webdataset"] = "webdataset"
-    paths: tuple[str, ...] = Field(min_length=1)
+    paths: Annotated[tuple[str, ...], Fact.PATH] = Field(min_length=1)
     """Files and wildcards (*, ?, [0-9]), such as "shards/train-*.tar"."""
     captions: Literal["auto", "txt", "json", "none"] = "auto"
     """Member that holds the caption: "txt" is NAME.txt, "json" is `text_key` of NAME.json, "auto" takes the first of
@@ -34,7 +34,7 @@ class WebDatasetConfig(Config):
     """Key of the caption, or of a list of captions, in NAME.json."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
     """Class names, in the order of the class numbers in NAME.cls. null names the classes "0", "1", ..."""
-    max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
     """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from leandit.config import Config, Registry
+from leandit.config import Config, Fact, Registry
 from leandit.models.records import BackboneOutput, Conditioning
 from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput, Threshold
 from leandit.nn import AdaLN, FeedForward, Layers, Linear, Sharing
@@ -69,7 +69,7 @@ class BackboneConfig(Config):
     """Which weights the layers share: none, the AdaLN modulation ("adaln"), attention as well ("attention"), or the
     whole block ("block").
     """
-    attention_impl: AttentionImpl = "auto"
+    attention_impl: Annotated[AttentionImpl, Fact.BACKEND] = "auto"
     """Implementation of attention; all give the same result up to rounding."""
     moe: MoEConfig | None = None
     """Experts in place of the dense feed-forward. null is a dense model."""

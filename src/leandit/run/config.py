@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data import DataConfig
 from leandit.diffusion import (
     EulerConfig,
@@ -50,13 +50,13 @@ class LossWeights(Config):
 class TrainConfig(Config):
     """How long, how large, how precise, and how often something is written down."""
 
-    steps: int = Field(400_000, ge=1)
+    steps: Annotated[int, Fact.RUN_LENGTH] = Field(400_000, ge=1)
     """Number of optimiser steps of the whole run. A run with schedule.decay=constant can be resumed with more."""
     batch_size: int = Field(256, ge=1)
     """Pictures per optimiser step."""
     accumulation: int = Field(1, ge=1)
-    """Micro-batches per optimiser step; it divides batch_size. Each micro-batch is its own pool of tokens for the
-    routers, so another value is another model of the race.
+    """Micro-batches per optimiser step; it divides batch_size. Routers choose within a micro-batch, so with experts
+    another value trains another model.
     """
     clip: float | None = Field(1.0, gt=0)
     """Largest norm of the gradient; a longer one is scaled down. null does not clip."""
@@ -72,26 +72,26 @@ class TrainConfig(Config):
     """Precision of the network's products. auto is bf16 autocast if the processor multiplies bf16 natively, and fp32
     otherwise. A run keeps what auto became when it started.
     """
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Annotated[str, Fact.DEVICE] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """Device to train on: auto, cpu, cuda or cuda:N. auto is cuda if there is one."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Annotated[bool, Fact.BACKEND] = False
     """Recompute each block in the backward pass instead of keeping its activations: less memory, more time."""
-    compile: bool = False
+    compile: Annotated[bool, Fact.BACKEND] = False
     """Compile the model with torch.compile: faster steps after minutes of compiling. A CPU needs a C++ compiler for it.
     """
-    log_every: int = Field(50, ge=1)
+    log_every: Annotated[int, Fact.MAY_CHANGE] = Field(50, ge=1)
     """Steps between lines in metrics.jsonl."""
-    checkpoint_every: int = Field(5_000, ge=1)
+    checkpoint_every: Annotated[int, Fact.MAY_CHANGE] = Field(5_000, ge=1)
     """Steps between checkpoints. One more is written at the end, and on Ctrl-C or SIGTERM."""
-    keep: int = Field(2, ge=2)
+    keep: Annotated[int, Fact.MAY_CHANGE] = Field(2, ge=2)
     """Number of newest checkpoints to keep, at least 2."""
-    keep_every: int | None = Field(None, ge=1)
+    keep_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(None, ge=1)
     """Also keep the checkpoints at multiples of this number of steps for ever. null keeps no others."""
-    sample_every: int | None = Field(10_000, ge=1)
+    sample_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(10_000, ge=1)
     """Steps between grids of samples. null draws none during training."""
-    validate_every: int | None = Field(None, ge=1)
+    validate_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(None, ge=1)
     """Steps between validation losses over data.validation. null computes none."""
-    tensorboard: bool = False
+    tensorboard: Annotated[bool, Fact.MAY_CHANGE] = False
     """Also write the numbers of metrics.jsonl to TensorBoard files in the run's folder."""
 
     @model_validator(mode="after")
@@ -156,7 +156,7 @@ class RunConfig(Config):
     """Weights of the losses that are added to the objective's."""
     train: TrainConfig = TrainConfig()
     """Length, batch, precision, device, and what is written how often."""
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: Annotated[SamplingConfig, Fact.MAY_CHANGE] = SamplingConfig()
     """How samples are drawn from the run, if a command does not say otherwise."""
 
     @model_validator(mode="after")

