@@ -93,8 +93,13 @@ def nearest_key(root: type[BaseModel], name: str, beside: Iterable[str]) -> str:
 def node_kinds(field: FieldInfo) -> tuple[list[type[BaseModel]], bool]:
     """Return the classes that a field's value can have, and whether a tag in an error's place tells which."""
     registries = [item for item in field.metadata if isinstance(item, Registry)]
-    found = [kind for registry in registries for kind in registry.kinds.values()] or list(_configs_in(field.annotation))
+    found = [kind for registry in registries for kind in _sorted(registry)] or list(_configs_in(field.annotation))
     return found, len(found) > 1 or bool(registries) or _has_registry(field.annotation)
+
+
+def _sorted(registry: Registry[Any]) -> list[type[BaseModel]]:
+    """Return the kinds by name: they are registered in the order in which modules happen to be imported."""
+    return [registry.kinds[tag] for tag in sorted(registry.kinds)]
 
 
 def _has_registry(annotation: Any) -> bool:
@@ -103,7 +108,7 @@ def _has_registry(annotation: Any) -> bool:
 
 def _configs_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, Registry):
-        yield from annotation.kinds.values()
+        yield from _sorted(annotation)
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif typing.get_origin(annotation) is typing.Annotated and _has_registry(annotation):
