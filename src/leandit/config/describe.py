@@ -20,8 +20,12 @@ def describe(root: type[BaseModel], key: str) -> str:
 
     For a table of keys, its fields follow. LeanDiTError for an unknown key, with the nearest one.
     """
-    groups = group(find(root, key))
-    return "\n\n".join("\n".join(_lines(same, len(groups) > 1)) for same in groups)
+    found = find(root, key)
+    groups = group(found)
+    above = found[0].key.rpartition(".")[0]
+    beside = {kind for node in (find(root, above) if above else []) for kind in node.kinds}
+    named = len(groups) > 1 or beside > {field.owner for field in found}
+    return "\n\n".join("\n".join(_lines(same, named)) for same in groups)
 
 
 def group(fields: Iterable[ConfigField]) -> list[list[ConfigField]]:
@@ -48,7 +52,7 @@ def tag_of(kind: type[BaseModel]) -> str | None:
 
 def _lines(fields: list[ConfigField], named: bool) -> Iterator[str]:
     field = fields[0]
-    tags = [tag for same in fields if (tag := tag_of(same.owner))]
+    tags = dict.fromkeys(tag for same in fields if (tag := tag_of(same.owner)))
     yield field.key + (f"   (type = {', '.join(tags)})" if named and tags else "")
     yield from _wrapped(field.doc or "", "  ")
     yield ""
