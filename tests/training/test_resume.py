@@ -78,6 +78,16 @@ def test_other_pictures_in_the_new_place_are_refused(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "run").config.read_bytes() == before
 
 
+def test_precision_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = save_pictures(tmp_path / "pictures")
+    for steps, fast in ((2, True), (3, False)):
+        monkeypatch.setattr("leandit.run.resolve.fast_bf16", lambda device, fast=fast: fast)
+        train(tmp_path / "run", pictures, "train.precision=auto", f"train.steps={steps}", resume=steps > 2)
+        assert RunFolder(tmp_path / "run").read_config().train.precision == "bf16"
+    with pytest.raises(LeanDiTError, match=r"train\.precision: 'bf16' in the run, 'fp32' now"):
+        train(tmp_path / "run", pictures, "train.precision=fp32", "train.steps=4", resume=True)
+
+
 def test_paths_are_kept_as_written_so_that_a_project_can_move_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

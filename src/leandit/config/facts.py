@@ -20,7 +20,7 @@ class Fact(Enum):
     BACKEND = "may change: results stay the same up to rounding"
     DEVICE = "may change: names a device, and results stay the same up to rounding"
     PATH = "may change if the place has moved: what is there now must have the same fingerprint"
-    RUN_LENGTH = "may change if the learning rate does not depend on it (schedule.decay=constant)"
+    RUN_LENGTH = "may change if the learning rate does not depend on it"
 
 
 IDENTITY = "must stay the same: another value is another run"

@@ -85,9 +85,10 @@ def find(kind: type[BaseModel], key: str) -> list[ConfigField]:
 
 
 def nearest_key(root: type[BaseModel], name: str, beside: Iterable[str]) -> str:
-    """Return a hint for an unknown key: a field of the same table, or else those of this name in other tables."""
-    keys = dict.fromkeys(field.key for field in walk(root) if field.name == name)
-    return nearest(name, beside) or (f" Did you mean {' or '.join(repr(key) for key in keys)}?" if keys else "")
+    """Return a hint for an unknown key: a field of the same table, or else the first of its name in other tables."""
+    keys = {field.key for field in walk(root) if field.name == name}
+    first = sorted(keys, key=lambda key: (key.count("."), key))[:2]
+    return nearest(name, beside) or (f" Did you mean {' or '.join(map(repr, first))}?" if first else "")
 
 
 def node_kinds(field: FieldInfo) -> tuple[list[type[BaseModel]], bool]:

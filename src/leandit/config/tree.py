@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from leandit.config.base import Config
-from leandit.config.fields import nearest_key, node_kinds
-from leandit.errors import LeanDiTError
+from leandit.config.fields import find, nearest_key, node_kinds
+from leandit.errors import LeanDiTError, nearest
 
 C = TypeVar("C", bound=Config)
 Tree = dict[str, Any]
@@ -115,10 +115,19 @@ def _describe(kind: type[Config], error: ValidationError) -> Iterator[str]:
             yield f"{key}: unknown key.{hint}"
         elif item["type"] == "missing":
             yield f"{key}: missing; give it a value"
+        elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            tags = [str(_tag(node)) for field in find(kind, key) for node in field.kinds]
+            yield f"{key}: {_wrong_tag(item.get('ctx', {}).get('tag'), tags)}"
         else:
             message = item["msg"].removeprefix("Value error, ")
             given = "" if item["type"] == "value_error" else f" (given: {_short(item['input'])})"
             yield f"{key}: {message}{given}" if key else message
+
+
+def _wrong_tag(tag: str | None, known: list[str]) -> str:
+    if tag is None:
+        return f"type is missing; choose one of {', '.join(known)}"
+    return f"type = {tag!r} is not one of {', '.join(known)}.{nearest(tag, known)}"
 
 
 def _short(value: Any) -> str:

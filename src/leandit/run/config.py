@@ -51,7 +51,7 @@ class TrainConfig(Config):
     """How long, how large, how precise, and how often something is written down."""
 
     steps: Annotated[int, Fact.RUN_LENGTH] = Field(400_000, ge=1)
-    """Number of optimiser steps of the whole run. A run with schedule.decay=constant can be resumed with more."""
+    """Number of optimiser steps of the whole run. With schedule.decay=constant, a run can be resumed with more."""
     batch_size: int = Field(256, ge=1)
     """Pictures per optimiser step."""
     accumulation: int = Field(1, ge=1)
