@@ -18,7 +18,7 @@ from leandit.presets import model_config, run_config
 from leandit.run import RunConfig, SamplingConfig
 from leandit.sampling import LoadedRun, load
 from leandit.text import check_captions
-from leandit.training import Callback, run_training
+from leandit.training import Callback, Task, TaskContext, run_training
 
 __all__ = ["create_model", "load", "run_config", "sample", "sampling_settings", "train"]
 
@@ -33,12 +33,19 @@ def create_model(name: str, **overrides: Any) -> Backbone:
     return validate(type(config), {**config.model_dump(mode="json"), **overrides}, f"create_model({name!r})").build()
 
 
-def train(config: RunConfig, out: str | Path, resume: bool = False, callbacks: Sequence[Callback] = ()) -> int:
+def train(
+    config: RunConfig,
+    out: str | Path,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    task: Callable[[TaskContext], Task] | None = None,
+) -> int:
     """Train a run in the folder `out` and leave samples.png, loss.png and compute.png in it.
 
-    Returns 0, or 130 / 143 when Ctrl-C or SIGTERM ended it after a checkpoint.
+    `task` makes what is learned, if it is not what the configuration names: a class or a function that takes a
+    `leandit.training.TaskContext`. Returns 0, or 130 / 143 when Ctrl-C or SIGTERM ended it after a checkpoint.
     """
-    return run_training(config, Path(out), resume, [*callbacks, SampleGrids(), FinalPictures()])
+    return run_training(config, Path(out), resume, [*callbacks, SampleGrids(), FinalPictures()], task)
 
 
 def sample(

@@ -57,23 +57,22 @@ def test_a_fresh_model_predicts_zero_and_its_blocks_change_nothing() -> None:
         model = config(moe=moe).build()
         assert not model(*batch()).prediction.any()
         tokens, condition = torch.randn(2, 16, 24), torch.randn(2, 24)
-        for parts in model.blocks:
-            assert torch.equal(model._block(parts, tokens, parts["adaln"](condition))[0], tokens)
+        for layer in model.blocks:
+            assert torch.equal(layer(model.blocks.shared, tokens, condition).image, tokens)
 
 
 def test_a_block_takes_its_modulation_in_the_order_of_dits_checkpoints() -> None:
     """Shift, scale and gate of the attention, then those of the feed-forward."""
     model = perturbed(config().build())
-    parts = next(iter(model.blocks))
+    layer = next(iter(model.blocks))
+    parts = layer.parts(model.blocks.shared)
     tokens, condition = torch.randn(2, 16, 24), torch.randn(2, 24)
     vectors = nn.functional.silu(condition) @ parts["adaln"].linear.weight.T + parts["adaln"].linear.bias
     shift1, scale1, gate1, shift2, scale2, gate2 = vectors[:, None].split(24, dim=-1)
     x = tokens + gate1 * parts["attention"](nn.functional.layer_norm(tokens, (24,), eps=1e-6) * (1 + scale1) + shift1)
     normed = nn.functional.layer_norm(x, (24,), eps=1e-6)
     expected = x + gate2 * parts["feed_forward"](normed * (1 + scale2) + shift2)
-    torch.testing.assert_close(
-        model._block(parts, tokens, parts["adaln"](condition))[0], expected, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(layer(model.blocks.shared, tokens, condition).image, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_step_away_from_zero_every_parameter_learns() -> None:
@@ -146,7 +145,7 @@ def test_activation_checkpointing_gives_the_same_gradients_and_state(moe: MoECon
     gradients: list[dict[str, Tensor | None]] = []
     for checkpointing in (False, True):
         model = perturbed(config(moe=moe).build())
-        model.activation_checkpointing = checkpointing
+        model.recompute_layers(checkpointing)
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
         output = model(*batch())
         targets = sum(router.target.square().sum() for router in output.routers if router.target is not None)
@@ -186,7 +185,7 @@ def test_init_weights_sets_every_parameter_and_buffer(moe: MoEConfig | None) -> 
 
 def test_initial_scales() -> None:
     model = config(dim=192, heads=3, num_classes=100, moe=MoEConfig(k=2, num_experts=4)).build()
-    qkv = next(iter(model.blocks))["attention"].qkv.weight
+    qkv = next(iter(model.blocks)).attention.qkv.weight
     assert qkv.std().item() == pytest.approx((2 / (192 + 576)) ** 0.5, rel=0.05)  # Xavier
     assert model.time_embedding.first.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert model.label_embedding is not None

@@ -56,7 +56,8 @@ def normed(x: Tensor) -> Tensor:
 def test_a_block_sandwiches_one_attention_and_one_feed_forward(experts: bool | None) -> None:
     moe = None if experts is None else MoEConfig(k=2, num_experts=4, strategy="token_choice")
     model = build(moe=moe, norm_after_experts=bool(experts))
-    parts = next(iter(model.blocks))
+    layer = next(iter(model.blocks))
+    parts = layer.parts(model.blocks.shared)
     text, image, condition = torch.randn(2, 5, 32), torch.randn(2, 16, 32), torch.randn(2, 32)
     linear = parts["adaln"].linear
     vectors = (F.silu(condition) @ linear.weight.T + linear.bias).view(2, 2, 6, 32)  # sample, stream, vector
@@ -70,11 +71,12 @@ def test_a_block_sandwiches_one_attention_and_one_feed_forward(experts: bool | N
         computed = parts["moe"](into[:, 5:])[0]
         y = torch.cat([y[:, :5], normed(computed) if experts else computed], 1)
     expected = x + gate2 * y
-    after = model._block(parts, text, image, parts["adaln"](condition), None, False)
-    torch.testing.assert_close(torch.cat(after[:2], 1), expected, rtol=1e-4, atol=1e-4)
-    last = model._block(parts, text, image, parts["adaln"](condition), None, True)
-    assert torch.equal(last[0], text)
-    torch.testing.assert_close(last[1], after[1], rtol=0, atol=1e-5)
+    given = parts["adaln"](condition)  # the layers of a DiT-Air share it
+    after = layer(model.blocks.shared, text, image, given, None, model.rotation, False)
+    torch.testing.assert_close(torch.cat([after.text, after.image], 1), expected, rtol=1e-4, atol=1e-4)
+    last = layer(model.blocks.shared, text, image, given, None, model.rotation, True)
+    assert torch.equal(last.text, text)
+    torch.testing.assert_close(last.image, after.image, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("norm", "learns"), [(False, True), (True, False)])
@@ -96,7 +98,7 @@ def test_a_norm_after_experts_hides_the_score_of_a_lone_expert(norm: bool, learn
 
 def test_an_expert_layer_keeps_a_dense_feed_forward_for_text_unless_nothing_reads_it() -> None:
     model = build(depth=4, moe=MoEConfig(k=2, num_experts=4, every=2))
-    assert [sorted(set(parts) & {"moe", "feed_forward"}) for parts in model.blocks] == [
+    assert [sorted({*layer.names} & {"moe", "feed_forward"}) for layer in model.blocks] == [
         ["feed_forward"],
         ["feed_forward", "moe"],
         ["feed_forward"],

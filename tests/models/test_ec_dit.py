@@ -88,8 +88,9 @@ def batch(size: int) -> tuple[Tensor, Tensor, Conditioning]:
 def test_every_even_block_has_experts_that_see_what_the_router_sees() -> None:
     """Both get x' = x + cross-attention(x), normed and modulated, and nothing gates what they add to x'."""
     model: PixArt = perturbed(config(experts(4)).build(), 0.3)
-    assert ["moe" in parts for parts in model.blocks] == [False, True, False, True]
-    parts = list(model.blocks)[1]
+    assert ["moe" in layer.names for layer in model.blocks] == [False, True, False, True]
+    layer = list(model.blocks)[1]
+    parts = layer.parts(model.blocks.shared)
     condition, text = torch.randn(2, 32), torch.randn(2, 5, 20)
     adaln = parts["adaln"].linear
     vectors = F.linear(F.silu(condition), adaln.weight, adaln.bias).view(2, 4, 1, 32)  # type: ignore[arg-type]
@@ -99,7 +100,8 @@ def test_every_even_block_has_experts_that_see_what_the_router_sees() -> None:
     y = y + parts["cross_attention"](y, text)
     routed = F.layer_norm(y, (32,), eps=1e-6) * (1 + scale2) + shift2
     added, routing = parts["moe"](routed)
-    out, seen = model._block(parts, x, parts["adaln"](condition), text, None)
+    output = layer(model.blocks.shared, x, condition, text, None)
+    out, seen = output.image, output.routing
     assert seen is not None
     torch.testing.assert_close(seen.logits, routing.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(out, y + added, rtol=1e-4, atol=1e-4)
@@ -108,7 +110,7 @@ def test_every_even_block_has_experts_that_see_what_the_router_sees() -> None:
 def test_a_token_that_no_expert_chooses_keeps_what_it_was() -> None:
     model: PixArt = perturbed(config(experts(4, k=1)).build(), 0.3)
     inputs = torch.randn(2, 16, 32)
-    y, routing = list(model.blocks)[1]["moe"](inputs)
+    y, routing = list(model.blocks)[1].moe(inputs)
     left_out = ~routing.mask.any(-1)
     assert left_out.any()
     assert not y[left_out].any()

@@ -71,14 +71,12 @@ def test_a_fresh_model_predicts_zero_and_its_blocks_change_nothing(
     model = config(kind, moe=moe).build()
     assert not model(*batch()).prediction.any()
     text, image, condition = torch.randn(2, 5, 32), torch.randn(2, 16, 32), torch.randn(2, 32)
-    for parts in model.blocks:
-        after = (
-            model._block(parts, text, image, parts["adaln"](condition), None, False)
-            if "feed_forward" in parts
-            else (text, image)
-        )
-        assert torch.equal(after[0], text)
-        assert torch.equal(after[1], image)
+    modulation, more = model._modulation(condition), model._layer_state()
+    for layer in model.blocks:
+        last = "feed_forward" not in layer.names
+        after = layer(model.blocks.shared, text, image, modulation, None, *more, last)
+        assert torch.equal(after.text, text)
+        assert torch.equal(after.image, image)
 
 
 @BOTH
@@ -221,7 +219,7 @@ def test_activation_checkpointing_gives_the_same_gradients(kind: type[BackboneCo
     gradients: list[dict[str, Tensor | None]] = []
     for checkpointing in (False, True):
         model = build(kind, moe=moe, sharing="attention")
-        model.activation_checkpointing = checkpointing
+        model.recompute_layers(checkpointing)
         output = model(*batch())
         targets = sum(router.target.square().sum() for router in output.routers if router.target is not None)
         (output.prediction.square().sum() + targets).backward()

@@ -115,8 +115,8 @@ def test_the_layers_run_on_visible_tokens_at_their_own_positions(moe: MoEConfig 
     """What the first layer gets is each visible patch, embedded, plus the position of that patch."""
     model = perturbed(config(moe=moe).build())
     seen: list[Tensor] = []
-    original = model._block
-    model._block = lambda parts, x, *rest: (seen.append(x), original(parts, x, *rest))[1]  # type: ignore[method-assign]
+    for layer in model.blocks:
+        layer.register_forward_pre_hook(lambda _layer, given: seen.append(given[1]))
     x, t, cond = batch()
     visible = kept(count=5)
     routers = run(model, (x, t, cond), visible).routers
@@ -176,11 +176,11 @@ def test_the_decoder_equals_one_written_out(count: int) -> None:
     x = torch.randn(3, count, 16, dtype=torch.float64, generator=generator).requires_grad_()
     condition = torch.randn(3, 32, dtype=torch.float64, generator=generator).requires_grad_()
     visible = kept(3, count)
-    found = decoder(x, condition, visible, model._run)
+    found = decoder(x, condition, visible)
     expected = torch.stack([naive_decoder(decoder, x[i], condition[i], visible[i].tolist(), 2) for i in range(3)])
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
     if count == 16:
-        torch.testing.assert_close(decoder(x, condition, None, model._run), expected, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(decoder(x, condition, None), expected, rtol=1e-9, atol=1e-11)
     cotangent = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
     of = [x, condition, *(p for name, p in decoder.named_parameters() if count < 16 or name != "mask_token")]
     for one, other in zip(
@@ -226,7 +226,7 @@ def test_activation_checkpointing_gives_the_same_gradients(form: str) -> None:
     gradients: list[dict[str, Tensor | None]] = []
     for checkpointing in (False, True):
         model = perturbed(config(form, moe=EXPERT_CHOICE).build())
-        model.activation_checkpointing = checkpointing
+        model.recompute_layers(checkpointing)
         model(*batch(), kept()).prediction.square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     for name, gradient in gradients[0].items():
@@ -238,12 +238,12 @@ def test_activation_checkpointing_keeps_less_of_the_decoder(form: str) -> None:
     model = perturbed(config(form).build()).train()
     sizes = []
     for checkpointing in (False, True):
-        model.activation_checkpointing = checkpointing
+        model.recompute_layers(checkpointing)
         stored: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda v, s=stored: (s.append(v.numel()), v)[1], lambda v: v):
             decoder = model.decoder
             assert decoder is not None
-            decoder(torch.randn(4, 8, 16), torch.randn(4, 32), kept(), model._run)
+            decoder(torch.randn(4, 8, 16), torch.randn(4, 32), kept())
         sizes.append(sum(stored))
     assert sizes[1] < 0.5 * sizes[0]
 

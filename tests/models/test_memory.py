@@ -42,7 +42,7 @@ MODELS: dict[str, tuple[BackboneConfig, dict[str, Any]]] = {
 def allocated(config: BackboneConfig, batch: int, bf16: bool, checkpointing: bool, visible: int | None) -> int:
     """Bytes that a real step with AdamW and a moving average has at its height."""
     model = config.build().train()
-    model.activation_checkpointing = checkpointing
+    model.recompute_layers(checkpointing)
     if config.conditions_on_text:
         cond = Conditioning(text=torch.randn(batch, 16, 32), pooled=torch.randn(batch, 32))
     else:

@@ -43,7 +43,8 @@ def test_a_block_is_joint_attention_and_a_feed_forward_for_each_stream() -> None
     model: MMDiT = MMDiTConfig(**GEOMETRY, dim=32, heads=2, depth=2).build()  # type: ignore[arg-type]
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.15)
-    parts = next(iter(model.blocks))
+    layer = next(iter(model.blocks))
+    parts = layer.parts(model.blocks.shared)
     text, image, condition = torch.randn(2, 5, 32), torch.randn(2, 16, 32), torch.randn(2, 32)
     linear = parts["adaln"].linear
     vectors = (F.silu(condition) @ linear.weight.T + linear.bias).view(2, 2, 6, 1, 32)  # sample, stream, vector
@@ -59,9 +60,9 @@ def test_a_block_is_joint_attention_and_a_feed_forward_for_each_stream() -> None
     for stream, name in ((0, "text_feed_forward"), (1, "feed_forward")):
         x = streams[stream] + vectors[:, stream, 2] * attended[stream]
         expected.append(x + vectors[:, stream, 5] * parts[name](normed(x, stream, 3)))
-    after = model._block(parts, text, image, parts["adaln"](condition), None, False)
-    torch.testing.assert_close(after[0], expected[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(after[1], expected[1], rtol=1e-4, atol=1e-5)
-    last = model._block(parts, text, image, parts["adaln"](condition), None, True)
-    assert torch.equal(last[0], text)
-    torch.testing.assert_close(last[1], after[1], rtol=0, atol=1e-5)
+    after = layer(model.blocks.shared, text, image, condition, None, False)
+    torch.testing.assert_close(after.text, expected[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after.image, expected[1], rtol=1e-4, atol=1e-5)
+    last = layer(model.blocks.shared, text, image, condition, None, True)
+    assert torch.equal(last.text, text)
+    torch.testing.assert_close(last.image, after.image, rtol=0, atol=1e-5)

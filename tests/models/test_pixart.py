@@ -71,8 +71,9 @@ def test_a_fresh_model_predicts_zero_and_its_blocks_change_nothing(form: str, mo
     tokens, condition = torch.randn(3, 16, 32), torch.randn(3, 32)
     text, mask = model._text(cond)
     assert text.any()
-    for parts in model.blocks:
-        assert torch.equal(model._block(parts, tokens, parts["adaln"](condition), text, mask)[0], tokens)
+    modulation = model._modulation(condition)
+    for layer in model.blocks:
+        assert torch.equal(layer(model.blocks.shared, tokens, modulation, text, mask).image, tokens)
 
 
 @by_form
@@ -99,7 +100,8 @@ def test_a_fresh_model_learns(form: str, moe: MoEConfig | None) -> None:
 def test_the_block_of_pixart_alpha() -> None:
     """Time from one map and a table; cross-attention on the plain stream, without norm, modulation or gate."""
     model = perturbed(config(depth=2).build(), std=0.3)
-    parts = list(model.blocks)[1]
+    layer = list(model.blocks)[1]
+    parts = layer.parts(model.blocks.shared)
     x, condition, text = torch.randn(2, 16, 32), torch.randn(2, 32), torch.randn(2, 5, 32)
     linear = model.get_submodule("blocks.shared.adaln.linear")
     table = model.get_parameter("blocks.1.table.table")
@@ -109,7 +111,7 @@ def test_the_block_of_pixart_alpha() -> None:
     y = y + parts["cross_attention"](y, text)
     y = y + gate2 * parts["feed_forward"](F.layer_norm(y, (32,), eps=1e-6) * (1 + scale2) + shift2)
     torch.testing.assert_close(
-        model._block(parts, x, parts["adaln"](condition), text, None)[0], y, rtol=1e-4, atol=1e-5
+        layer(model.blocks.shared, x, model._modulation(condition), text, None).image, y, rtol=1e-4, atol=1e-5
     )
 
 
@@ -209,7 +211,9 @@ def test_a_shared_part_exists_once(form: str, sharing: str) -> None:
     }[sharing]
     parts = {key.split(".")[2] for key in keys if key.startswith("blocks.shared.")}
     assert parts == once
-    assert len({id(parts["adaln"]) for parts in model.blocks}) == (1 if "adaln" in once else 3)
+    assert len({id(layer.parts(model.blocks.shared)["adaln"]) for layer in model.blocks}) == (
+        1 if "adaln" in once else 3
+    )
     if form == "pixart":  # the table is what tells the layers apart
         own = [f"blocks.{index}.table.table" for index in range(3)]
         assert [key for key in keys if "table" in key] == [*own, "final.table.table"]
@@ -222,7 +226,7 @@ def test_activation_checkpointing_gives_the_same_gradients_and_state(form: str, 
     gradients: list[dict[str, Tensor | None]] = []
     for checkpointing in (False, True):
         model = perturbed(config(form, moe=moe, sharing="attention").build())
-        model.activation_checkpointing = checkpointing
+        model.recompute_layers(checkpointing)
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
         output = model(*batch())
         targets = sum(router.target.square().sum() for router in output.routers if router.target is not None)
@@ -308,7 +312,9 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) 
 def test_a_shared_modulation_is_computed_once(form: str, sharing: str) -> None:
     model = config(form, sharing=sharing).build()
     calls: list[int] = []
-    for module in {id(parts["adaln"]): parts["adaln"] for parts in model.blocks}.values():
+    for module in {
+        id(parts["adaln"]): parts["adaln"] for parts in (layer.parts(model.blocks.shared) for layer in model.blocks)
+    }.values():
         module.register_forward_hook(lambda *_: calls.append(1))
     run(model, batch())
     assert len(calls) == (3 if form == "ec-dit" and sharing == "none" else 1)

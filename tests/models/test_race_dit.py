@@ -134,8 +134,8 @@ def test_the_target_has_the_channels_of_the_input_even_with_a_learned_variance()
 
 def test_experts_in_every_second_block() -> None:
     model = build(every=2)
-    assert ["moe" in parts for parts in model.blocks] == [False, True, False]
-    assert ["feed_forward" in parts for parts in model.blocks] == [True, False, True]
+    assert ["moe" in layer.names for layer in model.blocks] == [False, True, False]
+    assert ["feed_forward" in layer.names for layer in model.blocks] == [True, False, True]
     output = run(model, batch(2))
     assert len(output.routers) == 1
     assert [name for name, _ in routers(model)] == ["blocks.1.moe.router"]
@@ -144,7 +144,7 @@ def test_experts_in_every_second_block() -> None:
 def test_routers_come_in_order_of_depth() -> None:
     model = build()
     scores: list[Tensor] = []
-    for parts in model.blocks:
+    for parts in (layer.parts(model.blocks.shared) for layer in model.blocks):
         parts["moe"].register_forward_hook(lambda _module, _inputs, output: scores.append(output[1].scores))
     for record, seen in zip(run(model, batch(2)).routers, scores, strict=True):
         assert record.scores is seen

@@ -49,7 +49,7 @@ def test_numbers_by_layer_time_class_and_position(drawn: Any) -> None:
 
 def test_similarity_is_the_cosine_of_what_the_weights_are(drawn: Any) -> None:
     similarity = build_report(drawn)["layer"]["similarity"]
-    layer = list(drawn.run.model.blocks)[1]["moe"]
+    layer = list(drawn.run.model.blocks)[1].moe
     for name, vectors in {
         "router": layer.router.gate_head.weight.detach(),
         "weights": torch.cat([layer.experts.w1.flatten(1), layer.experts.w2.flatten(1)], 1).detach(),

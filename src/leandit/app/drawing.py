@@ -101,7 +101,7 @@ def _next(items: queue.SimpleQueue[tuple[str, Any]], served: ServedRun) -> tuple
 
 
 def _draw(request: DrawRequest, emit: Emit) -> None:
-    run = request.served.run.uncompiled()
+    run = request.served.run
     frames: list[Frame] = []
     with contextlib.ExitStack() as stack:
         if request.budget != 1:

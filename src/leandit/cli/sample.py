@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     with _writing(out):
         # Before the drawing, which may take hours.
         out.mkdir(parents=True, exist_ok=True)
-    if loaded.config.data.holds_latents:
+    if loaded.codec.no_pictures is not None:
         with SamplingProgress() as progress:
             drawn = list(draw_batches(loaded, wanted, seeds, settings, options.batch_size, progress))
         return _write_latents(torch.cat(drawn), wanted, seeds, out)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -82,16 +82,29 @@ class Batch:
     """The number n of each sample in the run, from 0: the counter for its noise."""
     keys: tuple[str, ...]
     """Name of each picture, for messages."""
+    draws: Mapping[str, Tensor] = field(default_factory=dict)
+    """What a task has drawn for the samples, such as noise; each tensor has one entry per sample."""
 
 
 class Loader:
-    """Batches of `source` in an order that is a function of (seed, epoch) alone."""
+    """Batches of `source` in an order that is a function of (seed, epoch) alone.
 
-    def __init__(self, source: Source, config: DataConfig, batch_size: int, seed: int) -> None:
+    `draw` completes a batch as soon as it is read, in whatever thread reads it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: DataConfig,
+        batch_size: int,
+        seed: int,
+        draw: Callable[[Batch], Batch] | None = None,
+    ) -> None:
         self._source = source
         self._config = config
         self._batch_size = batch_size
         self._seed = seed
+        self._draw = draw
         # A batch touches one epoch or two, a few threads a few batches: old permutations may go.
         self._order = lru_cache(maxsize=4)(self._permutation)
 
@@ -113,13 +126,14 @@ class Loader:
         first = step * self._batch_size
         indices = tuple(range(first, first + self._batch_size))
         examples = [self._source[self._position(n)] for n in indices]
-        return Batch(
+        batch = Batch(
             images=self._images(examples, indices),
             labels=_labels(examples),
             texts=self._texts(examples, indices),
             indices=indices,
             keys=tuple(example.key for example in examples),
         )
+        return batch if self._draw is None else self._draw(batch)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return generator(self._seed, Stream.ORDER, epoch).permutation(len(self._source))

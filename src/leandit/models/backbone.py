@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -11,13 +11,11 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from leandit.config import Config, Fact, Registry
-from leandit.models.records import BackboneOutput, Conditioning
-from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput, Threshold
-from leandit.nn import AdaLN, FeedForward, Layers, Linear, Sharing
-from leandit.nn.sharing import Makers, Parts
+from leandit.models.records import BackboneOutput, Conditioning, LayerOutput
+from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput, Threshold, routers
+from leandit.nn import AdaLN, FeedForward, Layer, Layers, Linear, Makers, Parts, Sharing
 from leandit.ops import norm_modulate
 from leandit.ops.attention import AttentionImpl
 
@@ -102,6 +100,11 @@ class BackboneConfig(Config):
         """Patches along a side."""
         return (self.input_size or 0) // self.patch_size
 
+    def tokens(self, shape: tuple[int, int, int]) -> int:
+        """Return the number of patches of a sample of channels, height and width."""
+        _, height, width = shape
+        return (height // self.patch_size) * (width // self.patch_size)
+
     def complete(self, **given: int | None) -> Any:
         """Return a copy with what was left to the data and to the text encoder filled in."""
         return self.replace(**{key: value for key, value in given.items() if getattr(self, key) is None})
@@ -120,9 +123,8 @@ ModelConfig = Annotated[BackboneConfig, BACKBONES]
 class Backbone(nn.Module, ABC):
     """Backbone(x, t, cond) -> BackboneOutput.
 
-    A subclass builds its parts, with its layers as `blocks`, calls `_finish_init` last, and runs the layers with
-    `_run`. `prediction` has the input's shape (twice its channels with `learned_sigma`); what it predicts is the
-    objective's choice.
+    A subclass builds its parts, with its layers as `blocks`, and calls `_finish_init` last. `prediction` has the
+    input's shape (twice its channels with `learned_sigma`); what it predicts is the objective's choice.
     """
 
     blocks: Layers
@@ -134,11 +136,22 @@ class Backbone(nn.Module, ABC):
         if config.conditions_on_text and (config.text_dim is None or config.pooled_dim is None):
             raise ValueError("a text backbone needs text_dim and pooled_dim: see BackboneConfig.complete")
         self.config = config
-        self.activation_checkpointing = False
         self.grid = config.grid
         self.out_channels = config.channels * (2 if config.learned_sigma else 1)
         self.patch_dim = config.channels * config.patch_size**2
         self.out_dim = self.out_channels * config.patch_size**2
+
+    @property
+    def layers(self) -> Iterator[Layer]:
+        """All layers, those of a decoder included."""
+        return (module for module in self.modules() if isinstance(module, Layer))
+
+    def recompute_layers(self, on: bool = True) -> None:
+        """Keep only the input of every layer in training, and compute the layer again in the backward pass."""
+        for layer in self.layers:
+            layer.recompute = on
+        for _, router in routers(self):
+            router.keep_logits = on
 
     @property
     def device(self) -> torch.device:
@@ -190,36 +203,15 @@ class Backbone(nn.Module, ABC):
         x = patches.reshape(batch, grid, grid, p, p, -1)
         return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, grid * p, grid * p)
 
-    def _build_layers(self, makers: Callable[[int], Makers]) -> Layers:
-        return Layers([makers(index) for index in range(self.config.depth)], self.config.sharing)
-
-    def _modulated_layers(
-        self, condition: Float[Tensor, "batch dim"]
-    ) -> Iterator[tuple[Parts, tuple[Float[Tensor, "batch dim"], ...]]]:
-        """Yield the parts and the modulation vectors of each layer; layers that share AdaLN share what it returns."""
-        shared = self.blocks.shared["adaln"](condition) if "adaln" in self.blocks.shared else None
-        for parts in self.blocks:
-            yield parts, parts["adaln"](condition) if shared is None else shared
-
-    def _norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        """Layer normalisation without weights of its own; AdaLN has them."""
-        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
-
-    def _modulate(
-        self, x: Float[Tensor, "batch tokens dim"], shift: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch tokens dim"]:
-        return norm_modulate(x, shift, scale, self.config.norm_eps)
+    def _modulation(self, condition: Float[Tensor, "batch dim"]) -> Modulation:
+        """Return what layers are modulated by: the vectors if they share AdaLN, else the condition for their own."""
+        shared = self.blocks.shared
+        return shared["adaln"](condition) if "adaln" in shared else condition
 
     def _finish_init(self) -> None:
         """Initialise, unless on the meta device, where there is nothing to initialise."""
         if not next(self.parameters()).is_meta:
             self.init_weights()
-
-    def _run(self, block: Callable[..., tuple[Any, ...]], parts: Parts, *state: Any) -> tuple[Any, ...]:
-        """Call `block(parts, *state)`, recomputing it in the backward pass if activations are checkpointed."""
-        if self.activation_checkpointing and self.training:
-            return checkpoint(block, parts, *state, use_reentrant=False)
-        return block(parts, *state)
 
 
 def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> Makers:
@@ -230,16 +222,40 @@ def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> M
     return {"feed_forward": lambda: FeedForward(config.dim, config.hidden)}
 
 
-def run_feed_forward(
-    parts: Parts, x: Float[Tensor, "batch tokens dim"]
-) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-    """Apply a layer's experts or its dense feed-forward."""
-    if "moe" in parts:
-        y, routing = parts["moe"](x)
-        return y, routing
-    return parts["feed_forward"](x), None
+Modulation = Float[Tensor, "batch dim"] | tuple[Float[Tensor, "batch dim"], ...]
 
 
-def routed(outputs: Sequence[RouterOutput | None]) -> tuple[RouterOutput, ...]:
-    """Return the outputs of the layers that have routers."""
-    return tuple(output for output in outputs if output is not None)
+class BackboneLayer(Layer):
+    """A layer that is modulated by a condition and has experts or a dense feed-forward."""
+
+    def __init__(self, config: BackboneConfig, names: Sequence[str], own: Parts) -> None:
+        super().__init__(names, own)
+        self.config = config
+
+    def vectors(self, parts: Parts, modulation: Modulation) -> tuple[Float[Tensor, "batch dim"], ...]:
+        """Return the modulation vectors: the layer's own of the condition, or those that layers share."""
+        return parts["adaln"](modulation) if isinstance(modulation, Tensor) else modulation
+
+    def modulate(
+        self, x: Float[Tensor, "batch tokens dim"], shift: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Return LayerNorm(x) (1 + scale) + shift."""
+        return norm_modulate(x, shift, scale, self.config.norm_eps)
+
+    def norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
+        """Return LayerNorm(x), without weights."""
+        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
+
+    def feed_forward_or_experts(
+        self, parts: Parts, x: Float[Tensor, "batch tokens dim"]
+    ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
+        """Apply the experts, if the layer has them, or the dense feed-forward."""
+        if "moe" in parts:
+            y, routing = parts["moe"](x)
+            return y, routing
+        return parts["feed_forward"](x), None
+
+
+def routed(outputs: Sequence[LayerOutput]) -> tuple[RouterOutput, ...]:
+    """Return the routers' outputs of the layers that have one."""
+    return tuple(output.routing for output in outputs if output.routing is not None)

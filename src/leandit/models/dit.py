@@ -5,25 +5,35 @@ Reference: DiT (arXiv 2212.09748); Expert Race (arXiv 2503.16057), section on th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leandit.models.backbone import BACKBONES, Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
-from leandit.models.records import BackboneOutput, Conditioning
-from leandit.moe import RouterOutput
+from leandit.models.backbone import (
+    BACKBONES,
+    Backbone,
+    BackboneConfig,
+    BackboneLayer,
+    Modulation,
+    feed_forward_maker,
+    routed,
+)
+from leandit.models.records import BackboneOutput, Conditioning, LayerOutput
 from leandit.nn import (
     AdaLN,
     FinalLayer,
     LabelEmbedding,
+    Layers,
     Linear,
+    Makers,
+    Parts,
     SelfAttention,
     TimestepEmbedding,
     sincos_positions,
 )
-from leandit.nn.sharing import Makers, Parts
 from leandit.ops import gated_residual
 
 
@@ -48,7 +58,8 @@ class DiT(Backbone):
         self.register_buffer("positions", torch.empty(self.grid**2, config.dim), persistent=False)
         self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
         self.label_embedding = LabelEmbedding(config.num_classes, config.dim) if config.num_classes else None
-        self.blocks = self._build_layers(self._makers)
+        makers = [self._makers(index) for index in range(config.depth)]
+        self.blocks = Layers(makers, config.sharing, partial(DiTLayer, config))
         self.final = FinalLayer(config.dim, self.out_dim, config.norm_eps)
         self._finish_init()
 
@@ -77,17 +88,21 @@ class DiT(Backbone):
         condition = self.time_embedding(t)
         if self.label_embedding is not None and cond.label is not None:
             condition = condition + self.label_embedding(cond.label)
-        outputs = []
-        for parts, vectors in self._modulated_layers(condition):
-            tokens, routing = self._run(self._block, parts, tokens, vectors)
-            outputs.append(routing)
+        modulation = self._modulation(condition)
+        outputs: list[LayerOutput] = []
+        for layer in self.blocks:
+            outputs.append(layer(self.blocks.shared, tokens, modulation))
+            tokens = outputs[-1].image
         return BackboneOutput(self.unpatchify(self.final(tokens, condition)), routed(outputs))
 
-    def _block(
-        self, parts: Parts, x: Float[Tensor, "batch tokens dim"], vectors: tuple[Float[Tensor, "batch dim"], ...]
-    ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-        """x + gate attention(modulated x), then x + gate feed_forward(modulated x), where experts may do the latter."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = vectors
-        x = gated_residual(x, gate1, parts["attention"](self._modulate(x, shift1, scale1)))
-        y, routing = run_feed_forward(parts, self._modulate(x, shift2, scale2))
-        return gated_residual(x, gate2, y), routing
+
+class DiTLayer(BackboneLayer):
+    """x + gate attention(modulated x), then x + gate feed_forward(modulated x), which experts may compute."""
+
+    def compute(self, shared: Parts, x: Float[Tensor, "batch tokens dim"], modulation: Modulation) -> LayerOutput:
+        """Return the tokens after the layer."""
+        parts = self.parts(shared)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.vectors(parts, modulation)
+        x = gated_residual(x, gate1, parts["attention"](self.modulate(x, shift1, scale1)))
+        y, routing = self.feed_forward_or_experts(parts, self.modulate(x, shift2, scale2))
+        return LayerOutput(gated_residual(x, gate2, y), routing)

@@ -12,13 +12,12 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from leandit.models.backbone import BACKBONES, BackboneConfig, feed_forward_maker, run_feed_forward
+from leandit.models.backbone import BACKBONES, BackboneConfig, BackboneLayer, Modulation, feed_forward_maker
 from leandit.models.joint import JointBackbone
-from leandit.moe import RouterOutput
-from leandit.nn import AdaLN, FeedForward, Sharing
+from leandit.models.records import LayerOutput
+from leandit.nn import AdaLN, FeedForward, Makers, Parts, Sharing
 from leandit.nn.joint_attention import SingleStreamAttention
 from leandit.nn.rope import rope_2d
-from leandit.nn.sharing import Makers, Parts
 from leandit.ops import gated_residual
 
 # N layers of width 64 N with N heads: the sizes at which the paper compares DiT-Air, MMDiT and PixArt-alpha.
@@ -68,6 +67,49 @@ class DiTAirConfig(BackboneConfig):
         return DiTAir(self)
 
 
+class DiTAirLayer(BackboneLayer):
+    """Attention, then feed-forward, each as x + gate norm(f(norm(x) (1 + scale) + shift)), with the same weights for
+    text and image.
+
+    AdaLN gives six vectors to the text, then six to the image. Experts have no norm behind them unless configured.
+    """
+
+    config: DiTAirConfig
+
+    def compute(
+        self,
+        shared: Parts,
+        text: Float[Tensor, "batch text_tokens dim"],
+        image: Float[Tensor, "batch tokens dim"],
+        modulation: Modulation,
+        mask: Bool[Tensor, "batch all_tokens"] | None,
+        rotation: Float[Tensor, "2 tokens half_head_dim"],
+        last: bool,
+    ) -> LayerOutput:
+        """Return text and image after the layer; the last one leaves the text as it is, since nothing reads it."""
+        parts = self.parts(shared)
+        vectors = self.vectors(parts, modulation)
+        (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
+        (image_shift1, image_scale1, image_gate1), (image_shift2, image_scale2, image_gate2) = vectors[6:9], vectors[9:]
+        y = parts["attention"](
+            torch.cat([self.modulate(text, shift1, scale1), self.modulate(image, image_shift1, image_scale1)], 1),
+            rotation,
+            mask,
+            image_only=last,
+        )
+        y_text, y_image = self.norm(y).tensor_split([-image.shape[1]], dim=1)
+        image = gated_residual(image, image_gate1, y_image)
+        y, routing = self.feed_forward_or_experts(parts, self.modulate(image, image_shift2, image_scale2))
+        if routing is None or self.config.norm_after_experts:
+            y = self.norm(y)
+        image = gated_residual(image, image_gate2, y)
+        if not last:
+            text = gated_residual(text, gate1, y_text)
+            y_text = parts["feed_forward"](self.modulate(text, shift2, scale2))
+            text = gated_residual(text, gate2, self.norm(y_text))
+        return LayerOutput(image, routing, text)
+
+
 class DiTAir(JointBackbone):
     """Attend and feed forward over [text ; image] with the same weights; modulate text and image apart.
 
@@ -75,6 +117,7 @@ class DiTAir(JointBackbone):
     """
 
     name = "DiT-Air"
+    layer_type = DiTAirLayer
     config: DiTAirConfig
     rotation: Tensor
 
@@ -101,36 +144,5 @@ class DiTAir(JointBackbone):
         c = self.config
         self.rotation.copy_(rope_2d(c.dim // c.heads, self.grid, c.rope_base))
 
-    def _block(
-        self,
-        parts: Parts,
-        text: Float[Tensor, "batch text_tokens dim"],
-        image: Float[Tensor, "batch tokens dim"],
-        vectors: tuple[Float[Tensor, "batch dim"], ...],
-        mask: Bool[Tensor, "batch all_tokens"] | None,
-        last: bool,
-    ) -> tuple[Float[Tensor, "batch text_tokens dim"], Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-        """Attention, then feed-forward, each as x + gate norm(f(norm(x) (1 + scale) + shift)).
-
-        AdaLN gives six vectors to the text, then six to the image. Experts have no norm behind them unless configured.
-        The last block leaves the text as it is, since nothing reads it.
-        """
-        (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
-        (image_shift1, image_scale1, image_gate1), (image_shift2, image_scale2, image_gate2) = vectors[6:9], vectors[9:]
-        y = parts["attention"](
-            torch.cat([self._modulate(text, shift1, scale1), self._modulate(image, image_shift1, image_scale1)], 1),
-            self.rotation,
-            mask,
-            image_only=last,
-        )
-        y_text, y_image = self._norm(y).tensor_split([-image.shape[1]], dim=1)
-        image = gated_residual(image, image_gate1, y_image)
-        y, routing = run_feed_forward(parts, self._modulate(image, image_shift2, image_scale2))
-        if routing is None or self.config.norm_after_experts:
-            y = self._norm(y)
-        image = gated_residual(image, image_gate2, y)
-        if not last:
-            text = gated_residual(text, gate1, y_text)
-            y_text = parts["feed_forward"](self._modulate(text, shift2, scale2))
-            text = gated_residual(text, gate2, self._norm(y_text))
-        return text, image, routing
+    def _layer_state(self) -> tuple[Tensor, ...]:
+        return (self.rotation,)

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
-from leandit.models.backbone import Backbone, BackboneConfig, routed
-from leandit.models.records import BackboneOutput, Conditioning, EncodedText
-from leandit.moe import RouterOutput
-from leandit.nn import FinalLayer, Linear, TimestepEmbedding
-from leandit.nn.sharing import Makers, Parts
+from leandit.models.backbone import Backbone, BackboneConfig, BackboneLayer, routed
+from leandit.models.records import BackboneOutput, Conditioning, EncodedText, LayerOutput
+from leandit.nn import FinalLayer, Layers, Linear, Makers, TimestepEmbedding
 from leandit.nn.text_embedding import PooledEmbedding, TextEmbedding, joint_mask
 
 
 class JointBackbone(Backbone):
     """Embeddings of patches, time, pooled text and text tokens, the loop over the layers, and the output.
 
-    A subclass says what a layer is made of (`_makers`) and does (`_block`), places the patches, registers what it does
-    that with, and calls `_finish_init` last.
+    A subclass says what a layer is made of (`_makers`), names the class of its layers (`layer_type`), places the
+    patches, registers what it does that with, and calls `_finish_init` last. A layer is called with the text's tokens,
+    the image's, the modulation, the mask over both, what else `_layer_state` returns, and whether it is the last one.
 
     Reference: SD3 (arXiv 2403.03206), Figure 2; DiT-Air (arXiv 2503.10618), Figure 3.
     """
 
     # The papers' name of it, for messages.
     name: ClassVar[str]
+    layer_type: ClassVar[type[BackboneLayer]]
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__(config)
@@ -38,24 +39,13 @@ class JointBackbone(Backbone):
         self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
         self.pooled_embedding = PooledEmbedding(config.pooled_dim, config.dim)
         self.text_embedding = TextEmbedding(config.text_dim, config.dim)
-        self.blocks = self._build_layers(self._makers)
+        makers = [self._makers(index) for index in range(config.depth)]
+        self.blocks = Layers(makers, config.sharing, partial(self.layer_type, config))
         self.final = FinalLayer(config.dim, self.out_dim, config.norm_eps)
 
     @abstractmethod
     def _makers(self, index: int) -> Makers:
         """Return the makers of a layer's parts."""
-
-    @abstractmethod
-    def _block(
-        self,
-        parts: Parts,
-        text: Float[Tensor, "batch text_tokens dim"],
-        image: Float[Tensor, "batch tokens dim"],
-        vectors: tuple[Float[Tensor, "batch dim"], ...],
-        mask: Bool[Tensor, "batch all_tokens"] | None,
-        last: bool,
-    ) -> tuple[Float[Tensor, "batch text_tokens dim"], Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-        """Apply a layer; `vectors` are six for the text, then six for the image. The last one may leave the text."""
 
     def init_weights(self) -> None:
         """Xavier-uniform matrices, N(0, 0.02) MLPs of time and pooled text, zero AdaLN and output."""
@@ -75,11 +65,13 @@ class JointBackbone(Backbone):
         image = self._place(self.patch_embedding(self.patchify(x)))
         text, mask = encoded.tokens, joint_mask(encoded.mask, image.shape[1])
         condition = self.time_embedding(t) + encoded.pooled
-        outputs = []
-        for index, (parts, vectors) in enumerate(self._modulated_layers(condition)):
+        modulation, more = self._modulation(condition), self._layer_state()
+        outputs: list[LayerOutput] = []
+        for index, layer in enumerate(self.blocks):
             last = index == len(self.blocks) - 1
-            text, image, routing = self._run(self._block, parts, text, image, vectors, mask, last)
-            outputs.append(routing)
+            outputs.append(layer(self.blocks.shared, text, image, modulation, mask, *more, last))
+            image = outputs[-1].image
+            text = text if outputs[-1].text is None else outputs[-1].text
         return BackboneOutput(self.unpatchify(self.final(image, condition)), routed(outputs))
 
     def encode_text(self, cond: Conditioning) -> Conditioning:
@@ -92,3 +84,7 @@ class JointBackbone(Backbone):
     def _place(self, image: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
         """Say where in the picture each patch is; by default attention does."""
         return image
+
+    def _layer_state(self) -> tuple[Tensor, ...]:
+        """Return what else every layer is called with."""
+        return ()

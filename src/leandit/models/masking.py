@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from leandit.config import Config
-from leandit.models.backbone import BackboneConfig
-from leandit.nn import AdaLN, FeedForward, FinalLayer, Layers, SelfAttention, sincos_positions
-from leandit.nn.sharing import Makers, Parts
-from leandit.ops import gated_residual, norm_modulate
+from leandit.models.backbone import BackboneConfig, BackboneLayer
+from leandit.models.records import LayerOutput
+from leandit.nn import AdaLN, FeedForward, FinalLayer, Layers, Makers, Parts, SelfAttention, sincos_positions
+from leandit.ops import gated_residual
 
 
 class MaskingConfig(Config):
@@ -61,7 +61,7 @@ class MaskDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(dim))
         self.register_buffer("positions", torch.empty(config.grid**2, dim), persistent=False)
         makers = _makers(masking, config)
-        self.blocks = Layers([makers] * masking.decoder_depth, "none")
+        self.blocks = Layers([makers] * masking.decoder_depth, "none", partial(DecoderLayer, config))
         self.final = FinalLayer(dim, out_dim, config.norm_eps, condition_dim=config.dim)
 
     def init_weights(self) -> None:
@@ -76,14 +76,13 @@ class MaskDecoder(nn.Module):
         x: Float[Tensor, "batch kept decoder_dim"],
         condition: Float[Tensor, "batch dim"],
         visible: Int[Tensor, "batch kept"] | None,
-        run: Callable[..., tuple[Any, ...]],
     ) -> Float[Tensor, "batch tokens patch_dim"]:
-        """Return patches of all tokens; without `visible`, `x` is all of them. `run` calls a block (Backbone._run)."""
+        """Return patches of all tokens; without `visible`, `x` is all of them."""
         if visible is not None:
             x = self._fill_in(x, visible)
         x = x + self.positions
-        for parts in self.blocks:
-            (x,) = run(self._block, parts, x, condition)
+        for layer in self.blocks:
+            x = layer(self.blocks.shared, x, condition).image
         return self.final(x, condition)
 
     def _fill_in(
@@ -92,21 +91,18 @@ class MaskDecoder(nn.Module):
         hidden = self.mask_token.to(x.dtype).expand(x.shape[0], *self.positions.shape)
         return hidden.scatter(1, visible[..., None].expand_as(x), x)
 
-    def _block(
-        self, parts: Parts, x: Float[Tensor, "batch tokens decoder_dim"], condition: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch tokens decoder_dim"]]:
-        """x + gate attention(modulated x), then x + gate feed_forward(modulated x)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = parts["adaln"](condition)
-        x = gated_residual(x, gate1, parts["attention"](self._modulate(x, shift1, scale1)))
-        return (gated_residual(x, gate2, parts["feed_forward"](self._modulate(x, shift2, scale2))),)
 
-    def _modulate(
-        self,
-        x: Float[Tensor, "batch tokens decoder_dim"],
-        shift: Float[Tensor, "batch decoder_dim"],
-        scale: Float[Tensor, "batch decoder_dim"],
-    ) -> Float[Tensor, "batch tokens decoder_dim"]:
-        return norm_modulate(x, shift, scale, self.config.norm_eps)
+class DecoderLayer(BackboneLayer):
+    """x + gate attention(modulated x), then x + gate feed_forward(modulated x)."""
+
+    def compute(
+        self, shared: Parts, x: Float[Tensor, "batch tokens decoder_dim"], condition: Float[Tensor, "batch dim"]
+    ) -> LayerOutput:
+        """Return the tokens after the layer."""
+        parts = self.parts(shared)
+        shift1, scale1, gate1, shift2, scale2, gate2 = parts["adaln"](condition)
+        x = gated_residual(x, gate1, parts["attention"](self.modulate(x, shift1, scale1)))
+        return LayerOutput(gated_residual(x, gate2, parts["feed_forward"](self.modulate(x, shift2, scale2))))
 
 
 def take_tokens(

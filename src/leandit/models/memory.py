@@ -67,7 +67,7 @@ def _counted(
         model = config.build().train()
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        model.activation_checkpointing = activation_checkpointing
+        model.recompute_layers(activation_checkpointing)
         parameters = sum(p.numel() for p in model.parameters())
         given = _inputs(config, micro_batch, text_tokens, visible_tokens)
         with _Alive() as alive:

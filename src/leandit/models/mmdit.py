@@ -12,12 +12,11 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from leandit.models.backbone import BACKBONES, BackboneConfig, feed_forward_maker, run_feed_forward
+from leandit.models.backbone import BACKBONES, BackboneConfig, BackboneLayer, Modulation, feed_forward_maker
 from leandit.models.joint import JointBackbone
-from leandit.moe import RouterOutput
-from leandit.nn import AdaLN, FeedForward, sincos_positions
+from leandit.models.records import LayerOutput
+from leandit.nn import AdaLN, FeedForward, Makers, Parts, sincos_positions
 from leandit.nn.joint_attention import JointAttention
-from leandit.nn.sharing import Makers, Parts
 from leandit.ops import gated_residual
 
 
@@ -42,6 +41,39 @@ class MMDiTConfig(BackboneConfig):
         return MMDiT(self)
 
 
+class MMDiTLayer(BackboneLayer):
+    """Joint attention, then each stream's feed-forward; AdaLN gives six vectors to the text, then six to the image."""
+
+    def compute(
+        self,
+        shared: Parts,
+        text: Float[Tensor, "batch text_tokens dim"],
+        image: Float[Tensor, "batch tokens dim"],
+        modulation: Modulation,
+        mask: Bool[Tensor, "batch all_tokens"] | None,
+        last: bool,
+    ) -> LayerOutput:
+        """Return both streams after the layer; the last one leaves the text as it is, since nothing reads it."""
+        parts = self.parts(shared)
+        vectors = self.vectors(parts, modulation)
+        (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
+        (image_shift1, image_scale1, image_gate1), (image_shift2, image_scale2, image_gate2) = vectors[6:9], vectors[9:]
+        y_text, y_image = parts["attention"](
+            self.modulate(text, shift1, scale1),
+            self.modulate(image, image_shift1, image_scale1),
+            mask,
+            image_only=last,
+        )
+        image = gated_residual(image, image_gate1, y_image)
+        y, routing = self.feed_forward_or_experts(parts, self.modulate(image, image_shift2, image_scale2))
+        image = gated_residual(image, image_gate2, y)
+        if not last:
+            text = gated_residual(text, gate1, y_text)
+            y_text = parts["text_feed_forward"](self.modulate(text, shift2, scale2))
+            text = gated_residual(text, gate2, y_text)
+        return LayerOutput(image, routing, text)
+
+
 class MMDiT(JointBackbone):
     """Condition on time and pooled text through AdaLN-Zero, and on text tokens through joint attention.
 
@@ -52,6 +84,7 @@ class MMDiT(JointBackbone):
     """
 
     name = "MMDiT"
+    layer_type = MMDiTLayer
     positions: Tensor
 
     def __init__(self, config: MMDiTConfig) -> None:
@@ -75,33 +108,3 @@ class MMDiT(JointBackbone):
 
     def _place(self, image: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
         return image + self.positions
-
-    def _block(
-        self,
-        parts: Parts,
-        text: Float[Tensor, "batch text_tokens dim"],
-        image: Float[Tensor, "batch tokens dim"],
-        vectors: tuple[Float[Tensor, "batch dim"], ...],
-        mask: Bool[Tensor, "batch all_tokens"] | None,
-        last: bool,
-    ) -> tuple[Float[Tensor, "batch text_tokens dim"], Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-        """Joint attention, then each stream's feed-forward; AdaLN gives six vectors to the text, then six to the image.
-
-        The last block leaves the text as it is.
-        """
-        (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
-        (image_shift1, image_scale1, image_gate1), (image_shift2, image_scale2, image_gate2) = vectors[6:9], vectors[9:]
-        y_text, y_image = parts["attention"](
-            self._modulate(text, shift1, scale1),
-            self._modulate(image, image_shift1, image_scale1),
-            mask,
-            image_only=last,
-        )
-        image = gated_residual(image, image_gate1, y_image)
-        y, routing = run_feed_forward(parts, self._modulate(image, image_shift2, image_scale2))
-        image = gated_residual(image, image_gate2, y)
-        if not last:
-            text = gated_residual(text, gate1, y_text)
-            y_text = parts["text_feed_forward"](self._modulate(text, shift2, scale2))
-            text = gated_residual(text, gate2, y_text)
-        return text, image, routing

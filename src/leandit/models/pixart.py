@@ -6,6 +6,7 @@ Reference: PixArt-alpha (arXiv 2310.00426), section 2.3; EC-DiT (arXiv 2410.0209
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,10 +15,18 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
-from leandit.models.backbone import BACKBONES, Backbone, BackboneConfig, feed_forward_maker, routed, run_feed_forward
+from leandit.models.backbone import (
+    BACKBONES,
+    Backbone,
+    BackboneConfig,
+    BackboneLayer,
+    Modulation,
+    feed_forward_maker,
+    routed,
+)
 from leandit.models.masking import MaskDecoder, MaskingConfig, take_tokens
-from leandit.models.records import BackboneOutput, Conditioning, EncodedText
-from leandit.moe import MoELayer, RouterOutput
+from leandit.models.records import BackboneOutput, Conditioning, EncodedText, LayerOutput
+from leandit.moe import MoELayer
 from leandit.nn import (
     AdaLN,
     CrossAttention,
@@ -25,11 +34,12 @@ from leandit.nn import (
     FinalLayer,
     Layers,
     Linear,
+    Makers,
+    Parts,
     SelfAttention,
     TimestepEmbedding,
     sincos_positions,
 )
-from leandit.nn.sharing import Makers, Parts
 from leandit.nn.text_embedding import TextEmbedding
 from leandit.ops import gated_residual, norm_modulate
 
@@ -97,7 +107,8 @@ class PixArt(Backbone):
         makers = [self._makers(index) for index in range(config.depth)]
         single = config.adaln == "single"
         # A single map is by definition the one that the layers share.
-        self.blocks = Layers(makers, "adaln" if single and config.sharing == "none" else config.sharing)
+        sharing = "adaln" if single and config.sharing == "none" else config.sharing
+        self.blocks = Layers(makers, sharing, partial(PixArtLayer, config))
         final = TableFinalLayer if single else FinalLayer
         masking = config.masking
         self.final = final(config.dim, masking.decoder_dim if masking else self.out_dim, config.norm_eps)
@@ -160,15 +171,16 @@ class PixArt(Backbone):
                 raise LeanDiTError("tokens can be hidden only from a model with a decoder: set model.masking")
             tokens = take_tokens(tokens, visible)
         condition = self.time_embedding(t)
-        outputs = []
-        for index, (parts, vectors) in enumerate(self._modulated_layers(condition)):
+        modulation = self._modulation(condition)
+        outputs: list[LayerOutput] = []
+        for index, layer in enumerate(self.blocks):
             keys_values = encoded.keys_values[index] if encoded.keys_values else None
             text = (encoded.tokens, encoded.mask, keys_values)
-            tokens, routing = self._run(self._block, parts, tokens, vectors, *text)
-            outputs.append(routing)
+            outputs.append(layer(self.blocks.shared, tokens, modulation, *text))
+            tokens = outputs[-1].image
         patches = self.final(tokens, condition)
         if self.decoder is not None:
-            patches = self.decoder(patches, condition, visible, self._run)
+            patches = self.decoder(patches, condition, visible)
         return BackboneOutput(self.unpatchify(patches), routed(outputs), visible)
 
     def encode_text(self, cond: Conditioning) -> Conditioning:
@@ -177,8 +189,8 @@ class PixArt(Backbone):
         Training computes them in the layers, which activation checkpointing then need not keep.
         """
         text, mask = self._text(cond)
-        layers = [parts["cross_attention"] for parts in self.blocks]
-        keys_values = tuple(layer.keys_values(text) for layer in layers if isinstance(layer, CrossAttention))
+        layers = (layer for layer in self.blocks if isinstance(layer, PixArtLayer))
+        keys_values = tuple(layer.keys_values(self.blocks.shared, text) for layer in layers)
         return replace(cond, encoded=EncodedText(text, mask, keys_values=keys_values))
 
     def _text(
@@ -195,28 +207,40 @@ class PixArt(Backbone):
             return cond.text, cond.text_mask
         return self.text_projection(cond.text, cond.text_mask)
 
-    def _block(
+
+class PixArtLayer(BackboneLayer):
+    """x + attention(modulated x), x + cross_attention(x), x + feed_forward(modulated x), in this order.
+
+    In EC-DiT the second is x', from which router and experts both get the modulated norm: its Algorithm 1 routes and
+    computes one and the same tensor, and the norm with its modulation belongs to the feed-forward.
+    """
+
+    def compute(
         self,
-        parts: Parts,
+        shared: Parts,
         x: Float[Tensor, "batch tokens dim"],
-        vectors: tuple[Float[Tensor, "batch dim"], ...],
+        modulation: Modulation,
         text: Float[Tensor, "batch text_tokens width"],
         text_mask: Bool[Tensor, "batch text_tokens"] | None,
         keys_values: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-        """x + attention(modulated x), x + cross_attention(x), x + feed_forward(modulated x), in this order.
-
-        In EC-DiT the second is x', from which router and experts both get the modulated norm: its Algorithm 1 routes
-        and computes one and the same tensor, and the norm with its modulation belongs to the feed-forward.
-        """
+    ) -> LayerOutput:
+        """Return the tokens after the layer; `keys_values` are those of the text, if they are there already."""
+        parts = self.parts(shared)
+        vectors = self.vectors(parts, modulation)
         if "table" in parts:
             shift1, scale1, gate1, shift2, scale2, gate2 = parts["table"](vectors)
         else:
             (shift1, scale1, shift2, scale2), gate1, gate2 = vectors, None, None
-        x = _joined(x, parts["attention"](self._modulate(x, shift1, scale1)), gate1)
+        x = _joined(x, parts["attention"](self.modulate(x, shift1, scale1)), gate1)
         x = x + parts["cross_attention"](x, text, text_mask, keys_values)
-        y, routing = run_feed_forward(parts, self._modulate(x, shift2, scale2))
-        return _joined(x, y, gate2), routing
+        y, routing = self.feed_forward_or_experts(parts, self.modulate(x, shift2, scale2))
+        return LayerOutput(_joined(x, y, gate2), routing)
+
+    def keys_values(self, shared: Parts, text: Float[Tensor, "batch text_tokens width"]) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of the text for this layer."""
+        attention = self.parts(shared)["cross_attention"]
+        assert isinstance(attention, CrossAttention)
+        return attention.keys_values(text)
 
 
 class ModulationTable(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._pytree import register_dataclass
 
 from leandit.moe import RouterOutput
 
@@ -70,6 +71,18 @@ class Conditioning:
 
 
 @dataclass(frozen=True)
+class LayerOutput:
+    """What a layer of a backbone returns: the image's tokens, the router's output with experts, and the text's tokens.
+
+    `routing` is None in a dense layer, `text` in a backbone whose layers change no text.
+    """
+
+    image: Float[Tensor, "batch tokens dim"]
+    routing: RouterOutput | None = None
+    text: Float[Tensor, "batch text_tokens dim"] | None = None
+
+
+@dataclass(frozen=True)
 class BackboneOutput:
     """What a backbone returns.
 
@@ -81,6 +94,11 @@ class BackboneOutput:
     prediction: Float[Tensor, "batch out_channels height width"]
     routers: tuple[RouterOutput, ...]
     visible: Int[Tensor, "batch kept"] | None = None
+
+
+# Sharding looks for the tensors in what a module returns, to gather its weights before their gradients are computed.
+for _record in (RouterOutput, LayerOutput, BackboneOutput):
+    register_dataclass(_record)
 
 
 def _cat(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -5,7 +5,14 @@ from leandit.moe.config import MoEConfig
 from leandit.moe.experts import Experts
 from leandit.moe.gate import GATES
 from leandit.moe.layer import MoELayer
-from leandit.moe.losses import auxiliary_losses, gshard_balance, load_balance, router_similarity, z_loss
+from leandit.moe.losses import (
+    AUXILIARY_LOSSES,
+    auxiliary_losses,
+    gshard_balance,
+    load_balance,
+    router_similarity,
+    z_loss,
+)
 from leandit.moe.router import Router, RouterOutput
 from leandit.moe.statistics import (
     CollapseWatch,
@@ -21,6 +28,7 @@ from leandit.moe.strategies import STRATEGIES, Strategy, select
 from leandit.moe.threshold import Threshold
 
 __all__ = [
+    "AUXILIARY_LOSSES",
     "GATES",
     "STRATEGIES",
     "Assignment",

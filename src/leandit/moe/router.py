@@ -15,7 +15,7 @@ from leandit.moe.gate import GATES, renormalize
 from leandit.moe.strategies import GROUPED, STRATEGIES, select_mask
 from leandit.moe.threshold import Threshold
 from leandit.nn import Linear
-from leandit.ops import linear
+from leandit.ops import kept, linear
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Router(nn.Module):
         self.hidden = Linear(dim, dim) if config.router == "mlp" else None
         self.gate_head = Linear(dim, config.num_experts, bias=False)
         self.target_head = Linear(dim, target_dim) if config.per_layer_regularisation else None
+        # Set when layers are computed again in the backward pass, which must decide as the forward pass did.
+        self.keep_logits = False
         self.spans_samples = STRATEGIES[config.strategy].spans_samples
         if self.spans_samples:
             self.threshold = Threshold(
@@ -68,6 +70,8 @@ class Router(nn.Module):
         hidden = x if self.hidden is None else self.hidden.gelu(x)
         with torch.autocast(x.device.type, enabled=False):
             logits = linear(hidden.to(self.gate_head.weight.dtype), self.gate_head.weight)
+        if self.keep_logits and self.training:
+            logits = kept(logits)
         scores = GATES[self.config.gate](logits)
         chosen, cutoff = self._choose(scores)
         mask = self._serve(scores, chosen)

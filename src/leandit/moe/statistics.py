@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -97,28 +98,25 @@ class CollapseWatch:
         self.names = names
         self.share = share
         self.patience = patience
-        self._starved: list[Tensor] = []
+        self._starved: np.ndarray | None = None
 
     @property
     def counts(self) -> list[list[int]]:
         """Steps in a row that each expert of each router has starved for."""
-        return [counts.tolist() for counts in self._starved]
+        return [] if self._starved is None else self._starved.tolist()
 
     def restore(self, counts: Sequence[Sequence[int]]) -> None:
         """Take over the counts of a checkpoint."""
-        self._starved = [torch.tensor(router, dtype=torch.long) for router in counts]
+        self._starved = np.array(counts, np.int64) if len(counts) else None
 
-    def update(self, stats: Sequence[RouterStats]) -> list[str]:
-        """Return a line for each expert that reaches `patience` in this step."""
-        if not self._starved:
-            self._starved = [torch.zeros(len(layer.load), dtype=torch.long) for layer in stats]
-        lines = []
-        for index, (name, layer) in enumerate(zip(self.names, stats, strict=True)):
-            load = layer.load.cpu()
-            starved = load < self.share * load.mean()
-            self._starved[index] = torch.where(starved, self._starved[index] + 1, 0)
-            lines += [
-                f"{name}: expert {expert} got under {self.share:.0%} of its fair share for {self.patience} steps"
-                for expert in (self._starved[index] == self.patience).nonzero()[:, 0].tolist()
-            ]
-        return lines
+    def update(self, loads: Float[np.ndarray, "routers experts"]) -> list[str]:
+        """Return a line for each expert that reaches `patience` in this step, given the pairs of every expert."""
+        starved = loads < self.share * loads.mean(-1, keepdims=True)
+        if self._starved is None:
+            self._starved = np.zeros(loads.shape, np.int64)
+        self._starved = np.where(starved, self._starved + 1, 0)
+        told = f"got under {self.share:.0%} of its fair share for {self.patience} steps"
+        return [
+            f"{self.names[router]}: expert {expert} {told}"
+            for router, expert in np.argwhere(self._starved == self.patience)
+        ]

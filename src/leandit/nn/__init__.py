@@ -3,10 +3,10 @@
 from leandit.nn.attention import CrossAttention, SelfAttention
 from leandit.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from leandit.nn.feed_forward import FeedForward
+from leandit.nn.layers import Layer, Layers, Makers, Parts, Sharing
 from leandit.nn.linear import Linear
 from leandit.nn.modulation import AdaLN, FinalLayer
 from leandit.nn.positions import sincos_positions
-from leandit.nn.sharing import Layers, Sharing
 
 __all__ = [
     "AdaLN",
@@ -14,8 +14,11 @@ __all__ = [
     "FeedForward",
     "FinalLayer",
     "LabelEmbedding",
+    "Layer",
     "Layers",
     "Linear",
+    "Makers",
+    "Parts",
     "SelfAttention",
     "Sharing",
     "TimestepEmbedding",

@@ -2,6 +2,7 @@
 
 from leandit.ops.attention import attention
 from leandit.ops.expert_ffn import expert_ffn
+from leandit.ops.kept import kept
 from leandit.ops.linear import linear, linear_gelu, row_stable_linear
 from leandit.ops.modulate import gated_residual, norm_modulate
 from leandit.ops.pooled_topk import pooled_topk
@@ -10,6 +11,7 @@ __all__ = [
     "attention",
     "expert_ffn",
     "gated_residual",
+    "kept",
     "linear",
     "linear_gelu",
     "norm_modulate",

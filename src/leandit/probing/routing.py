@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from leandit.models import Backbone, Conditioning
+from leandit.models.records import LayerOutput
 from leandit.moe import RouterOutput
 from leandit.probing.recorder import ComputeRecorder, ComputeTrace
 
@@ -62,15 +62,9 @@ class RoutingRecorder(ComputeRecorder):
 
     def __enter__(self) -> RoutingRecorder:
         super().__enter__()
-        # A block is no module, since layers may share its parts: what runs the blocks is wrapped instead.
-        vars(self.model)["_run"] = self._noting_norms(self.model._run)
+        # The layers of a masking decoder have no routers and are left out.
+        self._handles += [layer.register_forward_hook(self._note_norms) for layer in self.model.blocks]
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        vars(self.model).pop("_run", None)
 
     def trace(self) -> RoutingTrace:
         """Return what was recorded so far."""
@@ -102,16 +96,9 @@ class RoutingRecorder(ComputeRecorder):
         twins = mask[self.batch :].sum((1, 2), dtype=np.int64)
         self._twins.append(twins if len(twins) else np.zeros(self.batch, np.int64))
 
-    def _noting_norms(self, run: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
-        def noting(block: Callable[..., tuple[Any, ...]], parts: Any, *state: Any) -> tuple[Any, ...]:
-            result = run(block, parts, *state)
-            # The decoder of masking runs its blocks the same way; they have no routers and are left out.
-            if getattr(block, "__self__", None) is self.model:
-                image = len(result) - 2  # behind the text, where there is one, and before the routing
-                self._norms.append(_norms(state[image][: self.batch], result[image][: self.batch]))
-            return result
-
-        return noting
+    def _note_norms(self, layer: Any, arguments: tuple[Any, ...], output: LayerOutput) -> None:
+        image = arguments[1 if output.text is None else 2]  # after the shared parts, and the text if there is one
+        self._norms.append(_norms(image[: self.batch], output.image[: self.batch]))
 
 
 def join(traces: Sequence[RoutingTrace]) -> RoutingTrace:

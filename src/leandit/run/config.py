@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from leandit.config import Config, Fact
+from leandit.autoencoder import AnyCodec, Codec, CodecConfig, LatentsOnlyConfig, PixelsConfig, Shape
+from leandit.config import Config, Fact, Registry
 from leandit.data import DataConfig
 from leandit.diffusion import (
     EulerConfig,
@@ -131,6 +132,28 @@ class SamplingConfig(Config):
     """Prompts of the grids of a text model, one row each. A class model shows its classes instead."""
 
 
+class TaskConfig(Config):
+    """A kind of task: what is learned. One from outside the package has a method `build` that returns it."""
+
+    type: str
+    """The tag by which configurations name the task."""
+
+    def build(self, context: Any) -> Any:
+        """Return the task (`leandit.training.Task`) for a `leandit.training.TaskContext`."""
+        raise NotImplementedError
+
+
+TASKS = Registry("task", TaskConfig)
+"""All tasks by their `type`; a file of its own, also outside the package, registers another."""
+
+
+@TASKS.register
+class DenoiseConfig(TaskConfig):
+    """The model learns to denoise; `objective`, `losses` and `text` say how."""
+
+    type: Literal["denoise"] = "denoise"
+
+
 class RunConfig(Config):
     """A whole run. Presets are functions that return one; `config.json` in the run's folder restates it in full."""
 
@@ -138,6 +161,10 @@ class RunConfig(Config):
     """Name of the run; its default folder is runs/NAME. Letters, digits, underscore, dot and hyphen."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of everything random: initial weights, order of pictures, noise, times, dropped labels."""
+    task: Annotated[TaskConfig, TASKS] = DenoiseConfig()
+    """What is learned."""
+    codec: AnyCodec | None = None
+    """What stands between the data and the model; null is pixels for pictures, and latents for stored latents."""
     model: ModelConfig
     """The backbone. The name of a model is also accepted, such as model=DiT-S/2."""
     start: StartConfig | None = None
@@ -175,6 +202,7 @@ class RunConfig(Config):
                 "sampling.sampler.type = ddpm needs objective.type=ddpm; euler and heun suit any objective"
             )
         self._check_sampler(learned)
+        self._check_codec()
         self._check_masking()
         moe = self.model.moe
         if self.losses.per_layer_regularisation and moe and not moe.per_layer_regularisation:
@@ -183,6 +211,25 @@ class RunConfig(Config):
                 "set model.moe.per_layer_regularisation=true or losses.per_layer_regularisation=0"
             )
         return self
+
+    def codec_config(self) -> CodecConfig:
+        """Return the codec's configuration, or the one that the data decide if none is given."""
+        return self.codec or (LatentsOnlyConfig() if self.data.holds_latents else PixelsConfig())
+
+    def build_codec(self) -> Codec:
+        """Return what stands between the data and the model."""
+        return self.codec_config().build()
+
+    def sample_shape(self) -> Shape:
+        """Return channels, height and width of a sample as the model sees it."""
+        side = self.data.image_size
+        return self.build_codec().shape((self.data.channels, side, side))
+
+    def _check_codec(self) -> None:
+        held = "latents" if self.data.holds_latents else "pictures"
+        codec = self.codec_config()
+        if codec.reads != held:
+            raise ValueError(f"codec.type = {codec.type} reads {codec.reads}, and the data are {held}: set codec=null")
 
     def _check_masking(self) -> None:
         ratio = self.train.mask_ratio
@@ -193,7 +240,7 @@ class RunConfig(Config):
                 f"train.mask_ratio = {ratio} needs the decoder that fills in hidden tokens: "
                 "set model.masking={} (model.type=pixart has it) or train.mask_ratio=0"
             )
-        tokens = ((self.model.input_size or self.data.image_size) // self.model.patch_size) ** 2
+        tokens = self.model.tokens(self.sample_shape())
         visible = self.train.visible_tokens(tokens)
         if visible in (0, tokens):
             raise ValueError(

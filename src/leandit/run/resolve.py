@@ -23,14 +23,13 @@ def resolve(
     """
     if source is not None and not len(source):
         raise LeanDiTError("data.source: there is not a single picture in it")
-    if config.model.input_size is None and config.data.image_size % config.model.patch_size:
-        raise LeanDiTError(
-            f"data.image_size = {config.data.image_size} is not divisible by "
-            f"model.patch_size = {config.model.patch_size}"
-        )
+    channels, size, _ = config.sample_shape()
+    if config.model.input_size is None and size % config.model.patch_size:
+        name = "data.image_size" if size == config.data.image_size else "the side of what the codec returns"
+        raise LeanDiTError(f"{name} = {size} is not divisible by model.patch_size = {config.model.patch_size}")
     model = config.model.complete(
-        input_size=config.data.image_size,
-        channels=config.data.channels,
+        input_size=size,
+        channels=channels,
         num_classes=0 if config.model.conditions_on_text else _num_classes(source),
         text_dim=text.text_dim if text else None,
         pooled_dim=text.pooled_dim if text else None,
@@ -58,10 +57,12 @@ def _num_classes(source: Source | None) -> int | None:
 
 
 def _check_fit(config: RunConfig, size: int | None, channels: int | None) -> None:
-    if (size, channels) != (config.data.image_size, config.data.channels):
+    expected = config.sample_shape()
+    if (channels, size, size) != expected:
+        data = f"data.image_size = {config.data.image_size} and data.channels = {config.data.channels}"
+        coded = "" if config.codec is None else f", of which the codec makes {expected[0]} channels of {expected[1]}"
         raise LeanDiTError(
-            f"model.input_size = {size} and model.channels = {channels} do not fit data.image_size = "
-            f"{config.data.image_size} and data.channels = {config.data.channels}; "
+            f"model.input_size = {size} and model.channels = {channels} do not fit {data}{coded}; "
             "leave the model's at null to follow the data"
         )
 

@@ -44,14 +44,11 @@ def sample_batches(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Iterator[UInt8[Tensor, "batch height width channels"]]:
-    """Yield the pictures of `sample` batch by batch, as soon as each is drawn; a run on latents is a LeanDiTError."""
-    if run.config.data.holds_latents:
-        raise LeanDiTError(
-            f"{run.path}: the run learned latents, which are no pictures; `leandit sample` writes them to samples.npz, "
-            "leandit.sampling.draw_batches returns them. Decode them with the autoencoder that made the training data"
-        )
+    """Yield the pictures of `sample` batch by batch, as each is drawn; LeanDiTError if the codec cannot decode."""
+    if run.codec.no_pictures is not None:
+        raise LeanDiTError(f"{run.path}: {run.codec.no_pictures}")
     for batch in draw_batches(run, wanted, seeds, settings, batch_size, progress):
-        yield to_pictures(batch)
+        yield to_pictures(run.codec.decode(batch))
 
 
 def draw_batches(
