@@ -104,10 +104,11 @@ def test_a_description_has_all_that_a_person_asks() -> None:
 
 
 def test_every_setting_of_a_run_is_documented() -> None:
-    silent = {f"{field.owner.__name__}.{field.name}" for field in walk(RunConfig) if not field.doc}
+    # Other tests register kinds of their own.
+    ours = [field for field in walk(RunConfig) if field.owner.__module__.startswith("leandit.")]
+    silent = {f"{field.owner.__name__}.{field.name}" for field in ours if not field.doc}
     assert {name for name in silent if name.partition(".")[0] not in PENDING} == set()
-    endless = {field.key for field in walk(RunConfig) if field.doc and not field.doc.endswith((".", ")", "..."))}
-    assert endless == set()
+    assert {field.key for field in ours if field.doc and not field.doc.endswith(".")} == set()
 
 
 def test_no_source_is_read_until_it_is_asked_for() -> None:
