@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.captions import draw_caption
 from leandit.data.latents import fit_latent
 from leandit.data.pictures import fit_square, to_channels
@@ -31,19 +31,22 @@ from leandit.random import Stream, generator
 class DataConfig(Config):
     """The pictures and what is done to them before the model sees them."""
 
-    # Where the pictures come from.
     source: SourceConfig
-    # Pictures for the validation loss, never trained on; null has none.
-    validation: SourceConfig | None = None
-    # Side in pixels; others are cropped to their centre square and resized with antialiasing. Latents must have it.
+    """The pictures to train on."""
+    validation: Annotated[SourceConfig | None, Fact.MAY_CHANGE] = None
+    """Pictures for the validation loss; the run never trains on them. null computes no validation loss."""
     image_size: int = Field(32, ge=1, le=4096)
-    # Of pictures: 3 is RGB, 1 is grey. Latents have those of their autoencoder.
+    """Side of the model's pictures in pixels. Other pictures are cropped to their centre square and resized with
+    antialiasing. Latents must have this side already.
+    """
     channels: int = Field(3, ge=1)
-    # Probability that a picture is mirrored left to right.
+    """Channels of the pictures: 3 is RGB, 1 is grey. For latents, the channels of their autoencoder."""
     flip: float = Field(0.0, ge=0, le=1)
-    # Threads that read ahead, one batch each. 0 reads in the caller's thread: best for pictures in memory
-    # (emoji, idx); 2 to 16 for folders.
-    num_threads: int = Field(0, ge=0, le=64)
+    """Probability that a picture is mirrored left to right."""
+    num_threads: Annotated[int, Fact.MAY_CHANGE] = Field(0, ge=0, le=64)
+    """Threads that read ahead, one batch each. 0 reads in the caller's thread, which is best for pictures in memory
+    (emoji, idx); use 2 to 16 for folders.
+    """
 
     @model_validator(mode="after")
     def _check(self) -> Any:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from leandit.config import Config, Registry
+from leandit.config import Config, Fact, Registry
 from leandit.models.records import BackboneOutput, Conditioning, LayerOutput
 from leandit.moe import Experts, MoEConfig, MoELayer, RouterModule, RouterOutput, Threshold, routers
 from leandit.nn import AdaLN, FeedForward, Layer, Layers, Linear, Makers, Parts, Sharing
@@ -26,40 +26,51 @@ class BackboneConfig(Config):
     # Whether the backbone reads text (Conditioning.text and .pooled) or labels.
     conditions_on_text: ClassVar[bool] = False
 
-    # The tag by which configurations name the backbone; each kind has its own.
     type: str
+    """Tag by which configurations name the backbone; each kind has its own."""
     dim: int = Field(384, ge=4)
+    """Width of the tokens."""
     depth: int = Field(12, ge=1)
+    """Number of layers."""
     heads: int = Field(6, ge=1)
+    """Number of attention heads; they divide dim."""
     patch_size: int = Field(2, ge=1)
-    # Height and width of the input, pixels or latents; null takes the data's.
+    """Side of a patch; one patch is one token."""
     input_size: int | None = Field(None, ge=1)
-    # Channels of the input; null takes the data's.
+    """Height and width of the input, in pixels or latents. null takes data.image_size."""
     channels: int | None = Field(None, ge=1)
-    # Classes to condition on; 0 is a model without, null takes the data's.
+    """Channels of the input. null takes data.channels."""
     num_classes: int | None = Field(None, ge=0)
-    # Width of the text features; null takes the text encoder's.
+    """Number of classes to condition on. 0 is an unconditional model, null takes the number that the data has."""
     text_dim: int | None = Field(None, ge=1)
-    # Width of the pooled text vector; null takes the text encoder's.
+    """Width of the text features. null takes that of the text encoders."""
     pooled_dim: int | None = Field(None, ge=1)
-    # Patches along a side for which positions were first learned, where the picture has grown since: sin-cos positions
-    # then lie closer, within the same span. null is this grid. RoPE (DiT-Air) extends as it is and has no use for it.
+    """Width of the pooled text vector. null takes that of the text encoders."""
     position_grid: int | None = Field(None, ge=1)
-    # Hidden width of the dense feed-forward, in multiples of dim.
+    """Patches along a side of the pictures that the positions were learned with, if the pictures have grown since:
+    sin-cos positions then lie closer together, within the same span. null is the present grid. RoPE (DiT-Air) does
+    not use it.
+    """
     mlp_ratio: float = Field(4.0, gt=0)
-    # RMS normalisation of queries and keys.
+    """Hidden width of the dense feed-forward, in multiples of dim."""
     qk_norm: bool = False
-    # Predict a variance beside the mean: twice the output channels.
+    """Normalise queries and keys by their root mean square. DiT-Air and SD3 do it for stability."""
     learned_sigma: bool = False
-    # 0 in DiT's own code, 1 in diffusers' port; public checkpoints disagree.
+    """Also predict a variance: twice the output channels. objective.learned_sigma must be the same."""
     timestep_freq_shift: float = Field(0.0, ge=0, lt=128)
-    # 1e-6 in DiT's own code, 1e-5 in diffusers' port; public checkpoints disagree.
+    """Shift in the frequencies of the time embedding: 0 in DiT's own code, 1 in diffusers' port. Public checkpoints
+    disagree.
+    """
     norm_eps: float = Field(1e-6, gt=0)
-    # What the layers have in common: nothing, the AdaLN modulation, attention too, or the whole block.
+    """Added to the variance in norms: 1e-6 in DiT's own code, 1e-5 in diffusers' port. Public checkpoints disagree."""
     sharing: Sharing = "none"
-    attention_impl: AttentionImpl = "auto"
-    # Experts in place of the dense feed-forward; null is a dense model.
+    """Which weights the layers share: none, the AdaLN modulation ("adaln"), attention as well ("attention"), or the
+    whole block ("block").
+    """
+    attention_impl: Annotated[AttentionImpl, Fact.BACKEND] = "auto"
+    """Implementation of attention; all give the same result up to rounding."""
     moe: MoEConfig | None = None
+    """Experts in place of the dense feed-forward. null is a dense model."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:

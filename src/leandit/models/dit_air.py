@@ -43,11 +43,15 @@ class DiTAirConfig(BackboneConfig):
     heads: int = Field(12, ge=1)
     qk_norm: bool = True
     sharing: Sharing = "adaln"
-    # Base of the rotary frequencies; the paper is silent. Text tokens are not turned, on which it is silent too.
     rope_base: float = Field(10_000.0, gt=1)
-    # Whether the norm behind the feed-forward stands behind experts too. It undoes the size of their weights: a token
-    # with one expert comes out the same whatever its score, so that the router learns nothing from it.
+    """Base of the rotary frequencies. The paper states none. It also does not say whether text tokens are rotated; here
+    they are not.
+    """
     norm_after_experts: bool = False
+    """Also apply the norm that follows a feed-forward to the output of experts. The norm undoes the size of the
+    experts' weights: a token with one expert gets the same output for every score, and the router learns nothing
+    from it.
+    """
 
     @model_validator(mode="after")
     def _check_rope(self) -> Any:

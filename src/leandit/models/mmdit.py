@@ -34,8 +34,8 @@ class MMDiTConfig(BackboneConfig):
     type: Literal["mmdit"] = "mmdit"
     dim: int = Field(768, ge=4)
     heads: int = Field(12, ge=1)
-    # SD3 needs it for stability at size; DiT-Air's baseline has it too.
     qk_norm: bool = True
+    """SD3 needs it for stability at size; DiT-Air's baseline has it too."""
 
     def build(self) -> MMDiT:
         return MMDiT(self)

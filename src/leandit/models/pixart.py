@@ -46,7 +46,7 @@ from leandit.ops import gated_residual, norm_modulate
 
 @BACKBONES.register
 class PixArtConfig(BackboneConfig):
-    """The default is a small PixArt-alpha.
+    """A PixArt-alpha or an EC-DiT; the default is a small PixArt-alpha.
 
     EC-DiT has adaln="per_layer", heads = dim / 64, kv_heads below that, project_text=false, time_dim=null, and
     experts: MoEConfig(strategy="expert_choice", gate="softmax", k=2, hidden_split=1, every=2, router="linear",
@@ -59,17 +59,21 @@ class PixArtConfig(BackboneConfig):
     conditions_on_text: ClassVar[bool] = True
 
     type: Literal["pixart"] = "pixart"
-    # single: six vectors from one map of the time for all layers, plus a learned table in each (PixArt-alpha).
-    # per_layer: each layer maps the time to shift and scale of self-attention and feed-forward, no gates (EC-DiT).
     adaln: Literal["single", "per_layer"] = "single"
-    # Heads of keys and values in both attentions; null is as many as heads.
+    """"single": one map of the time gives six vectors for all layers, and each layer adds a learned table
+    (PixArt-alpha). "per_layer": each layer maps the time to shift and scale of self-attention and feed-forward,
+    without gates (EC-DiT).
+    """
     kv_heads: int | None = Field(None, ge=1)
-    # Map the text to dim by a two-layer network before the first layer (PixArt-alpha).
+    """Number of key and value heads in both attentions. null is the number of heads."""
     project_text: bool = True
-    # Sinusoids that the time is embedded from, an even number; null is dim (EC-DiT).
+    """Map the text features to dim by a two-layer network before the first layer (PixArt-alpha)."""
     time_dim: int | None = Field(256, ge=2, multiple_of=2)
-    # A light decoder behind the layers, with which training can hide tokens from them (MaskDiT); null has none.
+    """Number of sinusoids in the time embedding, even. null is dim (EC-DiT)."""
     masking: MaskingConfig | None = None
+    """A light decoder after the layers, which lets training hide tokens (MaskDiT). null has none; train.mask_ratio must
+    then be 0.
+    """
 
     @model_validator(mode="after")
     def _check_heads(self) -> Any:

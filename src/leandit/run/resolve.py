@@ -12,11 +12,14 @@ from leandit.run.config import RunConfig
 from leandit.text import TextEncoder, check_captions
 
 
-def resolve(config: RunConfig, source: Source | None, text: TextEncoder | None = None) -> RunConfig:
+def resolve(
+    config: RunConfig, source: Source | None, text: TextEncoder | None = None, earlier: RunConfig | None = None
+) -> RunConfig:
     """Fill in what is left to the data and to the machine, and check that model and data fit each other.
 
     A dry run goes without data (None), and without the text encoder that the config names: then what would follow
-    from them stays open, and is not checked.
+    from them stays open, and is not checked. `earlier` is the config of the run that is resumed: the run keeps the
+    precision that its first start chose, also on a machine that would choose another.
     """
     if source is not None and not len(source):
         raise LeanDiTError("data.source: there is not a single picture in it")
@@ -41,7 +44,9 @@ def resolve(config: RunConfig, source: Source | None, text: TextEncoder | None =
     _check_prompts(config)
     device = resolve_device(config.train.device)
     precision = config.train.precision
-    if precision == "auto":
+    if precision == "auto" and earlier is not None:
+        precision = earlier.train.precision
+    elif precision == "auto":
         precision = "bf16" if fast_bf16(device) else "fp32"
     train = config.train.replace(device=device, precision=precision)
     return config.replace(model=model, train=train)

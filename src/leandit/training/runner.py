@@ -41,10 +41,11 @@ def run_training(
     text = None if config.text is None else build_text_encoder(config.text)
     if resume:
         check_encoder_of_run(out, config.text, text)
-    config = resolve(config, source, text)
     folder = RunFolder(out)
-    # Before the lock too, which would otherwise leave its file in a folder that is none of ours.
+    # Before the lock too, which would otherwise leave its file in a folder that holds other things.
     folder.check_usable()
+    earlier = folder.read_config() if resume and folder.has_checkpoints() else None
+    config = resolve(config, source, text, earlier)
     start = None if config.start is None or folder.has_checkpoints() else read_start(config.start)
     callbacks = [Validation(), *callbacks]
     if config.train.tensorboard:
