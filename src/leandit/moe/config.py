@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from leandit.config import Config, Registry, one_of
+from leandit.config import Config, Fact, Registry, one_of
 from leandit.moe.gate import GATES
 from leandit.moe.seams import RouterModule
 from leandit.moe.strategies import GROUPED, STRATEGIES
@@ -113,7 +113,7 @@ class MoEConfig(Config):
     shared_split: int | None = Field(None, ge=1)
     """A shared expert's hidden width is the dense one divided by this; null means that of the routed experts. DiT-MoE:
     4, which is the model's width."""
-    impl: ExpertImpl = "auto"
+    impl: Annotated[ExpertImpl, Fact.BACKEND] = "auto"
     """What computes the experts: see `leandit.ops.expert_ffn`."""
 
     @model_validator(mode="after")
