@@ -82,7 +82,7 @@ def test_an_enormous_caption_is_named_and_costs_no_finished_step(
     options = ["train.steps=9", "train.log_every=1", "train.batch_size=1", *source]
     message = fails("train", "tiny", *text_model(encoder), *options, "--out", tmp_path / "run")
     name = {"metadata": "7.png", "shard": "a.tar/7", "parquet": "a.parquet[0:7]"}[kind]
-    assert f"{name}: caption: 10001 characters are more than max_caption_chars=10000" in message
+    assert f"{name}: caption: 10001 characters, more than max_caption_chars=10000" in message
     assert "raise text.max_caption_chars" in message
     finished = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     saved = sorted((tmp_path / "run" / "checkpoints").iterdir())

@@ -33,10 +33,10 @@ def clip_run(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path])
 @pytest.mark.parametrize(
     ("prompts", "problem"),
     [
-        ([""], "prompt 1 of 1: empty; say what to show"),
+        ([""], "prompt 1 of 1: empty; describe the picture"),
         (["red apple", " \n"], "prompt 2 of 2: empty"),
-        (["x" * 10_001], "prompt 1 of 1: 10001 characters are more than max_caption_chars=10000"),
-        (["\udcff"], "prompt 1 of 1: '\\udcff' holds half a surrogate pair"),
+        (["x" * 10_001], "prompt 1 of 1: 10001 characters, more than max_caption_chars=10000"),
+        (["\udcff"], "prompt 1 of 1: '\\udcff' contains half a surrogate pair"),
     ],
     ids=["empty", "blank", "enormous", "no Unicode"],
 )
@@ -53,7 +53,7 @@ def test_prompts_that_are_no_texts(
 @pytest.mark.parametrize(
     ("prompts", "problem"),
     [
-        ("red apple", "one text ('red apple') stands where a list of texts belongs"),
+        ("red apple", "expected a list of texts, got one text ('red apple')"),
         ([3], "prompt 1 of 1: int is not a text"),
         (["red", None], "prompt 2 of 2: NoneType is not a text"),
         ([b"red"], "bytes is not a text"),
@@ -150,7 +150,7 @@ def test_an_encoder_that_has_gone_or_is_another_one(fails: Fails, tmp_path: Path
             assert "Put back what was there" in message
         shutil.rmtree(folder)
     save_encoder(folder, "t5")
-    assert "holds a 't5' model, not clip" in fails(*sample)
+    assert "contains a 't5' model, not clip" in fails(*sample)
     assert not (tmp_path / "out").exists()
     shutil.rmtree(folder)
     # A link to the encoder, wherever it lies now, is the way out that the message names.

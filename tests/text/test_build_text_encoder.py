@@ -71,7 +71,7 @@ def test_captions_that_are_refused(folders: dict[str, Path]) -> None:
     encoder = build_text_encoder(TextConfig(encoders=(clip,), max_caption_chars=20))
     assert encoder.encode(["x" * 20]).mask.all()
     for bad, expected in [
-        (["red", "x" * 21], "caption 2 of 2: 21 characters are more than max_caption_chars=20"),
+        (["red", "x" * 21], "caption 2 of 2: 21 characters, more than max_caption_chars=20"),
         ([3], "caption 1 of 1: int is not a text"),
         ([b"red"], "bytes is not a text"),
         ([None], "NoneType is not a text"),
@@ -85,7 +85,7 @@ def test_captions_that_are_refused(folders: dict[str, Path]) -> None:
         check_captions("red", 20)
     check_captions([""], 20)
     for empty in ("", " \n"):
-        with pytest.raises(LeanDiTError, match="caption 1 of 1: empty; say what to show"):
+        with pytest.raises(LeanDiTError, match="caption 1 of 1: empty; describe the picture"):
             check_captions([empty], 20, allow_empty=False)
 
 

@@ -35,7 +35,7 @@ def clip_message(folder: Path, **options: Any) -> str:
 
 
 def test_no_folder_and_no_model_folder(tmp_path: Path) -> None:
-    assert "nothing is downloaded here: fetch it first" in clip_message(tmp_path / "none")
+    assert "LeanDiT does not download models: download it first" in clip_message(tmp_path / "none")
     assert "and revision v2 in the local" in message(T5EncoderConfig(path="nobody/nothing", revision="v2"))
     assert "no such folder" in message(T5EncoderConfig(path="../nothing"))
     assert "not a model folder: config.json is missing" in clip_message(tmp_path)
@@ -59,7 +59,7 @@ def test_weights_that_do_not_fit_are_not_made_up(clip: Path, change: str) -> Non
     save_file(weights, clip / "model.safetensors", {"format": "pt"})
     report = clip_message(clip)
     assert "layers.1.mlp.fc1.weight" in report or "cannot be loaded" in report
-    assert "completely" in report
+    assert "complete model" in report
 
 
 def test_damaged_files(clip: Path) -> None:
@@ -69,7 +69,7 @@ def test_damaged_files(clip: Path) -> None:
     (clip / "config.json").write_text("{")
     assert "config.json: cannot be read as JSON" in clip_message(clip)
     (clip / "config.json").write_text("[1]")
-    assert "names no model_type" in clip_message(clip)
+    assert "has no model_type" in clip_message(clip)
 
 
 def test_a_missing_tokenizer(clip: Path) -> None:
@@ -80,14 +80,14 @@ def test_a_missing_tokenizer(clip: Path) -> None:
 
 def test_another_kind(folders: dict[str, Path]) -> None:
     path = {kind: str(folder) for kind, folder in folders.items()}
-    assert "holds a 'bert' model, not clip; set the encoder's type to sentence" in message(
+    assert "contains a 'bert' model, not clip; set the encoder's type to sentence" in message(
         ClipEncoderConfig(path=path["sentence"])
     )
-    assert "holds a 't5' model; set the encoder's type to t5, not sentence" in message(
+    assert "contains a 't5' model; set the encoder's type to t5, not sentence" in message(
         SentenceEncoderConfig(path=path["t5"])
     )
     assert "set the encoder's type to clip, not llm" in message(LlmEncoderConfig(path=path["clip"]))
-    assert "holds a 'clip_text_model' model, not t5; set the encoder's type to clip" in message(
+    assert "contains a 'clip_text_model' model, not t5; set the encoder's type to clip" in message(
         T5EncoderConfig(path=path["clip"])
     )
 
@@ -106,7 +106,7 @@ def test_code_of_the_models_own_is_not_run(clip: Path) -> None:
     (clip / "config.json").write_text(json.dumps(config))
     marker = clip.parent / "ran"
     (clip / "own.py").write_text(f"open({str(marker)!r}, 'w')\n")
-    assert "models that bring their own Python code are not run" in message(LlmEncoderConfig(path=str(clip)))
+    assert "LeanDiT does not run the Python code of a model" in message(LlmEncoderConfig(path=str(clip)))
     assert not marker.exists()
 
 
@@ -131,5 +131,5 @@ def test_a_language_model_without_any_special_token(folders: dict[str, Path], tm
     path.write_text(json.dumps(kept))
     (folder / "special_tokens_map.json").unlink(missing_ok=True)
     built = TransformerEncoder(LlmEncoderConfig(path=str(folder), max_tokens=12))
-    with pytest.raises(LeanDiTError, match="no special token to stand for it"):
+    with pytest.raises(LeanDiTError, match="no special token to replace it"):
         built.rows([""])

@@ -88,7 +88,7 @@ def test_a_file_of_another_encoder_or_text_under_the_same_name_is_an_error(
     other.put(text, Letters().row(text))
     disk.path("abc").parent.mkdir(exist_ok=True)
     shutil.move(other.path(text), disk.path("abc"))
-    with pytest.raises(LeanDiTError, match=f"holds the features of {problem} under this name; delete the file"):
+    with pytest.raises(LeanDiTError, match=f"contains the features of {problem} under this name; delete the file"):
         disk.get("abc")
 
 
@@ -134,7 +134,7 @@ def test_a_damaged_file_is_computed_again_with_a_warning(
 def test_a_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(LeanDiTError, match=r"cannot be stored here: .*\nMake room or give another folder"):
+        with pytest.raises(LeanDiTError, match=r"cannot be stored here: .*\nFree disk space, choose another folder"):
             CachedEncoder(Letters(), folder, 0)
     cached = CachedEncoder(Letters(), tmp_path / "cache", 0)
 

@@ -15,7 +15,7 @@ from leandit.models.memory import training_memory
 from leandit.run import RunConfig
 from leandit.run.resolve import resolve
 from leandit.text import TextConfig, TextEncoder, attach_finetuned, build_text_encoder
-from leandit.text.folder import find_folder
+from leandit.text.loading import find_folder
 from leandit.training.start import find_start
 
 T = TypeVar("T")

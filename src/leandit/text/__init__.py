@@ -1,9 +1,7 @@
-"""Texts to features: encoders, frozen or fine-tuned, several side by side, and a cache of what they computed."""
+"""From texts to features: text encoders, frozen or fine-tuned, one or several, and a cache of their features."""
 
-from leandit.text.build import build_text_encoder
 from leandit.text.cache import CachedEncoder, DiskCache
-from leandit.text.captions import check_captions
-from leandit.text.combined import CombinedEncoder, TextEncoder, attach_finetuned
+from leandit.text.combined import CombinedEncoder, attach_finetuned, build_text_encoder, check_captions
 from leandit.text.config import (
     ClipEncoderConfig,
     EncoderConfig,
@@ -12,7 +10,7 @@ from leandit.text.config import (
     T5EncoderConfig,
     TextConfig,
 )
-from leandit.text.features import TextFeatures, TextRow, pad_rows
+from leandit.text.features import TextEncoder, TextFeatures, TextRow, pad_rows
 from leandit.text.transformer import TransformerEncoder
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Features computed once: in memory, and on disk under the hash of encoder and text."""
+"""A cache of text features: in memory, and on disk under the hash of encoder and text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from leandit.errors import LeanDiTError
-from leandit.text.combined import RowEncoder
-from leandit.text.features import TextRow
+from leandit.text.features import RowEncoder, TextRow
 
 _log = logging.getLogger(__name__)
 
 
 class CachedEncoder:
-    """An encoder that computes each text once, as long as the cache keeps it."""
+    """An encoder that computes the features of a text only if the cache does not have them."""
 
     def __init__(self, encoder: RowEncoder, folder: Path | None, memory_bytes: int) -> None:
         self._encoder = encoder
@@ -38,11 +37,13 @@ class CachedEncoder:
         distinct = dict.fromkeys(texts)
         found = {text: self._find(text) for text in distinct}
         missing = [text for text, row in found.items() if row is None]
-        found |= {text: self._keep(text, row) for text, row in zip(missing, self._compute(missing), strict=True)}
+        computed = self._encoder.rows(missing) if missing else []
+        for text, row in zip(missing, computed, strict=True):
+            self._memory.put(text, row)
+            if self._disk is not None:
+                self._disk.put(text, row)
+            found[text] = row
         return [row for text in texts if (row := found[text]) is not None]
-
-    def _compute(self, texts: list[str]) -> list[TextRow]:
-        return self._encoder.rows(texts) if texts else []
 
     def _find(self, text: str) -> TextRow | None:
         row = self._memory.get(text)
@@ -50,12 +51,6 @@ class CachedEncoder:
             row = self._disk.get(text)
             if row is not None:
                 self._memory.put(text, row)
-        return row
-
-    def _keep(self, text: str, row: TextRow) -> TextRow:
-        self._memory.put(text, row)
-        if self._disk is not None:
-            self._disk.put(text, row)
         return row
 
 
@@ -83,16 +78,22 @@ class _Memory:
 class DiskCache:
     """One safetensors file per text, named by the SHA-256 of the encoder's fingerprint and the text.
 
-    A file repeats both, with a checksum of its tensors, and is checked whenever it is read. One that is damaged is
-    recomputed with a warning; one that is intact but of another encoder or text did not come from here and is a
-    LeanDiTError.
+    A file also contains the fingerprint, the text and a checksum of its tensors. All three are checked on every read.
+    The features of a damaged file are computed again, with a warning. An intact file of another encoder or text is a
+    LeanDiTError, because this cache cannot have written it.
     """
 
     def __init__(self, folder: Path, encoder: RowEncoder) -> None:
         self._folder = folder.expanduser()
         self._fingerprint = encoder.fingerprint
         self._widths = (encoder.text_dim, encoder.pooled_dim)
-        self._check_writable()
+        probe = self._folder / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def path(self, text: str) -> Path:
         """Return the file of a text."""
@@ -100,7 +101,7 @@ class DiskCache:
         return self._folder / key[:2] / f"{key}.safetensors"
 
     def get(self, text: str) -> TextRow | None:
-        """Return the features of a text, or None when they are not here or damaged."""
+        """Return the features of a text, or None if they are missing or damaged."""
         path = self.path(text)
         try:
             with safe_open(path, framework="pt") as file:
@@ -111,40 +112,33 @@ class DiskCache:
             _warn(path, str(error))
             return None
         if not self._intact(record, tensors):
-            _warn(path, "the checksum or the shapes do not fit")
+            _warn(path, "the checksum or the shapes do not match")
             return None
-        self._check_origin(path, text, record)
+        if record.get("fingerprint") != self._fingerprint or record.get("text") != text:
+            what = "another encoder or revision" if record.get("text") == text else "another text"
+            raise LeanDiTError(
+                f"{path}: contains the features of {what} under this name; delete the file, or the whole cache folder"
+            )
         return TextRow(tensors["tokens"], tensors["pooled"])
 
     def put(self, text: str, row: TextRow) -> None:
-        """Store the features of a text; the file appears whole or not at all."""
+        """Store the features of a text. The file appears complete or not at all."""
         tensors = {"tokens": row.tokens.contiguous(), "pooled": row.pooled.contiguous()}
         record = {"fingerprint": self._fingerprint, "text": text, "sha256": _checksum(tensors)}
-        self._write(self.path(text), save(tensors, record))
-
-    def _write(self, path: Path, contents: bytes) -> None:
+        path = self.path(text)
         temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(contents)
+            temporary.write_bytes(save(tensors, record))
             temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise self._unwritable(error) from None
 
-    def _check_writable(self) -> None:
-        probe = self._folder / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise self._unwritable(error) from None
-
     def _unwritable(self, error: OSError) -> LeanDiTError:
         return LeanDiTError(
             f"{self._folder}: text features cannot be stored here: {error.strerror or error}\n"
-            "Make room or give another folder in text.cache, or set text.cache=null to keep them in memory only"
+            "Free disk space, choose another folder in text.cache, or set text.cache=null to keep features in memory"
         )
 
     def _intact(self, record: dict[str, str], tensors: dict[str, Tensor]) -> bool:
@@ -154,16 +148,9 @@ class DiskCache:
         shaped = tokens.ndim == 2 and len(tokens) > 0 and (tokens.shape[1], *pooled.shape) == self._widths
         return shaped and tokens.dtype == pooled.dtype == torch.float32
 
-    def _check_origin(self, path: Path, text: str, record: dict[str, str]) -> None:
-        if record.get("fingerprint") != self._fingerprint or record.get("text") != text:
-            what = "another encoder or revision" if record.get("text") == text else "another text"
-            raise LeanDiTError(
-                f"{path}: holds the features of {what} under this name; delete the file, or the whole cache folder"
-            )
-
 
 def _warn(path: Path, reason: str) -> None:
-    _log.warning("%s: damaged (%s); its text is encoded again", path, reason)
+    _log.warning("%s: damaged (%s); the features of its text are computed again", path, reason)
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

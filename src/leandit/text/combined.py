@@ -1,62 +1,44 @@
-"""Text encoders side by side, as one: the tokens of all, one encoder's after the other's."""
+"""Text encoders side by side, as one: build them, check the captions, join the features."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol, TypeGuard, runtime_checkable
+from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import nn
 
-from leandit.text.captions import check_captions
-from leandit.text.features import TextFeatures, TextRow, pad_rows
+from leandit.errors import LeanDiTError
+from leandit.text.cache import CachedEncoder
+from leandit.text.config import TextConfig
+from leandit.text.features import RowEncoder, TextEncoder, TextFeatures, TextRow, pad_rows
 from leandit.text.transformer import TransformerEncoder
 
 
-class _Described(Protocol):
-    @property
-    def text_dim(self) -> int:
-        """Return the width of the token features."""
+def build_text_encoder(config: TextConfig, device: torch.device | str = "cpu") -> CombinedEncoder:
+    """Load the encoders from this machine's disk to `device`. Every frozen encoder gets a cache.
 
-    @property
-    def pooled_dim(self) -> int:
-        """Return the width of the pooled vector."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Return what decides the features of a text: weights, tokenizer, layers, pooling; not where they lie."""
-
-
-@runtime_checkable
-class TextEncoder(_Described, Protocol):
-    """What a model's text comes from."""
-
-    def encode(self, texts: Sequence[str], checked: bool = False) -> TextFeatures:
-        """Return the features of the texts on the CPU; "" is the unconditional one.
-
-        A bad text is a LeanDiTError; texts that are `checked` already are not checked again.
-        """
-
-
-@runtime_checkable
-class RowEncoder(_Described, Protocol):
-    """One encoder, plain or cached."""
-
-    def rows(self, texts: Sequence[str]) -> list[TextRow]:
-        """Return the features of each text, on the CPU."""
+    Raises LeanDiTError if transformers or a model is missing or unusable, or if the cache folder is not writable.
+    """
+    folder = None if config.cache is None else Path(config.cache)
+    encoders: list[RowEncoder] = []
+    for encoder in config.encoders:
+        plain = TransformerEncoder(encoder, config.batch_size).to(device)
+        encoders.append(plain if encoder.finetune else CachedEncoder(plain, folder, config.memory_mib * 1024**2))
+    return CombinedEncoder(encoders, config.max_caption_chars)
 
 
 class CombinedEncoder:
     """One or several encoders as one.
 
-    Each encoder has features of its own, zero for the other encoders' tokens: with features a of width A and b of
-    width B, the tokens are [a ; 0] and [0 ; b] of width A + B. So the linear projection behind them is a projection
-    per encoder, where padding all to the width of the widest would make them share one. Pooled vectors are
-    concatenated.
+    Each encoder has its own columns, which are zero for the tokens of the others: with features a of width A and b of
+    width B, the tokens are [a ; 0] and [0 ; b], of width A + B. A linear projection of these features is therefore one
+    projection per encoder. Pooled vectors are concatenated.
 
-    `finetuned` holds the encoders that are trained, by their place among all.
+    `finetuned` holds the encoders that are trained; the key is an encoder's position among all encoders.
     """
 
     def __init__(self, encoders: Sequence[RowEncoder], max_caption_chars: int) -> None:
@@ -69,24 +51,24 @@ class CombinedEncoder:
         self.finetuned = nn.ModuleDict(trained)
 
     def encode(self, texts: Sequence[str], checked: bool = False) -> TextFeatures:
-        """Return the features of the texts on the CPU, padded to the longest; a bad text is a LeanDiTError."""
+        """Return the features of the texts on the CPU, padded to the longest. Raises LeanDiTError for a bad text."""
         if not checked:
             check_captions(texts, self._max_chars)
         distinct = list(dict.fromkeys(texts))
         by_encoder = [encoder.rows(distinct) for encoder in self._encoders]
-        rows = dict(zip(distinct, map(_join, zip(*by_encoder, strict=True)), strict=True))
+        rows = {text: _join(parts) for text, *parts in zip(distinct, *by_encoder, strict=True)}
         return pad_rows([rows[text] for text in texts])
 
     def copy(self) -> CombinedEncoder:
-        """Return a twin whose fine-tuned encoders have weights of their own; the frozen ones are the same objects."""
+        """Return a copy with its own weights for the fine-tuned encoders; it shares the frozen encoders."""
         encoders = [copy.deepcopy(encoder) if _is_finetuned(encoder) else encoder for encoder in self._encoders]
         return CombinedEncoder(encoders, self._max_chars)
 
 
 def attach_finetuned(model: nn.Module, text: TextEncoder | None) -> None:
-    """Make the encoders that are fine-tuned a part of the model, under `text_encoder`.
+    """Make the fine-tuned encoders a part of the model, under the name `text_encoder`.
 
-    The model's optimisers, clipping, averages and checkpoints then hold them as well. Frozen encoders stay outside.
+    The model's optimisers, clipping, averages and checkpoints then include them. Frozen encoders stay outside.
     """
     if isinstance(text, CombinedEncoder) and len(text.finetuned):
         model.text_encoder = text.finetuned
@@ -97,7 +79,39 @@ def _is_finetuned(encoder: RowEncoder) -> TypeGuard[TransformerEncoder]:
 
 
 def _join(rows: Sequence[TextRow]) -> TextRow:
-    """Return one text's rows as one: block-diagonal tokens, concatenated pooled vectors."""
+    """Join the encoders' features of one text: block-diagonal tokens, concatenated pooled vectors."""
     if len(rows) == 1:
         return rows[0]
     return TextRow(torch.block_diag(*(row.tokens for row in rows)), torch.cat([row.pooled for row in rows]))
+
+
+def check_captions(
+    texts: Sequence[object], max_chars: int, allow_empty: bool = True, names: Sequence[str] | None = None
+) -> None:
+    """Raise LeanDiTError for the first text that is not a string, is longer than `max_chars`, or must not be empty.
+
+    The empty text is the unconditional caption; a prompt must not be empty (`allow_empty=False`). The error names a
+    text by its entry in `names`, or by its number if no names are given.
+    """
+    if isinstance(texts, str):
+        raise LeanDiTError(f"expected a list of texts, got one text ({texts[:40]!r}); put it in a list")
+    for place, text in enumerate(texts):
+        problem = _problem(text, max_chars, allow_empty)
+        if problem:
+            name = names[place] if names else f"caption {place + 1} of {len(texts)}"
+            raise LeanDiTError(f"{name}: {problem}")
+
+
+def _problem(text: object, max_chars: int, allow_empty: bool) -> str | None:
+    if not isinstance(text, str):
+        return f"{type(text).__name__} is not a text ({str(text)[:40]!r}); write a string"
+    if len(text) > max_chars:
+        return (
+            f"{len(text)} characters, more than max_caption_chars={max_chars} ({text[:40]!r}...); "
+            "shorten it, or raise text.max_caption_chars"
+        )
+    if not allow_empty and not text.strip():
+        return "empty; describe the picture"
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        return f"{text[:40]!r} contains half a surrogate pair, which is not valid Unicode; save its source as UTF-8"
+    return None

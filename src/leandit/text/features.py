@@ -1,9 +1,10 @@
-"""The features of texts: padded to a batch, or one row per text as they are stored."""
+"""The features of texts, per text or padded to a batch, and what every text encoder offers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,8 +29,8 @@ class TextRow:
 class TextFeatures:
     """The float32 features of a batch of texts.
 
-    `mask` is True where there is a token; shorter texts are padded with zeros behind their end. `pooled` is one
-    vector for the whole text.
+    `mask` is True for tokens and False for padding: shorter texts are padded with zeros after their end. `pooled` is
+    one vector for the whole text.
     """
 
     tokens: Float[Tensor, "batch text_tokens text_dim"]
@@ -44,7 +45,7 @@ class TextFeatures:
         ]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> TextFeatures:
-        """Return a copy with `change` applied to every tensor, such as a move to another device."""
+        """Return a copy with `change` applied to every tensor. A move to another device is an example."""
         return TextFeatures(change(self.tokens), change(self.mask), change(self.pooled))
 
 
@@ -54,3 +55,38 @@ def pad_rows(rows: Sequence[TextRow]) -> TextFeatures:
     tokens = pad_sequence([row.tokens for row in rows], batch_first=True)
     mask = torch.arange(tokens.shape[1])[None] < lengths[:, None]
     return TextFeatures(tokens, mask.to(tokens.device), torch.stack([row.pooled for row in rows]))
+
+
+class _Described(Protocol):
+    """The facts that every encoder states about itself."""
+
+    @property
+    def text_dim(self) -> int:
+        """Return the width of the token features."""
+
+    @property
+    def pooled_dim(self) -> int:
+        """Return the width of the pooled vector."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of everything that changes the features: weights, tokenizer, layers, pooling. Not of paths."""
+
+
+@runtime_checkable
+class TextEncoder(_Described, Protocol):
+    """The interface through which models, samplers and training get the features of texts."""
+
+    def encode(self, texts: Sequence[str], checked: bool = False) -> TextFeatures:
+        """Return the features of the texts on the CPU; "" is the unconditional text.
+
+        Raises LeanDiTError for a bad text, unless the caller has `checked` the texts.
+        """
+
+
+@runtime_checkable
+class RowEncoder(_Described, Protocol):
+    """One encoder, with or without a cache."""
+
+    def rows(self, texts: Sequence[str]) -> list[TextRow]:
+        """Return the features of each text, on the CPU."""
