@@ -183,5 +183,5 @@ def test_configs_come_back_from_data_and_refuse_falling_betas():
     adapter = TypeAdapter(ObjectiveConfig)
     for config in (RectifiedFlowConfig(), DDPMConfig(prediction="velocity")):
         assert adapter.validate_python(config.model_dump()) == config
-    with pytest.raises(ValidationError, match="betas grow"):
+    with pytest.raises(ValidationError, match="betas must not decrease"):
         DDPMConfig(beta_start=0.02, beta_end=1e-4)

@@ -1,7 +1,6 @@
 """Paths from data to noise, training objectives, guidance and samplers; t = 0 is data, t = 1 is noise."""
 
-from leandit.diffusion.denoiser import Condition, Denoised, Denoiser
-from leandit.diffusion.guidance import GuidanceConfig, guided, once
+from leandit.diffusion.denoiser import Condition, Denoised, Denoiser, GuidanceConfig, guided, once
 from leandit.diffusion.objectives import (
     DDPM,
     DDPMConfig,

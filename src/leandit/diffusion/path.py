@@ -12,11 +12,11 @@ from torch import Tensor
 
 Quantity = Literal["x0", "epsilon", "velocity"]
 
-# Below this x0 or ε cannot be told from x_t in float32; dividing by no less stays finite at t = 0 and 1.
+# Smallest divisor, so that results stay finite at t = 0 and 1. Below it, float32 cannot separate x0 or ε from x_t.
 _DIVISOR_FLOOR = 1e-4
-# σ of the variance-preserving path starts as a square root, with σ' infinite; here σ' stops growing.
+# σ of the variance-preserving path starts like a square root, so σ' is infinite at 0. This floor of σ limits σ'.
 _SLOPE_FLOOR = 1e-3
-# A time this close to a grid point, as a fraction of the spacing, is that grid point up to rounding.
+# A time within this distance of a grid point, as a fraction of the spacing, is that grid point up to rounding.
 _KNOT_TOLERANCE = 1e-3
 
 
@@ -30,7 +30,7 @@ class Coefficients(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Three descriptions of one noisy point x_t, in agreement; each has the shape of x_t."""
+    """Three equivalent descriptions of one noisy point x_t; each has the shape of x_t."""
 
     x0: Tensor
     eps: Tensor
@@ -38,14 +38,14 @@ class Parts(NamedTuple):
 
 
 class Path(ABC):
-    """x_t = α(t) x0 + σ(t) ε. Times are per sample, (batch,), and broadcast over the remaining axes.
+    """x_t = α(t) x0 + σ(t) ε. Times have shape (batch,), one per sample.
 
-    Results have at least float32 precision, whatever the inputs.
+    Results have at least float32 precision, also for inputs of lower precision.
     """
 
     @abstractmethod
     def coefficients(self, t: Float[Tensor, "*times"]) -> Coefficients:
-        """Return α, σ, α', σ' at times t in [0, 1], in the precision of t but at least float32."""
+        """Return α, σ, α', σ' at times t in [0, 1], in the precision of t, at least float32."""
 
     def mix(
         self, x0: Float[Tensor, "batch *rest"], eps: Float[Tensor, "batch *rest"], t: Float[Tensor, " batch"]
@@ -68,11 +68,11 @@ class Path(ABC):
         x_t: Float[Tensor, "batch *rest"],
         t: Float[Tensor, " batch"],
     ) -> Parts:
-        """Return x0, ε and the velocity, given x_t and any one of them (`kind` names which `value` is).
+        """Return x0, ε and the velocity, given x_t and one of the three; `kind` says which one `value` is.
 
-        From the velocity this solves [α σ; α' σ'] (x0, ε) = (x_t, v), which is well posed for all t. From x0
-        it divides by σ, from ε by α; where the divisor is below 1e-4 the result is finite, yet no longer
-        exact, since x_t then holds next to nothing of the unknown.
+        From the velocity this solves [α σ; α' σ'] (x0, ε) = (x_t, v), which is well posed for all t. From x0 it
+        divides by σ, from ε by α. If the divisor is below 1e-4, the result is finite but not exact, because x_t then
+        contains almost no information about the unknown.
         """
         c = self._broadcast(t, x_t)
         if kind == "velocity":
@@ -103,11 +103,11 @@ class LinearPath(Path):
 
 
 class VariancePreservingPath(Path):
-    """DDPM with linear betas: α² = ᾱ(t), σ² = 1 - ᾱ(t), continued from the grid to all t in [0, 1].
+    """DDPM with linear betas: α² = ᾱ(t), σ² = 1 - ᾱ(t), extended from the grid to all t in [0, 1].
 
-    Discrete step i = 0..N-1 is t = (i + 1) / N, where ᾱ = Π_{j<=i} (1 - β_j); ᾱ(0) = 1, and log ᾱ is linear
-    in between. At a grid point, where the slope jumps, the derivative is the mean of both sides. σ' is
-    infinite at t = 0 and is held finite there.
+    Discrete step i = 0..N-1 is t = (i + 1) / N, with ᾱ = Π_{j<=i} (1 - β_j). ᾱ(0) = 1, and log ᾱ is linear between
+    grid points. The slope jumps at a grid point; the derivative there is the mean of both sides. σ' is infinite at
+    t = 0; it is kept finite here.
 
     Reference: Ho et al., "Denoising Diffusion Probabilistic Models" (2006.11239), eq. 4 and section 4.
     """
@@ -129,20 +129,18 @@ class VariancePreservingPath(Path):
         position = t.clamp(0, 1) * self.num_timesteps
         cell = position.floor().long().clamp(max=self.num_timesteps - 1)
         log_value = log_alphabar[cell] + (position - cell) * log_steps[cell]
-        slope = self._slope(position, cell, log_steps)
-        alpha, sigma = torch.exp(log_value / 2), torch.sqrt(-torch.expm1(log_value))
-        sigma_slope = -alpha.square() * slope / (2 * sigma.clamp(min=_SLOPE_FLOOR))
-        return Coefficients(alpha, sigma, alpha * slope / 2, sigma_slope)
-
-    def _slope(self, position: Tensor, cell: Tensor, log_steps: Tensor) -> Tensor:
-        """Return d log ᾱ / dt; at grid points one side alone would bias ODE solvers that land on them."""
+        # d log ᾱ / dt. At a grid point it is the mean of both sides: one side would bias ODE solvers that land there.
         knot = position.round().long()
         before, after = (knot - 1).clamp(min=0), knot.clamp(max=self.num_timesteps - 1)
         at_knot = (position - knot).abs() < _KNOT_TOLERANCE
         per_cell = torch.where(at_knot, (log_steps[before] + log_steps[after]) / 2, log_steps[cell])
-        return per_cell * self.num_timesteps
+        slope = per_cell * self.num_timesteps
+        alpha, sigma = torch.exp(log_value / 2), torch.sqrt(-torch.expm1(log_value))
+        sigma_slope = -alpha.square() * slope / (2 * sigma.clamp(min=_SLOPE_FLOOR))
+        return Coefficients(alpha, sigma, alpha * slope / 2, sigma_slope)
 
     def _tables_like(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log ᾱ and its steps on the device and in the dtype of t, converted once."""
         key = (t.device, t.dtype)
         if key not in self._tables:
             self._tables[key] = (self._log_alphabar.to(*key), self._log_steps.to(*key))
@@ -150,10 +148,10 @@ class VariancePreservingPath(Path):
 
 
 def per_sample(values: Shaped[Tensor, " batch"], like: Float[Tensor, "batch *rest"]) -> Tensor:
-    """Return one value per sample in a shape that broadcasts over the axes of `like`."""
+    """Reshape one value per sample so that it broadcasts over the axes of `like`."""
     return values.reshape(-1, *(1 for _ in like.shape[1:]))
 
 
 def at_least_float32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return x, raised to float32 when it is of lower precision: times and losses need more than bfloat16."""
+    """Return x in float32 if its precision is lower, else x: times and losses need more than bfloat16."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

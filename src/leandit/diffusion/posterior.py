@@ -1,4 +1,4 @@
-"""The Gaussian posterior q(x_s | x_t, x0) of a path, s < t, of ancestral sampling and the DDPM bound."""
+"""The Gaussian posterior q(x_s | x_t, x0) of a path, s < t, for ancestral sampling and DDPM's variational bound."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from leandit.diffusion.path import Path
 
 
 class Posterior(NamedTuple):
-    """q(x_s | x_t, x0) = N(x0_weight x0 + x_weight x_t, variance); `forward_variance`: of q(x_t | x_s).
+    """q(x_s | x_t, x0) = N(x0_weight x0 + x_weight x_t, variance). `forward_variance` is the variance of q(x_t | x_s).
 
-    With s one grid step below t, `variance` is DDPM's β̃ ("small") and `forward_variance` its β ("large").
+    If s is one grid step below t, `variance` is DDPM's β̃ ("small") and `forward_variance` is its β ("large").
     """
 
     x0_weight: Tensor
@@ -24,10 +24,10 @@ class Posterior(NamedTuple):
 
 
 def posterior(path: Path, t: Float[Tensor, "*times"], s: Float[Tensor, "*times"]) -> Posterior:
-    """Return q(x_s | x_t, x0) for times s < t. Give float64 times: variances are differences of near equals.
+    """Return q(x_s | x_t, x0) for times s < t. Pass float64 times: variances are differences of nearly equal numbers.
 
-    With r = α_t / α_s and σ²_{t|s} = σ_t² - r² σ_s², the variance of the forward step: the mean is
-    (α_s σ²_{t|s} x0 + r σ_s² x_t) / σ_t², the variance σ_s² σ²_{t|s} / σ_t².
+    Let r = α_t / α_s, and let σ²_{t|s} = σ_t² - r² σ_s² be the variance of the forward step. The mean is
+    (α_s σ²_{t|s} x0 + r σ_s² x_t) / σ_t², and the variance is σ_s² σ²_{t|s} / σ_t².
 
     Reference: Ho et al. (2006.11239), eq. 6 and 7; Kingma et al., "Variational Diffusion Models"
     (2107.00630), appendix A.2 for any α and σ.
@@ -42,10 +42,10 @@ def posterior(path: Path, t: Float[Tensor, "*times"], s: Float[Tensor, "*times"]
 
 
 def chain(path: Path, times: Float[Tensor, " steps"]) -> Posterior:
-    """Return the posteriors of times[i] -> times[i-1] (-> 0 for i = 0), `times` ascending in (0, 1].
+    """Return the posteriors of times[i] -> times[i-1] (-> 0 for i = 0). `times` are ascending in (0, 1].
 
-    The first posterior is a point (σ = 0 at t = 0). Its logarithm being needed, its variance is that of the
-    second, as in the Improved DDPM code; a chain of one step takes its forward variance.
+    The variance of the first posterior is 0, because σ = 0 at t = 0. Its logarithm is needed, so it is replaced by the
+    variance of the second, as in the Improved DDPM code. A chain of one step uses the forward variance.
     """
     result = posterior(path, times, torch.cat([times.new_zeros(1), times[:-1]]))
     variance = result.variance.clone()

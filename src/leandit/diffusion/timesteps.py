@@ -1,4 +1,4 @@
-"""How training times are drawn: each kind is an inverse distribution function of one uniform per sample."""
+"""Distributions of training times. Each maps one uniform number per sample to a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Time = TypeVar("Time", float, Tensor)
 
 
 def shift_time(t: Time, shift: float) -> Time:
-    """Return s t / (1 + (s - 1) t): moves t towards noise for s > 1, keeps 0 and 1 in place, inverse of 1/s.
+    """Return s t / (1 + (s - 1) t), which moves t towards noise for s > 1 and keeps 0 and 1. The inverse has shift 1/s.
 
     On the linear path this divides the amplitude ratio α/σ by s at every time, so log-SNR drops by 2 log s.
 
@@ -25,10 +25,10 @@ def shift_time(t: Time, shift: float) -> Time:
 
 
 def size_shift(old_side: int, new_side: int) -> float:
-    """Return the shift s = new_side / old_side that keeps log-SNR when pictures grow: sqrt(m / n) for m and n values.
+    """Return the shift s = new_side / old_side, which keeps log-SNR: sqrt(m / n) for n old and m new values.
 
-    Averaging s x s values of the larger picture keeps the data, where it is smooth, and divides the noise's standard
-    deviation by s. So the larger picture at shift_time(t, s) is as noisy as the smaller one at t.
+    The mean over s x s values of the larger picture keeps smooth data and divides the standard deviation of the noise
+    by s. So the larger picture at shift_time(t, s) is as noisy as the smaller one at t.
 
     Reference: Esser et al. (2403.03206), eq. 23.
     """
@@ -36,11 +36,11 @@ def size_shift(old_side: int, new_side: int) -> float:
 
 
 class _Shifted(Config):
-    """What all distributions of times have."""
+    """The field of every distribution of times."""
 
     shift: float = Field(default=1.0, gt=0, le=1000)
-    """Moves the training times: above 1 towards noise, as larger pictures need, below 1 towards data. 1 leaves them as
-    they are.
+    """Moves the training times: above 1 towards noise, which larger pictures need, below 1 towards data. 1 changes
+    nothing.
     """
 
 
@@ -52,7 +52,7 @@ class LogitNormalTimesteps(_Shifted):
 
     type: Literal["logit_normal"] = "logit_normal"
     loc: float = Field(default=0.0, ge=-20, le=20)
-    """Mean of logit(t); above 0 there is more training at noisy times."""
+    """Mean of logit(t). A value above 0 trains more at noisy times."""
     scale: float = Field(default=1.0, gt=0, le=20)
     """Standard deviation of logit(t)."""
 
@@ -72,7 +72,7 @@ class UniformTimesteps(_Shifted):
 
 
 class DiscreteTimesteps(_Shifted):
-    """t = (i + 1) / N with i uniform on 0..N-1: the grid of DDPM, which has no t = 0."""
+    """t = (i + 1) / N with i uniform on 0..N-1: the grid of DDPM, which does not contain t = 0."""
 
     type: Literal["discrete"] = "discrete"
     num_timesteps: int = Field(default=1000, ge=1, le=1_000_000)

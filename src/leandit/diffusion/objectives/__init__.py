@@ -1,4 +1,4 @@
-"""Training objectives: what is noised how, and what is regressed."""
+"""Training objectives: how data is noised and what the network learns to predict."""
 
 from __future__ import annotations
 

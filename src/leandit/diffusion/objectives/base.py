@@ -1,4 +1,4 @@
-"""What every training objective offers: noising, losses, and the way from a raw prediction to a velocity."""
+"""The interface of a training objective: noising, losses, and the velocity from a raw prediction."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Noised:
 
 
 class Objective(ABC):
-    """A path, a distribution of training times, and what the network predicts. It holds no parameters."""
+    """A path, a distribution of training times, and the network's target. It has no parameters."""
 
     path: Path
 
     @abstractmethod
     def out_channels(self, channels: int) -> int:
-        """Return how many channels the network must put out for data of `channels` channels."""
+        """Return the number of output channels of the network for data of `channels` channels."""
 
     @abstractmethod
     def times(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
@@ -39,13 +39,13 @@ class Objective(ABC):
     def loss(
         self, prediction: Float[Tensor, "batch out_channels *rest"], noised: Noised
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """Return the named parts of the loss, per sample; their sum is what is minimised."""
+        """Return the named parts of the loss, per sample. Training minimises their sum."""
 
     @abstractmethod
     def auxiliary_loss(
         self, prediction_mean: Float[Tensor, "batch channels *rest"], noised: Noised
     ) -> Float[Tensor, " batch"]:
-        """Return the "mse" part for another head's prediction of the mean target, per sample."""
+        """Return the "mse" part of the loss, per sample, for an auxiliary head that predicts the same target."""
 
     @abstractmethod
     def denoised(
@@ -54,7 +54,7 @@ class Objective(ABC):
         x_t: Float[Tensor, "batch channels *rest"],
         t: Float[Tensor, " batch"],
     ) -> Denoised:
-        """Return the velocity, and the variance fraction if it is learned, for the network's raw output."""
+        """Return the velocity for the network's raw output, with the variance fraction if it is learned."""
 
     def mean_part(self, prediction: Float[Tensor, "batch out_channels *rest"]) -> Float[Tensor, "batch channels *rest"]:
         """Return the prediction without the channels of a learned variance."""
@@ -66,9 +66,9 @@ class Objective(ABC):
         u: Float[Tensor, " batch"],
         eps: Float[Tensor, "batch channels *rest"],
     ) -> Noised:
-        """Return the batch noised by ε at the times that belong to the uniforms u, in float32 or better."""
+        """Return the batch noised by ε at the times for the uniforms u, in at least float32."""
         x0, eps = at_least_float32(x0), at_least_float32(eps)
-        # Times are drawn in the precision of u and only then rounded: the inverse normal needs its tails.
+        # Compute times in the precision of u and round afterwards: the inverse normal needs precise tails.
         t = self.times(u).to(x0.dtype)
         return Noised(self.path.mix(x0, eps, t), t, x0, eps)
 

@@ -1,4 +1,4 @@
-"""DDPM: regression of the noise (or of v) on the variance-preserving grid, with fixed or learned variance."""
+"""DDPM: predict the noise (or v) on the variance-preserving grid, with fixed or learned variance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from leandit.diffusion.timesteps import DiscreteTimesteps
 
 
 class DDPMConfig(Config):
-    """Variance-preserving path on a grid of linear betas; times are uniform on the grid."""
+    """Variance-preserving path on a grid with linear betas. Times are uniform on the grid."""
 
     type: Literal["ddpm"] = "ddpm"
     num_timesteps: int = Field(default=1000, ge=2, le=1_000_000)
@@ -31,25 +31,25 @@ class DDPMConfig(Config):
     prediction: Literal["epsilon", "velocity"] = "epsilon"
     """What the network predicts: the noise ("epsilon"), or v = α ε - σ x0 ("velocity", Salimans & Ho)."""
     learned_sigma: bool = True
-    """The network also predicts the variance: a second half of its channels interpolates between β̃ and β.
-    model.learned_sigma must be the same.
+    """The network also predicts the variance: the second half of its channels interpolates between β̃ and β.
+    model.learned_sigma must have the same value.
     """
 
     @model_validator(mode="after")
     def _rising(self) -> DDPMConfig:
         if self.beta_start > self.beta_end:
-            raise ValueError(f"beta_start {self.beta_start} is above beta_end {self.beta_end}; betas grow with noise")
+            raise ValueError(f"beta_start {self.beta_start} is above beta_end {self.beta_end}; betas must not decrease")
         return self
 
 
 class DDPM(Objective):
-    """E |ε̂ - ε|² (or on v), plus, with learned sigma, the variational bound of the variance alone.
+    """E |ε̂ - ε|² (or the same for v). With learned sigma, plus the variational bound, which trains the variance only.
 
-    The bound is in bits per element, KL(q(x_s | x_t, x0) || p(x_s | x_t)) of the drawn step, or the negative
-    log-likelihood of x0 for the first one, with the mean frozen, multiplied by num_timesteps / 1000: so its
-    expectation is 0.001 L_vlb, L_vlb being the sum over all steps. At 1000 steps the factor is 1, as in DiT.
-    The first step's likelihood is that of a bin of width 2/255 around x0; unlike for 8-bit pixels, bins
-    beyond -1 and 1 are bins like the others, since latents are not confined there.
+    The bound is KL(q(x_s | x_t, x0) || p(x_s | x_t)) for the drawn step, or the negative log-likelihood of x0 for the
+    first step, in bits per element. It sends no gradient to the mean. It is multiplied by num_timesteps / 1000, so its
+    expectation is 0.001 L_vlb, where L_vlb is the sum over all steps. With 1000 steps the factor is 1, as in DiT.
+    The likelihood of the first step is that of a bin of width 2/255 around x0. The outermost bins are not extended to
+    infinity as for 8-bit pixels, because latents can lie outside [-1, 1].
 
     Reference: Ho et al. (2006.11239), eq. 14; Nichol & Dhariwal (2102.09672), eq. 15 and 16; Salimans & Ho
     (2202.00512), appendix D for v.
@@ -102,7 +102,7 @@ class DDPM(Objective):
         return Denoised(velocity, self._fraction(prediction) if self.config.learned_sigma else None)
 
     def _fraction(self, prediction: Tensor) -> Tensor:
-        """Return (raw + 1) / 2: the network's second half is trained towards [-1, 1]."""
+        """Return (raw + 1) / 2: the second half of the output is trained towards [-1, 1]."""
         return (at_least_float32(prediction.chunk(2, dim=1)[1]) + 1) / 2
 
     def _alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ def _kl(gap: Tensor, log_variance: Tensor, other_log_variance: Tensor) -> Tensor
 def _bin_nll(gap: Tensor, log_variance: Tensor) -> Tensor:
     """Return -log P(|z - gap| < 1/255) per element for z ~ N(0, exp(log_variance)), in nats."""
     inverse = torch.exp(-log_variance / 2)
-    # Both ends on the lower tail, where the distribution function keeps its relative precision.
+    # Evaluate both ends on the lower tail, where the distribution function keeps its relative precision.
     distance = gap.abs()
     upper = torch.special.ndtr((1 / 255 - distance) * inverse)
     lower = torch.special.ndtr((-1 / 255 - distance) * inverse)

@@ -1,4 +1,4 @@
-"""Rectified flow: regression of the velocity ε - x0 on the straight path."""
+"""Rectified flow: predict the velocity ε - x0 on the straight path."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class RectifiedFlowConfig(Config):
     prediction: Literal["velocity", "x0"] = "velocity"
     """What the network predicts. The loss is on the velocity in both cases."""
     t_min: float = Field(default=0.05, gt=0, lt=1)
-    """Smallest divisor if the network predicts x0: the velocity is (x_t - x0) / max(t, t_min)."""
+    """Used if the network predicts x0: the velocity is (x_t - x0) / max(t, t_min)."""
     timesteps: TimestepConfig = LogitNormalTimesteps()
     """Distribution of the training times."""
 
 
 class RectifiedFlow(Objective):
-    """E |v - (ε - x0)|², with v the prediction or (x_t - x̂0) / max(t, t_min) made from it.
+    """E |v - (ε - x0)|². v is the prediction, or (x_t - x̂0) / max(t, t_min) if the network predicts x0.
 
-    For x0 prediction the target is divided in the same way, (x_t - x0) / max(t, t_min): it is ε - x0 for
-    t >= t_min, and a perfect x̂0 has no loss at any t.
+    For x0 prediction the target has the same divisor: (x_t - x0) / max(t, t_min). It equals ε - x0 for t >= t_min, and
+    a perfect x̂0 has loss 0 at every t.
 
-    Reference: Liu et al. (2209.03003), eq. 1; for x0 prediction Li & He, "Back to Basics: Let Denoising
-    Generative Models Denoise" (2511.13720), section 4.3, whose t runs the other way.
+    Reference: Liu et al. (2209.03003), eq. 1. For x0 prediction: Li & He, "Back to Basics: Let Denoising
+    Generative Models Denoise" (2511.13720), section 4.3, whose time runs in the opposite direction.
     """
 
     def __init__(self, config: RectifiedFlowConfig) -> None:

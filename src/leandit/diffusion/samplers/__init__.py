@@ -1,4 +1,4 @@
-"""Samplers: from noise to data, given a denoiser."""
+"""Samplers: from noise to data with a denoiser."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from leandit.diffusion.path import Path
-from leandit.diffusion.samplers.ancestral import Ancestral, DDPMSamplerConfig
 from leandit.diffusion.samplers.base import Observe, Progress, Sampler, initial_noise
-from leandit.diffusion.samplers.ddim import DDIM, DDIMConfig
-from leandit.diffusion.samplers.heun_sde import HeunSDE, HeunSDEConfig
-from leandit.diffusion.samplers.ode import Euler, EulerConfig, Heun, HeunConfig
+from leandit.diffusion.samplers.chain import DDIM, Ancestral, DDIMConfig, DDPMSamplerConfig
+from leandit.diffusion.samplers.solvers import Euler, EulerConfig, Heun, HeunConfig, HeunSDE, HeunSDEConfig
 
 __all__ = [
     "DDIM",
@@ -40,8 +38,8 @@ SamplerConfig = Annotated[
 def build_sampler(config: SamplerConfig, path: Path) -> Sampler:
     """Return the sampler that the config describes, for the path that the network was trained on.
 
-    Raises LeanDiTError when the two do not go together: ddpm needs the variance-preserving path, and the grid
-    must have a point for every step.
+    Raises LeanDiTError if they do not fit: ddpm needs the variance-preserving path, and the grid must have at least
+    one point per step.
     """
     match config:
         case EulerConfig():

@@ -1,4 +1,4 @@
-"""The loop that every sampler shares, its times, and noise that belongs to one seed per sample."""
+"""The sampling loop, its times, and its noise, which comes from one seed per sample."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class StepsConfig(Config):
     steps: int = Field(default=50, ge=1, le=1_000_000)
     """Number of steps from noise to data."""
     shift: float = Field(default=1.0, gt=0, le=1000)
-    """Moves the sampling times: above 1 towards noise, below 1 towards data. 1 leaves them as they are."""
+    """Moves the sampling times: above 1 towards noise, below 1 towards data. 1 changes nothing."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step from time t to time s < t, with what a sampler may ask for on the way."""
+    """One step from time t to time s < t. `denoise(x, time)` calls the network, `draw()` returns the step's noise."""
 
     t: float
     s: float
@@ -45,12 +45,12 @@ class Step:
     draw: Callable[[], Tensor]
 
     def noise(self, std: float) -> Tensor | float:
-        """Return noise of this standard deviation, or 0 without drawing any."""
+        """Return noise of this standard deviation. For 0 return 0 and draw nothing."""
         return std * self.draw() if std > 0 else 0.0
 
 
 class Sampler(ABC):
-    """Integrates from noise at t = 1 to data at t = 0 along `times`, descending and ending in 0."""
+    """Integrates from noise at t = 1 to data at t = 0 along `times`, which descend and end in 0."""
 
     def __init__(self, times: Sequence[float]) -> None:
         self.times = tuple(times)
@@ -69,11 +69,11 @@ class Sampler(ABC):
         progress: Progress | None = None,
         observe: Observe | None = None,
     ) -> Float[Tensor, "batch channels *rest"]:
-        """Return samples x0, float32, for initial `noise` and one seed per sample.
+        """Return samples x0 in float32, for initial `noise` and one seed per sample.
 
-        Each seed owns its sample's noise, so a sample does not depend on the batch that it is drawn in.
-        `progress(done, total)` is called after every step; `observe(step, t, x)` before every step and once
-        at the end with t = 0. Raises LeanDiTError unless there is one seed per sample.
+        The seed determines all noise of its sample, so a sample does not depend on its batch. `progress(done, total)`
+        is called after every step, `observe(step, t, x)` before every step and once at the end with t = 0. Raises
+        LeanDiTError unless there is one seed per sample.
         """
         if len(seeds) != len(noise):
             raise LeanDiTError(f"{len(seeds)} seeds for {len(noise)} samples; give one seed per sample")
@@ -92,7 +92,7 @@ class Sampler(ABC):
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Float[Tensor, "batch *shape"]:
-    """Return the starting noise of each seed, (len(seeds), *shape), float32 on the CPU."""
+    """Return the initial noise of each seed, (len(seeds), *shape), float32 on the CPU."""
     return _stacked(seeds, Stream.SAMPLE, shape, step=0)
 
 
@@ -102,9 +102,9 @@ def continuous_times(config: StepsConfig) -> list[float]:
 
 
 def grid_times(config: StepsConfig, path: VariancePreservingPath) -> list[float]:
-    """Return `steps` of the path's grid points, evenly spaced with both ends, from 1 downwards, and then 0.
+    """Return `steps` evenly spaced points of the path's grid, from 1 down to the first grid point, and then 0.
 
-    Shifted times are moved to the nearest grid point. Raises LeanDiTError when the grid has too few points.
+    Shifted times are rounded to the nearest grid point. Raises LeanDiTError if the grid has too few points.
     """
     size = path.num_timesteps
     if config.steps > size:
@@ -113,8 +113,8 @@ def grid_times(config: StepsConfig, path: VariancePreservingPath) -> list[float]
     indices = [round(shift_time(float(t), config.shift) * size) for t in even]
     if len({i for i in indices if i > 0}) < config.steps:
         raise LeanDiTError(
-            f"sampler.shift: shift {config.shift} with {config.steps} steps puts two steps on one of the "
-            f"{size} grid points; use fewer steps or a shift nearer to 1"
+            f"sampler.shift: shift {config.shift} with {config.steps} steps moves two steps to the same one of the "
+            f"{size} grid points; use fewer steps or a shift closer to 1"
         )
     return [*(i / size for i in indices), 0.0]
 
