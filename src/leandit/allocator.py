@@ -1,8 +1,8 @@
-"""The C library's allocator, told to keep the memory that it gets back.
+"""A setting of the C library: keep freed memory in the process.
 
-A training step allocates and frees the same large blocks again and again. glibc hands each of them back to the kernel,
-which clears every page anew at its next use: on a CPU that costs as much as a tenth to a quarter of a step of a model
-with experts, whose gradients are large.
+A training step allocates and frees the same large blocks again and again. By default glibc returns them to the kernel,
+which must clear every page before the next use. On a CPU this takes a tenth to a quarter of the step of a model with
+experts, because their gradients are large.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def keep_memory() -> bool:
-    """Let this process keep freed memory instead of returning it; return whether its C library can.
+    """Make this process keep freed memory. Return whether the C library supports it; only glibc does.
 
-    Memory then grows to its peak and stays there until the process ends. Only glibc has the setting.
+    The memory of the process grows to its peak and stays there until the process ends.
     """
     if not sys.platform.startswith("linux"):
         return False

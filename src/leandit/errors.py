@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a person can mend: bad configuration, bad files, a full disk."""
+"""The exception for mistakes that a user can correct: wrong configuration, bad files, a full disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class LeanDiTError(Exception):
-    """A message of a few lines: what is wrong, where (file, line, key), and the way out.
+    """A message of a few lines: what is wrong, the place (file, line, key), and how to correct it.
 
     The command line prints it without a traceback and exits with code 2.
     """
@@ -16,12 +16,13 @@ class LeanDiTError(Exception):
 class NotFoundError(LeanDiTError):
     """Something that a configuration names is not on this machine: data, an encoder, another run.
 
-    What is there and unusable is a plain LeanDiTError. `leandit train ... --dry-run` goes on without what is absent.
+    If it exists but is unusable, the error is a plain LeanDiTError. `leandit train ... --dry-run` continues after a
+    NotFoundError.
     """
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the candidate closest to `name`, or "" when none is close."""
+    """Return " Did you mean 'x'?" for the candidate closest to `name`, or "" if no candidate is close."""
     options = [str(c) for c in candidates]
     lowered = {c.lower(): c for c in options}
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
@@ -29,7 +30,7 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, candidates: Iterable[str]) -> LeanDiTError:
-    """Build the error for an unknown `kind` (preset, model, strategy, ...) with the nearest valid name."""
+    """Return the error for an unknown `kind` (preset, model, strategy, ...), with the nearest valid name."""
     options = sorted(str(c) for c in candidates)
     listing = ", ".join(options)
     return LeanDiTError(f"unknown {kind} {name!r}.{nearest(name, options)}\nKnown: {listing}")

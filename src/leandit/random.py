@@ -1,8 +1,8 @@
-"""Random numbers as pure functions of (seed, stream, index): no generator state to keep, save or synchronise.
+"""Random numbers as pure functions of (seed, stream, index). There is no generator state to save or synchronise.
 
-Every draw comes from Philox, a counter-based generator: the seed and the stream are its key, the index of the
-sample its counter. So the same sample of the same step gets the same noise whatever the number of workers, ranks
-or restarts, and a stopped run goes on with the very numbers that it would have seen.
+Every draw comes from Philox, a counter-based generator: the seed and the stream are its key, the index of the sample
+is its counter. So a sample of a step gets the same noise for any number of workers, ranks or restarts, and a resumed
+run draws the same numbers as a run without a stop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What a draw is for; streams never share numbers."""
+    """The purpose of a draw. Streams never share numbers."""
 
     ORDER = 0
     AUGMENT = 1
@@ -31,7 +31,7 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, index: int, step: int = 0) -> np.random.Generator:
-    """Return the generator of one sample: a pure function of its arguments, independent of every other."""
+    """Return the generator of one sample. It depends on the arguments only."""
     return np.random.Generator(np.random.Philox(key=[seed, int(stream)], counter=[0, 0, step, index]))
 
 
@@ -47,6 +47,6 @@ def uniform(seed: int, stream: Stream, indices: Sequence[int], step: int = 0) ->
 
 
 def subsets(seed: int, stream: Stream, indices: Sequence[int], size: int, count: int) -> np.ndarray:
-    """Return `count` of the numbers 0..size-1 per index in rising order, every subset as likely as any other."""
+    """Return for each index `count` of the numbers 0..size-1 in ascending order. All subsets are equally likely."""
     draws = [np.sort(generator(seed, stream, i).permutation(size)[:count]) for i in indices]
     return np.stack(draws) if draws else np.empty((0, count), np.int64)

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from leandit.ops.pooled_topk import pooled_topk
-from leandit.ops.pooled_topk.naive import pooled_topk_naive
+from leandit.ops.pooled_topk import pooled_topk, pooled_topk_naive
 
 
 def kept(scores: Tensor, budget: list[int]) -> list[set[int]]:

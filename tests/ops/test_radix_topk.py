@@ -11,7 +11,7 @@ from triton_process import DEVICE, INTERPRETED, ON_GPU, needs_kernels, run_inter
 
 from leandit.errors import LeanDiTError
 from leandit.ops import pooled_topk
-from leandit.ops.pooled_topk.naive import pooled_topk_naive
+from leandit.ops.pooled_topk import pooled_topk_naive
 
 INF, NAN = torch.inf, torch.nan
 FLOAT = torch.finfo(torch.float32)

@@ -1,4 +1,4 @@
-"""Tensor functions with a definition beside each fast version that it is tested against."""
+"""Tensor functions. Every fast version has a plain definition, and tests compare the two."""
 
 from leandit.ops.attention import attention
 from leandit.ops.expert_ffn import expert_ffn, expert_rows

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 AttentionImpl = Literal["auto", "math", "sdpa"]
 
-# On CPUs the fused kernel's bf16 backward takes about twice as long as plain products, and more where sequences are
-# short. Longer ones than of 256 tokens of a picture and 128 of text would keep too much for it.
+# On CPUs the bf16 backward pass of the fused kernel takes about twice as long as plain products, and for short
+# sequences even longer. Above this length (256 picture tokens and 128 text tokens) plain products need too much memory.
 _MATH_MAX_TOKENS = 384
 
 
@@ -26,11 +26,11 @@ def attention(
     impl: AttentionImpl = "auto",
     mask_BS: Bool[Tensor, "batch keys"] | None = None,
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Return softmax(q kᵀ / sqrt(head_dim)) v over the keys where the mask is True (all without a mask).
+    """Return softmax(q kᵀ / sqrt(head_dim)) v over the keys whose mask is True, or over all keys without a mask.
 
-    With fewer key heads than query heads each key head serves heads / kv_heads queries in turn (grouped-query
-    attention). Every row of the mask needs one True. `math` is plain matrix products, `sdpa` torch's fused kernel,
-    `auto` takes `math` for short sequences in low precision on a CPU and `sdpa` elsewhere.
+    If there are fewer key heads than query heads, each key head serves heads / kv_heads consecutive query heads
+    (grouped-query attention). Every row of the mask needs at least one True. `math` is plain matrix products, `sdpa`
+    is torch's fused kernel. `auto` is `math` for short sequences in low precision on a CPU, and `sdpa` otherwise.
     """
     if k_BGSD.shape[1] != q_BHLD.shape[1]:
         repeats = q_BHLD.shape[1] // k_BGSD.shape[1]

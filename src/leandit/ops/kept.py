@@ -1,4 +1,4 @@
-"""Mark what is kept when a layer is computed again in the backward pass."""
+"""Mark a tensor that selective recomputation must keep."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def kept(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return a copy of x, as an operator of its own, which selective recomputation knows by its name.
+    """Return a copy of x. The copy is an operator of its own, so that selective recomputation can find it by name.
 
-    A router's logits that are computed again can differ by a rounding error, above all in compiled code. One flipped
-    pair would give the backward pass other experts than the forward pass had.
+    A router's logits can differ by a rounding error if they are computed again, especially in compiled code. The
+    backward pass could then use other experts than the forward pass.
     """
     return torch.ops.leandit.kept(x)
 

@@ -1,12 +1,12 @@
-"""Linear maps: by the fastest library of a CPU, and with rows that do not depend on how many there are.
+"""Linear maps: fast on any CPU, and with rows that do not depend on the number of rows.
 
-torch multiplies float32 through MKL, which on other processors than Intel's keeps to a code path that takes twice as
-long as oneDNN's; low precision goes through oneDNN by itself. oneDNN can also apply GELU while a block of the product
-is in the cache, which is of use where nothing before it has to be kept.
+torch multiplies float32 with MKL. On processors that are not from Intel, MKL uses a code path that takes twice as long
+as oneDNN. For low precision torch uses oneDNN by itself. oneDNN can also apply GELU while a block of the product is in
+the cache; this is useful if the values before GELU are not needed for gradients.
 
-Matrix libraries switch to other summation orders for a handful of rows, so the same row comes out different by a
-rounding error. A threshold router turns that error into another set of experts, and a sample would depend on the
-batch that it was drawn in. With at least MIN_ROWS rows the common CPU libraries keep one order per row.
+Matrix libraries sum in another order if there are few rows, so the same row changes by a rounding error. A threshold
+router can turn that error into another set of experts, and a sample would then depend on its batch. With at least
+MIN_ROWS rows the common CPU libraries always use the same order.
 
 Legend: N rows, D input width, F output width.
 """
@@ -20,10 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
 
 MIN_ROWS = 16
 
-# Asked once: a compiler cannot see into the questions.
+# Evaluated once, because torch.compile cannot trace these calls.
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _LOW_PRECISION = tuple(
     dtype
@@ -38,7 +39,7 @@ _LOW_PRECISION = tuple(
 def linear(
     x: Float[Tensor, "*batch dim"], weight_FD: Float[Tensor, "out dim"], bias_F: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "*batch out"]:
-    """Return x Wᵀ + b, as torch's linear does, autocast included."""
+    """Return x Wᵀ + b like torch's linear, also under autocast."""
     if torch.is_autocast_enabled(x.device.type) or not suits_onednn(x, weight_FD, bias_F):
         return F.linear(x, weight_FD, bias_F)
     if torch.is_grad_enabled():
@@ -49,10 +50,10 @@ def linear(
 def linear_gelu(
     x: Float[Tensor, "*batch dim"], weight_FD: Float[Tensor, "out dim"], bias_F: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "*batch out"]:
-    """Return GELU(x Wᵀ + b) in its tanh form; without gradients as one step where oneDNN computes it."""
+    """Return GELU(x Wᵀ + b) in the tanh form. Without gradients it is one step if oneDNN computes it."""
     if not torch.is_grad_enabled():
         device = x.device.type
-        if torch.is_autocast_enabled(device) and x.dtype != torch.float64:  # which autocast leaves as it is
+        if torch.is_autocast_enabled(device) and x.dtype != torch.float64:  # autocast does not change float64
             dtype = torch.get_autocast_dtype(device)
             x, weight_FD = x.to(dtype), weight_FD.to(dtype)
             bias_F = None if bias_F is None else bias_F.to(dtype)
@@ -62,9 +63,10 @@ def linear_gelu(
 
 
 def suits_onednn(*tensors: Tensor | None, low_precision: bool = False) -> bool:
-    """Whether oneDNN multiplies these, and torch does not use it by itself (`low_precision`: or does so).
+    """Return whether these tensors need our oneDNN call: torch would not use oneDNN by itself.
 
-    Not under torch.compile, which has its own ways with linear maps and cannot generate code around this one.
+    With `low_precision`, return whether oneDNN can multiply them at all. False under torch.compile, which optimises
+    linear maps by itself and cannot generate code for this call.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     dtypes = {tensor.dtype for tensor in given}
@@ -79,15 +81,15 @@ def suits_onednn(*tensors: Tensor | None, low_precision: bool = False) -> bool:
 
 
 def onednn_linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None, gelu: bool = False) -> Tensor:
-    """Return x Wᵀ + b by oneDNN, through GELU's tanh form if wanted; it has no gradient."""
-    # What torch.compile's generated code calls, too. It takes the bias for contiguous without asking.
+    """Return x Wᵀ + b by oneDNN, followed by GELU in the tanh form if `gelu`. It has no gradient."""
+    # This is also the operator that torch.compile generates. It needs a contiguous bias and does not check.
     bias_F = None if bias_F is None else bias_F.contiguous()
     name, form = ("gelu", "tanh") if gelu else ("none", "")
     return torch.ops.mkldnn._linear_pointwise(x, weight_FD, bias_F, name, [], form)
 
 
 class _Linear(torch.autograd.Function):
-    """x Wᵀ + b with oneDNN's products forward and backward."""
+    """x Wᵀ + b, with oneDNN's products in both passes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_FD: Tensor, bias_F: Tensor | None) -> Tensor:
@@ -116,11 +118,20 @@ def pad_rows(x_ND: Float[Tensor, "rows dim"]) -> Float[Tensor, "padded dim"]:
 def row_stable_linear(
     x_ND: Float[Tensor, "rows dim"], weight_FD: Float[Tensor, "out dim"], bias_F: Float[Tensor, " out"] | None
 ) -> Float[Tensor, "rows out"]:
-    """Return x Wᵀ + b, each row independent of the number of rows (exact in fp32 with the common CPU libraries).
+    """Return x Wᵀ + b. Each row is independent of the number of rows (exact in fp32 with the common CPU libraries).
 
-    While gradients are recorded nothing is padded: training has no need of it.
+    While gradients are recorded nothing is padded, because training does not need this property.
     """
     rows = x_ND.shape[0]
     if torch.is_grad_enabled() or rows >= MIN_ROWS or x_ND.device.type != "cpu":
         return linear(x_ND, weight_FD, bias_F)
     return linear(pad_rows(x_ND), weight_FD, bias_F)[:rows]
+
+
+def _linear_flops(x: Tensor, weight: Tensor, *rest: Any, **kwargs: Any) -> int:
+    return 2 * x.numel() * weight.shape[0]
+
+
+if _HAS_ONEDNN:
+    # torch's FLOP counter does not know oneDNN's linear map.
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise, get_raw=True)(_linear_flops)

@@ -1,4 +1,4 @@
-"""What stands around every branch of a block: layer normalisation with shift and scale before it, a gate behind it.
+"""The start and the end of every branch of a block: layer normalisation with shift and scale, and a gated residual.
 
 Legend: B batch, L tokens, D width.
 """
@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# Numbers in a sample from which a call for each sample pays: less is computed faster than it is called for.
+# Smallest sample, in numbers, for one call per sample. For a smaller sample the call costs more than it saves.
 _MIN_SAMPLE = 32_768
 
 
@@ -24,9 +24,9 @@ def norm_modulate(
     scale_BD: Float[Tensor, "batch dim"],
     eps: float,
 ) -> Float[Tensor, "batch tokens dim"]:
-    """Return LayerNorm(x) (1 + scale) + shift, one shift and scale per sample; the norm has no weights of its own.
+    """Return LayerNorm(x) (1 + scale) + shift, with one shift and scale per sample. The norm has no weights.
 
-    On a CPU and for large samples it is one pass over x, and one over x and the gradient on the way back.
+    On a CPU and for large samples, the forward pass reads x once, and the backward pass reads x and the gradient once.
 
     Reference: DiT (arXiv 2212.09748), section 3.2 (adaLN).
     """
@@ -41,8 +41,8 @@ def norm_modulate_naive(
     scale_BD: Float[Tensor, "batch dim"],
     eps: float,
 ) -> Float[Tensor, "batch tokens dim"]:
-    """Return the same by its definition: three passes, which a compiler fuses."""
-    # In low precision, as autocast makes the modulation, 1 + scale would lose what is small in scale.
+    """The definition of `norm_modulate`: three passes, which a compiler fuses."""
+    # Autocast makes the modulation low-precision, and 1 + scale would then lose small values of scale.
     shift_BD, scale_BD = (value.to(torch.promote_types(value.dtype, x_BLD.dtype)) for value in (shift_BD, scale_BD))
     return F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=eps) * (1 + scale_BD[:, None]) + shift_BD[:, None]
 
@@ -62,12 +62,12 @@ def _by_sample(x_BLD: Tensor) -> bool:
 
 
 def _samples(x_BLD: Tensor) -> range:
-    """Return the samples to compute; of tensors without content, as memory is counted with, one stands for all."""
+    """Return the samples to compute. For fake tensors, which only count memory, one sample is enough."""
     return range(1 if isinstance(x_BLD, FakeTensor) else len(x_BLD))
 
 
 class _NormModulate(torch.autograd.Function):
-    """A sample's modulation is what torch's layer norm calls its weight and bias, and computes with the norm."""
+    """One torch layer norm per sample, with the sample's modulation as weight and bias of the norm."""
 
     @staticmethod
     def forward(ctx: Any, x_BLD: Tensor, shift_BD: Tensor, scale_BD: Tensor, eps: float) -> Tensor:

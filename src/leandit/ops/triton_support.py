@@ -1,4 +1,4 @@
-"""Where Triton's kernels can run. Nothing here imports Triton before it is asked for."""
+"""Whether Triton's kernels can run on this machine. Importing this module does not import Triton."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @cache
 def has_triton() -> bool:
-    """Return whether Triton imports; torch's CUDA builds for Linux bring it along."""
+    """Return whether Triton can be imported. torch's CUDA builds for Linux include it."""
     try:
         import triton  # noqa: F401
     except ImportError:
@@ -24,12 +24,12 @@ def has_triton() -> bool:
 
 
 def suits_triton(device: str, dtype: torch.dtype) -> bool:
-    """Return whether the kernels run on a device of this type and compute in this dtype."""
+    """Return whether the kernels run on a device of this type, in this dtype."""
     return device == "cuda" and dtype in _DTYPES and has_triton()
 
 
 def require_triton(operator: str, impl: str, device: str, dtype: torch.dtype) -> None:
-    """Raise LeanDiTError unless `impl`, which was named, can run; on a CPU it does under Triton's interpreter."""
+    """Raise LeanDiTError unless the chosen `impl` can run. On a CPU it needs Triton's interpreter."""
     where = f"{operator}: impl = {impl!r}"
     if not has_triton():
         raise LeanDiTError(f"{where} needs Triton: pip install triton, or choose another impl")
@@ -42,7 +42,7 @@ def require_triton(operator: str, impl: str, device: str, dtype: torch.dtype) ->
 
 
 def interpreted() -> bool:
-    """Return whether Triton interprets its kernels, on any device; import it only where it is installed."""
+    """Return whether Triton interprets its kernels, on any device. Call it only if Triton is installed."""
     from triton import knobs
 
     return bool(knobs.runtime.interpret)
@@ -50,5 +50,5 @@ def interpreted() -> bool:
 
 @cache
 def log_choice(operator: str, device: str, impl: str) -> None:
-    """Log once what `auto` means for an operator on a type of device."""
+    """Log once which implementation `auto` is for an operator on a type of device."""
     _log.info("%s on %s: impl=auto is %s", operator, device, impl)

@@ -38,11 +38,11 @@ class CachedEncoder:
         found = {text: self._find(text) for text in distinct}
         missing = [text for text, row in found.items() if row is None]
         computed = self._encoder.rows(missing) if missing else []
-        for text, row in zip(missing, computed, strict=True):
-            self._memory.put(text, row)
+        for text, new in zip(missing, computed, strict=True):
+            self._memory.put(text, new)
             if self._disk is not None:
-                self._disk.put(text, row)
-            found[text] = row
+                self._disk.put(text, new)
+            found[text] = new
         return [row for text in texts if (row := found[text]) is not None]
 
     def _find(self, text: str) -> TextRow | None:

@@ -1,9 +1,6 @@
-"""A feed-forward for each expert, over the tokens that chose it or were chosen by it, summed by weight.
+"""Feed-forward experts: the weighted sum of the experts that a token is paired with.
 
     y_t = sum_e mask_te weight_te FFN_e(x_t),      FFN_e(x) = activation(x W1_e + b1_e) W2_e + b2_e
-
-Gather, two products, activation, weights and scatter are one operator, so that torch.compile sees no number of pairs
-and no backend has to write out what it can fuse.
 
 Legend: T tokens, R rows sorted by expert, E experts, D width, F width after the first map (2 H for swiglu), H hidden
 width.
@@ -11,20 +8,22 @@ width.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from leandit.ops import flops
-from leandit.ops.expert_ffn import loop
-from leandit.ops.expert_ffn.choice import ExpertImpl, block_size, choose
-from leandit.ops.expert_ffn.grouped import expert_ffn_grouped
-from leandit.ops.expert_ffn.layout import max_rows
-from leandit.ops.expert_ffn.naive import expert_ffn_naive
+from leandit.errors import LeanDiTError
+from leandit.ops.expert_ffn import operator as _operator  # noqa: F401  It registers torch.ops.leandit.expert_ffn.
+from leandit.ops.expert_ffn.layout import BLOCK, max_rows
+from leandit.ops.expert_ffn.torch_backends import expert_ffn_grouped, expert_ffn_naive
+from leandit.ops.triton_support import interpreted, log_choice, require_triton, suits_triton
 
 Activation = Literal["gelu", "swiglu"]
+ExpertImpl = Literal["auto", "naive", "loop", "grouped_mm", "triton"]
+
+_GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def expert_ffn(
@@ -40,13 +39,15 @@ def expert_ffn(
     num_pairs: int | None = None,
     impl: ExpertImpl = "auto",
 ) -> Float[Tensor, "tokens dim"]:
-    """Return sum_e mask_te weight_te FFN_e(x_t), in the dtype of the products; 0 for a token without an expert.
+    """Return sum_e mask_te weight_te FFN_e(x_t), in the dtype of the products. It is 0 for a token without an expert.
 
-    Under autocast the products run in its dtype and the gradients come back in the weights' own. Gradients reach
-    `weight_TE` if the mask holds. `num_pairs` is a bound on the pairs of the mask, if one is known; it spares counting
-    them. `impl`: `naive` is the definition, `loop` one expert after the other, `grouped_mm` torch's
-    grouped product, `triton` kernels for CUDA; `auto` is triton on CUDA where it is installed, grouped_mm in bfloat16
-    where it is not, and loop elsewhere. Raises LeanDiTError where what was named cannot run.
+    Under autocast the products run in autocast's dtype, and gradients have the dtype of the weights. An entry of
+    `weight_TE` gets a gradient if its mask is True. `num_pairs` is an upper bound on the number of True entries in the
+    mask; without it they are counted, and on a GPU the host waits for the result.
+
+    `impl`: `naive` is the definition, `loop` computes one expert after the other, `grouped_mm` uses torch's grouped
+    product, `triton` uses kernels for CUDA. `auto` on CUDA is triton if it is installed, else grouped_mm in bfloat16;
+    in all other cases it is loop. Raises LeanDiTError if the named implementation cannot run.
     """
     device = x_TD.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else w1_EDF.dtype
@@ -63,7 +64,7 @@ def expert_ffn(
         inputs = (x_TD.to(dtype), weight_TE, mask_TE, *weights)
         keep = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
         block = block_size(chosen, device, num_pairs, w1_EDF.shape[0])
-        # Rows that are kept for the backward pass need a number. Otherwise a bound avoids a synchronisation on a GPU.
+        # The backward pass needs a fixed number of rows. In inference an upper bound avoids a synchronisation on a GPU.
         bounded = keep or (chosen == "triton" and num_pairs is not None)
         rows = max_rows(_count(mask_TE, num_pairs), w1_EDF.shape[0], block) if bounded else -1
         return torch.ops.leandit.expert_ffn(*inputs, activation, rows, block, keep, chosen)[0]
@@ -80,12 +81,11 @@ def expert_rows(
     activation: Activation = "gelu",
     impl: ExpertImpl = "auto",
 ) -> Float[Tensor, "rows dim"]:
-    """Return FFN_e(x_r) for rows sorted by expert: the second entry, for what has moved the rows itself.
+    """Return FFN_e(x_r) for rows that the caller has sorted by expert, such as a dispatcher.
 
-    Expert e has the rows from ends_E[e - 1] up to ends_E[e]; rows after the last end are padding and give 0. Gradients
-    reach x and the experts' weights. It is `expert_ffn` with one expert for each row, so all backends have it, and
-    nothing waits for the device. Beside the rows that costs about 9 bytes for each row and expert, which is little for
-    the few experts that one rank of many holds.
+    Expert e has the rows from ends_E[e - 1] to ends_E[e] - 1. Rows after the last end are padding and give 0. Gradients
+    reach x and the experts' weights. This is `expert_ffn` with one expert per row, so every backend supports it, and
+    nothing waits for the device. It needs about 9 extra bytes per row and expert.
     """
     row_R1 = torch.arange(len(x_RD), device=x_RD.device)[:, None]
     starts_E = torch.nn.functional.pad(ends_E[:-1], (1, 0))
@@ -99,95 +99,38 @@ def _count(mask_TE: Tensor, num_pairs: int | None) -> int:
     return int(mask_TE.sum()) if num_pairs is None else num_pairs
 
 
-_WEIGHTS = "Tensor w1, Tensor b1, Tensor w2, Tensor b2"
-_FORWARD = (
-    f"(Tensor x, Tensor weight, Tensor mask, {_WEIGHTS}, str activation, SymInt num_rows, int block, bool keep,"
-    " str impl) -> (Tensor, Tensor, Tensor)"
-)
-_BACKWARD = (
-    f"(Tensor grad, Tensor x, Tensor weight, Tensor mask, {_WEIGHTS}, Tensor pre, Tensor hidden, str activation,"
-    " int block, str impl) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
+# It takes no tensors and always returns the same result, so torch.compile does not have to trace it.
+@torch.compiler.assume_constant_result
+def choose(impl: str, device: str, dtype: torch.dtype) -> str:
+    """Return the backend for products in `dtype` on a device of this type.
 
-
-@torch.library.custom_op("leandit::expert_ffn", mutates_args=(), schema=_FORWARD)
-def _forward(
-    x_TD: Tensor,
-    weight_TE: Tensor,
-    mask_TE: Tensor,
-    w1_EDF: Tensor,
-    b1_EF: Tensor,
-    w2_EHD: Tensor,
-    b2_ED: Tensor,
-    activation: str,
-    num_rows: int,
-    block: int,
-    keep: bool,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    weights = (w1_EDF, b1_EF, w2_EHD, b2_ED)
+    Raises LeanDiTError if the named backend is unknown or cannot run here. It is never replaced silently.
+    """
+    if impl == "auto":
+        if suits_triton(device, dtype):
+            chosen = "triton"
+        else:
+            # In other dtypes torch.compile cannot compile torch's grouped product.
+            chosen = "grouped_mm" if device == "cuda" and dtype == torch.bfloat16 else "loop"
+        log_choice("expert_ffn", device, chosen)
+        return chosen
+    if impl not in ("naive", "loop", "grouped_mm", "triton"):
+        raise LeanDiTError(f"impl = {impl!r}: choose auto, naive, loop, grouped_mm or triton")
     if impl == "triton":
-        # Nobody else pays for importing Triton.
-        from leandit.ops.expert_ffn import triton_backend
-
-        rows = None if num_rows < 0 else num_rows
-        return triton_backend.forward(x_TD, weight_TE, mask_TE, weights, activation, rows, block, keep)
-    return loop.forward(x_TD, weight_TE, mask_TE, weights, activation, num_rows if keep else None)
-
-
-@_forward.register_fake
-def _(x_TD: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    _, _, w1_EDF, _, w2_EHD, _, _, num_rows, _, keep, _ = inputs
-    kept = num_rows if keep else 0
-    widths = w1_EDF.shape[2], w2_EHD.shape[1]
-    return x_TD.new_empty(x_TD.shape), x_TD.new_empty(kept, widths[0]), x_TD.new_empty(kept, widths[1])
+        require_triton("expert_ffn", impl, device, dtype)
+        if dtype == torch.bfloat16 and interpreted():
+            raise LeanDiTError("expert_ffn: Triton's interpreter cannot multiply bfloat16: use float32 or float16")
+    if impl == "grouped_mm" and dtype not in _GROUPED_DTYPES:
+        raise LeanDiTError(
+            f"expert_ffn: impl = 'grouped_mm' takes float32, bfloat16 and float16, not {dtype}: choose another impl"
+        )
+    return impl
 
 
-@torch.library.custom_op("leandit::expert_ffn_backward", mutates_args=(), schema=_BACKWARD)
-def _backward(
-    grad_TD: Tensor,
-    x_TD: Tensor,
-    weight_TE: Tensor,
-    mask_TE: Tensor,
-    w1_EDF: Tensor,
-    b1_EF: Tensor,
-    w2_EHD: Tensor,
-    b2_ED: Tensor,
-    pre_RF: Tensor,
-    hidden_RH: Tensor,
-    activation: str,
-    block: int,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    weights = (w1_EDF, b1_EF, w2_EHD, b2_ED)
-    kept = (pre_RF, hidden_RH)
-    if impl == "triton":
-        from leandit.ops.expert_ffn import triton_backend
-
-        return triton_backend.backward(grad_TD, x_TD, weight_TE, mask_TE, weights, kept, activation, block)
-    return loop.backward(grad_TD, x_TD, weight_TE, mask_TE, weights, kept, activation)
-
-
-@_backward.register_fake
-def _(grad_TD: Tensor, x_TD: Tensor, weight_TE: Tensor, mask_TE: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    return x_TD.new_empty(x_TD.shape), torch.empty_like(weight_TE), *(torch.empty_like(w) for w in inputs[:4])
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, ctx.activation, _, ctx.block, _, ctx.impl = inputs
-    # What is kept for the backward pass has no gradient of its own; zeros for it would be as large as it is.
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, *output[1:])
-
-
-def _gradients(ctx: Any, grad_TD: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grad_TD is None:
-        return (None,) * 12
-    options = (ctx.activation, ctx.block, ctx.impl)
-    grads = torch.ops.leandit.expert_ffn_backward(grad_TD.contiguous(), *ctx.saved_tensors, *options)
-    grad_x, grad_weight, *grad_weights = grads
-    return grad_x, grad_weight, None, *grad_weights, None, None, None, None, None
-
-
-_forward.register_autograd(_gradients, setup_context=_setup_context)
-flops.register()
+def block_size(chosen: str, device: str, num_pairs: int | None, num_experts: int) -> int:
+    """Return the number of rows of a block. On a GPU large blocks make products faster but need more padding."""
+    if chosen != "triton":
+        return BLOCK
+    if device != "cuda":
+        return 16
+    return 128 if num_pairs is not None and num_pairs >= 512 * num_experts else 64

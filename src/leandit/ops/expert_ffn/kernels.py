@@ -1,10 +1,10 @@
-"""Products of rows with the weights of their experts, in Triton: what stands around a product happens in its registers.
+"""Triton kernels: products of rows with the weights of their experts. Bias, activation and weight are fused in.
 
-Rows are in the padded order of `layout`; a block of them has one expert, and blocks behind the last expert's rows end
-at once. Sums are fp32 and in a fixed order, nothing is added atomically. Sizes that belong to the model are compiled
-in; numbers of tokens and rows are not, so that they may change from batch to batch.
+Rows are in the padded order of `layout`. A block of rows has one expert; blocks after the last expert's rows do
+nothing. Sums are fp32 and in a fixed order; nothing is added atomically. Sizes of the model are compile-time constants.
+Numbers of tokens and rows are not, because they change from batch to batch.
 
-Legend: R rows, K and N width before and after a product, E experts; what is upper case in a signature is compiled in.
+Legend: R rows, K and N width before and after a product, E experts. Upper-case arguments are compile-time constants.
 """
 
 from typing import no_type_check
@@ -13,13 +13,13 @@ import triton
 from triton import language as tl
 
 INTERPRETED = triton.knobs.runtime.interpret
-# The columns of a product fall into parts of this many, and each part gives a row a partial sum of its own.
+# The columns of a product are split into parts of this size; each part writes its own partial sum for a row.
 PART = 16 if INTERPRETED else 64
 
 
 # The first tile of each list is for fp32, or for little shared memory.
 _ROW_TILES = [(64, 32, 4, 2), (64, 64, 4, 4), (128, 64, 4, 3), (128, 64, 8, 4), (256, 64, 8, 3)]
-# Where a row is looked up before it is loaded, half of the pipeline's stages wait for its place.
+# If the kernel looks up a row's index before it loads the row, half of the pipeline's stages wait for the index.
 _WEIGHT_TILES = [
     (64, 64, 32, 4, 3),
     (64, 64, 64, 4, 7),
@@ -30,14 +30,14 @@ _WEIGHT_TILES = [
 
 
 def _row_tiles() -> list[triton.Config]:
-    """Return tiles for products of a block of rows: so many columns at a time, and so deep a step."""
+    """Return tiles for products of a block of rows: BLOCK_N columns at a time, in steps of BLOCK_K."""
     if INTERPRETED:
         return [triton.Config({"BLOCK_N": 32, "BLOCK_K": 16})]
     return [triton.Config({"BLOCK_N": n, "BLOCK_K": k}, num_warps=w, num_stages=s) for n, k, w, s in _ROW_TILES]
 
 
 def _weight_tiles() -> list[triton.Config]:
-    """Return tiles for sums over rows; the step, BLOCK_K, divides every block of rows."""
+    """Return tiles for sums over rows. BLOCK_K, the step, divides the size of every block of rows."""
     if INTERPRETED:
         return [triton.Config({"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 16})]
     shapes = [({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k}, w, s) for m, n, k, w, s in _WEIGHT_TILES]
@@ -70,9 +70,9 @@ def rows_product(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Finish p = A[token[r]] B[e], or A[r] B[e] without `token`, for every row r and its expert e, by EPILOGUE.
+    """Compute p = A[token[r]] B[e] (A[r] B[e] if `token` is None) for every row r and its expert e, then the EPILOGUE.
 
-    `bias`: out = p + scale bias[e]; scale is 1 and bias 0 where they are None.
+    `bias`: out = p + scale bias[e]; scale is 1 and bias is 0 if they are None.
     `gelu`: pre = p + bias[e], stored unless it is None, and out = scale gelu(pre).
     `gelu_gradient`: out = scale p gelu'(pre), and the sum over partial[:, r] is <p, gelu(pre)>.
     """
@@ -85,7 +85,7 @@ def rows_product(
         b_expert = b + expert * b_strides[0] + n[None, :] * b_strides[2]
         a_place = a + place[:, None] * a_strides[0]
         p = _product(a_place, a_strides[1], b_expert, b_strides[1], n < N, K, N, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)
-        # Only where the block starts needs 64 bits; an offset per element would take twice the registers.
+        # Only the start of the block needs 64 bits; a 64-bit offset per element would take twice the registers.
         target, inside = tl.arange(0, BLOCK_M)[:, None] * N + n[None, :], (n < N)[None, :]
         weight = 1.0 if scale is None else tl.load(scale + row).to(tl.float32)[:, None]
         shift = 0.0 if bias is None else tl.load(bias + expert * N + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
@@ -118,10 +118,10 @@ def _product(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Return the product over k, from the places of rows (M, 1) and of columns (1, N), in fp32."""
+    """Return the sum over k in fp32, given pointers to rows (M, 1) and to columns (1, N)."""
     k = tl.arange(0, BLOCK_K)
     a_tile, b_tile = a + k[None, :] * a_stride, b + k[:, None] * b_stride
-    # Conditions on constants are folded, and with them whole masks.
+    # The compiler folds conditions on constants, and often the whole mask.
     in_width = (in_n | (N % BLOCK_N == 0))[None, :]
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, K, BLOCK_K):
@@ -137,7 +137,7 @@ def _product(
 @no_type_check
 @triton.jit
 def _gelu(x):
-    """Return gelu(x) in its tanh form and its slope; (1 + tanh u) / 2 is the sigmoid of 2 u."""
+    """Return gelu(x) in the tanh form, and its slope. (1 + tanh u) / 2 is the sigmoid of 2 u."""
     gate = tl.sigmoid(1.5957691216057308 * x * (1 + 0.044715 * x * x))
     slope = gate + x * gate * (1 - gate) * 1.5957691216057308 * (1 + 0.134145 * x * x)
     return x * gate, slope
@@ -175,9 +175,9 @@ def weight_gradient(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """out[e] = A[rows of e]ᵀ B[rows of e], and totals[e] = sum of B[rows of e] unless it is None.
+    """out[e] = A[rows of e]ᵀ B[rows of e], and totals[e] = sum of B[rows of e] unless `totals` is None.
 
-    Row r of A is its line a_token[r], or r where that is None; B likewise. An expert without rows gets zeros.
+    Row r of A is A[a_token[r]], or A[r] if `a_token` is None; the same holds for B. An expert without rows gets zeros.
     """
     tiles_n: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     tiles: tl.constexpr = (M + BLOCK_M - 1) // BLOCK_M * tiles_n
@@ -188,7 +188,7 @@ def weight_gradient(
     in_m, in_n = ((m < M) | (M % BLOCK_M == 0))[:, None], ((n < N) | (N % BLOCK_N == 0))[None, :]
     a_side = (a + m[:, None] * a_strides[1], in_m, a_strides[0], a_token)
     b_side = (b + n[None, :] * b_strides[1], in_n, b_strides[0], b_token)
-    # Only the first row of tiles adds up B, in a loop of its own, so that the others' has no condition inside.
+    # Only the first row of tiles sums B. It has its own loop, so that the loop of the other tiles has no condition.
     if totals is None:
         product = _sum_over_rows(a_side, b_side, start, end, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, False)[0]
     elif tile < tiles_n:
@@ -213,10 +213,10 @@ def _sum_over_rows(
     PRECISION: tl.constexpr,
     TOTALS: tl.constexpr,
 ):
-    """Return the product over the rows from start to end, and with TOTALS the sum of B over them, else zeros.
+    """Return the product over the rows from start to end, and the sum of B over them (zeros without TOTALS).
 
-    A side is the places of its columns and which of them exist, the stride of its rows, and their place if it is not
-    the row itself.
+    A side is a tuple: pointers to its columns, a mask of the columns that exist, the stride of its rows, and the row
+    indices, or None if row r is at index r.
     """
     a, in_m, a_stride, a_token = a_side
     b, in_n, b_stride, b_token = b_side
@@ -237,7 +237,7 @@ def _sum_over_rows(
 @no_type_check
 @triton.jit
 def sum_rows(y, row, bag, out, N: tl.constexpr, BLOCK_N: tl.constexpr):
-    """out[t] = sum of y[row[p]] over p from bag[t] up to bag[t + 1], always in that order."""
+    """out[t] = sum of y[row[p]] for p from bag[t] to bag[t + 1] - 1, always in this order."""
     token = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, BLOCK_N)
     total = tl.zeros((BLOCK_N,), tl.float32)

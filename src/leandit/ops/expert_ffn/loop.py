@@ -1,12 +1,12 @@
-"""The CPU's way: one expert after the other, in chunks of rows that stay in the cache.
+"""The backend for CPUs: one expert after the other, in chunks of rows that stay in the cache.
 
-The token gather stands before the first product and the weighted sum behind the second, so that neither a copy of the
-input for every pair nor an output for every pair is kept for the backward pass. What is kept is what a dense
-feed-forward keeps: the rows before and after the activation, which are together as large as that one's.
+Tokens are gathered before the first product and summed after the second. So the backward pass needs neither a copy of
+the input per pair nor an output per pair. It needs the same as a dense feed-forward of that many rows: the rows before
+and after the activation.
 
-Experts get another number of rows at every step. Chunks bound how many sizes the products have, for each of which the
-matrix library compiles a kernel. And memory is asked for in sizes that repeat: a heap that cannot give the same block
-out again grows, and a new page costs more to clear than to compute.
+The number of rows per expert changes with every step. Chunks limit the number of different sizes of the products; the
+matrix library compiles a kernel for each size. Chunks also make memory requests repeat: if the heap cannot reuse a
+block it grows, and clearing a new page takes longer than computing its contents.
 
 Legend: T tokens, E experts, R rows (see `layout`), D width, F width after the first map, H hidden width.
 """
@@ -24,9 +24,9 @@ from leandit.ops.linear import onednn_linear, suits_onednn
 
 _gelu = torch.ops.aten.gelu.out
 _gelu_backward = torch.ops.aten.gelu_backward
-# Rows of a chunk: fewer make products slower, more no faster.
+# Rows of a chunk. Fewer rows make products slower; more rows do not make them faster.
 CHUNK = 2048
-# Small enough to change nothing, and large enough for its products to be normal numbers.
+# Replaces weights near 0 in a division. It is too small to change results, and its products are normal numbers.
 _TINY = 1e-18
 
 
@@ -38,7 +38,7 @@ def forward(
     activation: str,
     kept_rows: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the output, and the rows before and after the activation: `kept_rows` of them, or none with None."""
+    """Return the output and the rows before and after the activation: `kept_rows` rows, or 0 rows if it is None."""
     w1_EDF, b1_EF, w2_EHD, b2_ED = weights
     plan = layout(weight_TE, mask_TE)
     rows, dim = len(plan.token) if kept_rows is None else kept_rows, x_TD.shape[1]
@@ -68,12 +68,12 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of x, weight_TE, w1, b1, w2 and b2.
 
-    With g the gradient of the output, w the weight of a pair and a its hidden row, the gradient of w is
-    <g, a W2 + b2> = <w g W2ᵀ, a> / w + <g, b2>: neither the expert's output nor g W2ᵀ without w has to be there.
+    Let g be the gradient of the output, w the weight of a pair and a its hidden row. The gradient of w is
+    <g, a W2 + b2> = <w g W2ᵀ, a> / w + <g, b2>, which needs neither the expert's output nor g W2ᵀ without w.
     """
     w1_EDF, b1_EF, w2_EHD, b2_ED = weights
     pre_RF, hidden_RH = kept
-    plan = layout(_nonzero(weight_TE), mask_TE)
+    plan = layout(torch.where(weight_TE.abs() < _TINY, _TINY, weight_TE), mask_TE)
     weight_R1 = plan.weight.to(x_TD.dtype)[:, None]
     grad_x_RD, grad_weight_R = x_TD.new_empty(len(pre_RF), x_TD.shape[1]), weight_TE.new_empty(len(plan.token))
     grad_w1_EDF, grad_w2_EHD = torch.empty_like(w1_EDF), torch.empty_like(w2_EHD)
@@ -87,7 +87,7 @@ def backward(
             g = _gather(grad_TD, plan.token[chunk], g_ND).mul_(weight_R1[chunk])
             grad_hidden = _product(g, w2_EHD[e].T)
             _add_product(grad_w2, hidden.T, g, alone)
-            grad_weight_R[chunk] = _row_dot(grad_hidden, hidden)
+            grad_weight_R[chunk] = (grad_hidden * hidden).sum(1, dtype=_at_least_float32(hidden.dtype))
             grad_pre = _activation_gradient(grad_hidden, pre_RF[chunk], activation)
             _add_product(grad_w1, x.T, grad_pre, alone)
             grad_b1_EF[e] += grad_pre.sum(0, dtype=grad_b1_EF.dtype)
@@ -106,13 +106,8 @@ def backward(
     )
 
 
-def _nonzero(weight_TE: Tensor) -> Tensor:
-    """Return the weights with what is all but zero replaced by a number that can be divided by."""
-    return torch.where(weight_TE.abs() < _TINY, _TINY, weight_TE)
-
-
 def _chunks(plan: Layout) -> Iterator[list[slice]]:
-    """Yield the rows of every expert, at most CHUNK at a time."""
+    """Yield the rows of each expert, in slices of at most CHUNK rows."""
     start = 0
     for end in plan.ends.tolist():
         yield [slice(first, min(first + CHUNK, end)) for first in range(start, end, CHUNK)]
@@ -120,7 +115,7 @@ def _chunks(plan: Layout) -> Iterator[list[slice]]:
 
 
 def _gather(x_TD: Tensor, token_N: Tensor, out_ND: Tensor) -> Tensor:
-    """Return the rows of these tokens, in `out_ND`."""
+    """Copy the rows of these tokens to `out_ND` and return them."""
     return torch.index_select(x_TD, 0, token_N, out=out_ND[: len(token_N)])
 
 
@@ -129,14 +124,14 @@ def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
 
 
 def _target(grad: Tensor, num_chunks: int) -> Tensor:
-    """Return what takes the products of an expert's chunks: zeros to add them up, or for at most one the gradient."""
+    """Return the tensor for an expert's products: zeros to add to, or the gradient itself if one chunk is enough."""
     if num_chunks > 1:
         return torch.zeros_like(grad, dtype=_at_least_float32(grad.dtype))
     return grad if num_chunks else grad.zero_()
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, alone: bool) -> None:
-    """Add a b to a total, or put it there if it is all there is to add."""
+    """Add a b to the total, or write it there if it is the only product."""
     if alone:
         _product(a, b, out_NF=total)
     else:
@@ -144,9 +139,9 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor, alone: bool) -> None:
 
 
 def _product(a_ND: Tensor, b_DF: Tensor, bias_F: Tensor | None = None, out_NF: Tensor | None = None) -> Tensor:
-    """Return a b, plus the bias, in `out_NF` where that is given."""
+    """Return a b, plus the bias, written to `out_NF` if it is given."""
     if suits_onednn(a_ND, b_DF, bias_F):
-        # It allocates its result, which is still in the cache when it is copied.
+        # oneDNN allocates its result; the copy is cheap because the result is still in the cache.
         result = onednn_linear(a_ND, b_DF.T, bias_F)
         return result if out_NF is None else out_NF.copy_(result)
     if bias_F is None:
@@ -155,7 +150,7 @@ def _product(a_ND: Tensor, b_DF: Tensor, bias_F: Tensor | None = None, out_NF: T
 
 
 def _hidden(x_ND: Tensor, w1_DF: Tensor, b1_F: Tensor, activation: str) -> Tensor:
-    """Return the rows after the activation where those before it are not kept."""
+    """Return the rows after the activation, for a forward pass that does not keep the rows before it."""
     if activation == "gelu" and suits_onednn(x_ND, w1_DF, b1_F, low_precision=True):
         return onednn_linear(x_ND, w1_DF.T, b1_F, gelu=True)
     pre = _product(x_ND, w1_DF, b1_F)
@@ -176,8 +171,3 @@ def _activation_gradient(grad: Tensor, pre: Tensor, activation: str) -> Tensor:
     sigmoid = torch.sigmoid(a)
     silu = a * sigmoid
     return torch.cat([grad * b * (sigmoid + silu * (1 - sigmoid)), grad * silu], dim=-1)
-
-
-def _row_dot(a_RH: Tensor, b_RH: Tensor) -> Tensor:
-    """Return the dot product of each pair of rows, summed in fp32."""
-    return (a_RH * b_RH).sum(1, dtype=_at_least_float32(a_RH.dtype))

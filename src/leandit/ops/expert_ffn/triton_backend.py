@@ -1,11 +1,11 @@
-"""The GPU's way: all experts in one launch per product, on rows sorted by expert, with Triton.
+"""The Triton backend for GPUs: one launch per product for all experts, on rows sorted by expert.
 
-Three kernels make up forward and backward, see `kernels`. The weight w of a pair is multiplied into its hidden row, so
-that y_t is a plain sum of rows and the gradient of W2 a plain product. With g the gradient of the output and
-a = activation(pre), the gradient of w is <g W2ᵀ, a> + <g, b2>, and a is made again from what is kept of `pre`.
+Three kernels compute forward and backward, see `kernels`. The hidden row of a pair is multiplied by the pair's weight
+w, so y_t is a plain sum of rows and the gradient of W2 is a plain product. Let g be the gradient of the output and
+a = activation(pre). The gradient of w is <g W2ᵀ, a> + <g, b2>, and a is computed again from the kept `pre`.
 
-The kept `hidden` is therefore w a, where the other backend keeps a. Nothing waits for the device if the number of rows
-is known.
+So the kept `hidden` is w a; the `loop` backend keeps a. The host does not wait for the device if the number of rows is
+known.
 
 Legend: T tokens, E experts, R rows (see `layout`), D width, F width after the first map, H hidden width.
 """
@@ -26,7 +26,7 @@ from leandit.ops.expert_ffn.layout import Layout, layout, weight_gradients
 
 @dataclass(frozen=True)
 class _Rows:
-    """A layout, the expert of each of its blocks (E for those behind the last expert), and their size."""
+    """A layout, the expert of each of its blocks (E for blocks after the last expert), and the size of a block."""
 
     plan: Layout
     expert: Int[Tensor, " blocks"]
@@ -53,7 +53,7 @@ def forward(
     block: int,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the output, and if they are to be kept the rows before and after the activation, else none."""
+    """Return the output and the rows before and after the activation; these have 0 rows unless `keep`."""
     w1_EDF, b1_EF, w2_EHD, b2_ED = weights
     rows = _rows(weight_TE, mask_TE, num_rows, block)
     hidden_RH = x_TD.new_empty(rows.num, w2_EHD.shape[1])
@@ -97,7 +97,7 @@ def backward(
 
 
 def _gelu_gradient(rows: _Rows, grad_TD: Tensor, w2_EHD: Tensor, pre_RH: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the rows before the activation, and of the rows' weights but for <g, b2>."""
+    """Return the gradients of the rows before the activation, and of the rows' weights without <g, b2>."""
     grad_pre_RH = torch.empty_like(pre_RH)
     partial_R = pre_RH.new_empty(cdiv(pre_RH.shape[1], PART), rows.num, dtype=torch.float32)
     _product(
@@ -107,7 +107,7 @@ def _gelu_gradient(rows: _Rows, grad_TD: Tensor, w2_EHD: Tensor, pre_RH: Tensor)
 
 
 def _swiglu_gradient(rows: _Rows, grad_TD: Tensor, w2_EHD: Tensor, pre_RF: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the same for swiglu."""
+    """Return the same as `_gelu_gradient`, for swiglu."""
     grad_RH = _product(rows, grad_TD, w2_EHD.mT, pre_RF.new_empty(rows.num, w2_EHD.shape[1]), "bias", gather=True)
     a, b = pre_RF.chunk(2, dim=-1)
     sigmoid = torch.sigmoid(a)
@@ -118,7 +118,7 @@ def _swiglu_gradient(rows: _Rows, grad_TD: Tensor, w2_EHD: Tensor, pre_RF: Tenso
 
 
 def _precision() -> str:
-    """Return how fp32 is multiplied: torch's own setting, which is exact unless it allows TF32."""
+    """Return the precision of fp32 products. It follows torch's setting: exact unless torch allows TF32."""
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
@@ -135,7 +135,7 @@ def _product(
     pre: Tensor | None = None,
     partial: Tensor | None = None,
 ) -> Tensor:
-    """Fill `out` with the rows of A, or with `gather` of their tokens, times their expert's B, and return it."""
+    """Write A[r] B[e] to `out` for every row r and its expert e, and return `out`. `gather`: A[token[r]] B[e]."""
     if out.numel() and len(rows.expert):
         with torch.cuda.device_of(a):
             rows_product[lambda meta: (len(rows.expert) * cdiv(out.shape[1], meta["BLOCK_N"]),)](
@@ -165,7 +165,10 @@ def _product(
 def _weight_gradient(
     rows: _Rows, a: tuple[Tensor, bool], b: tuple[Tensor, bool], weight: Tensor, *, with_totals: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return A[rows of e]ᵀ B[rows of e] for every expert e, and B's sums if wanted; a marked side has rows by token."""
+    """Return A[rows of e]ᵀ B[rows of e] for every expert e, and the sums of B's rows if `with_totals`.
+
+    Each side comes with a flag: if it is True, the side has one row per token, and rows are gathered.
+    """
     out, totals = torch.empty_like(weight), weight.new_zeros(weight.shape[::2])
     if out.numel():
         num_experts, m, n = out.shape
@@ -190,7 +193,7 @@ def _weight_gradient(
 
 
 def _combine(y_RD: Tensor, rows: _Rows) -> Float[Tensor, "tokens dim"]:
-    """Return the sum of every token's rows; 0 for a token without any."""
+    """Return the sum of each token's rows. It is 0 for a token without rows."""
     bag = rows.plan.bag
     out = y_RD.new_empty(len(bag) - 1, y_RD.shape[1])
     if out.numel():

@@ -1,44 +1,44 @@
-"""Keep exactly so many of the best scores in each row, ties included.
+"""Select the k largest scores of each row, exactly k also with ties.
 
-Legend: R rows, each an independent competition; P scores competing in a row.
+Legend: R rows, each an independent competition; P scores of a row, its pool.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from leandit.errors import LeanDiTError
-from leandit.ops.pooled_topk.cutoff import cutoff_by_partition, cutoff_by_topk, keep
-from leandit.ops.pooled_topk.naive import pooled_topk_naive
 from leandit.ops.triton_support import log_choice, require_triton, suits_triton
 
 TopkImpl = Literal["auto", "naive", "topk", "partition", "radix"]
 
-# From so many scores in a row on one quickselect after the other is faster than torch's top-k of all rows.
+# Smallest pool for which one quickselect per row is faster than torch's top-k of all rows.
 _PARTITION_MIN_POOL = 1024
-# From so many on auto takes radix selection on a GPU: a guess, until it is measured there.
+# Smallest pool for which `auto` uses radix selection on a GPU. This is a guess; it has not been measured.
 _RADIX_MIN_POOL = 2**14
 
 
 def pooled_topk(
     scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"], impl: TopkImpl = "auto"
 ) -> tuple[Bool[Tensor, "rows pool"], Float[Tensor, " rows"]]:
-    """Return the mask of the `budget_R[r]` largest scores of each row r, and each row's smallest kept score.
+    """Return the mask of the `budget_R[r]` largest scores of each row r, and each row's smallest selected score.
 
-    Of scores tied at the cutoff the ones that come first are kept, so the count is exact and the choice
-    deterministic. A row with budget 0 keeps nothing and has cutoff +inf. Nothing is kept in a row whose cutoff is
-    NaN. `impl`: `naive` sorts, `topk` is torch's, `partition` numpy's quickselect on the CPU, `radix` a radix
-    selection for CUDA with Triton, to 32 bits; `auto` takes one of the latter two for long rows. Raises LeanDiTError
-    where what was named cannot run. It is one operator to torch.compile, and has no gradient.
+    If scores are tied at the cutoff, the first ones are selected, so the count is exact and the result is
+    deterministic. A row with budget 0 selects nothing and has cutoff +inf. A row whose cutoff is NaN selects nothing.
+
+    `impl`: `naive` sorts, `topk` uses torch.topk, `partition` uses numpy's quickselect on the CPU, `radix` is a radix
+    selection in Triton for CUDA with 32-bit keys. `auto` uses partition or radix for long rows and topk otherwise.
+    Raises LeanDiTError if the named implementation cannot run. torch.compile sees one operator. It has no gradient.
     """
     if impl not in ("auto", "naive", "topk", "partition", "radix"):
         raise LeanDiTError(f"impl = {impl!r}: choose auto, naive, topk, partition or radix")
     if impl == "partition" and scores_RP.device.type != "cpu":
-        raise LeanDiTError(f"impl = 'partition' works on the CPU, not on {scores_RP.device}: choose auto or topk")
+        raise LeanDiTError(f"impl = 'partition' runs on the CPU, not on {scores_RP.device}: choose auto or topk")
     return torch.ops.leandit.pooled_topk(scores_RP.detach(), budget_R, impl)
 
 
@@ -48,31 +48,72 @@ _SCHEMA = "(Tensor scores, Tensor budget, str impl) -> (Tensor, Tensor)"
 @torch.library.custom_op("leandit::pooled_topk", mutates_args=(), schema=_SCHEMA)
 def _pooled_topk(scores_RP: Tensor, budget_R: Tensor, impl: str) -> tuple[Tensor, Tensor]:
     if impl == "auto":
-        impl = _best(scores_RP)
-        log_choice("pooled_topk", scores_RP.device.type, impl)
+        device, pool = scores_RP.device.type, scores_RP.shape[1]
+        if device == "cpu" and pool >= _PARTITION_MIN_POOL:
+            impl = "partition"
+        else:
+            impl = "radix" if pool >= _RADIX_MIN_POOL and suits_triton(device, scores_RP.dtype) else "topk"
+        log_choice("pooled_topk", device, impl)
     elif impl == "radix":
         require_triton("pooled_topk", impl, scores_RP.device.type, scores_RP.dtype)
     if impl == "naive":
         return pooled_topk_naive(scores_RP, budget_R)
     if impl == "radix":
-        # Nobody else pays for importing Triton.
+        # Imported here, so that other implementations do not import Triton.
         from leandit.ops.pooled_topk.radix import pooled_topk_radix
 
         return pooled_topk_radix(scores_RP, budget_R)
     if not scores_RP.numel() or not int(budget_R.max()):
         return torch.zeros_like(scores_RP, dtype=torch.bool), scores_RP.new_full(budget_R.shape, torch.inf)
-    find = cutoff_by_partition if impl == "partition" else cutoff_by_topk
+    find = _cutoff_by_partition if impl == "partition" else _cutoff_by_topk
     cutoff_R = torch.where(budget_R > 0, find(scores_RP, budget_R), torch.inf)
-    return keep(scores_RP, budget_R, cutoff_R), cutoff_R
-
-
-def _best(scores_RP: Tensor) -> str:
-    device, pool = scores_RP.device.type, scores_RP.shape[1]
-    if device == "cpu" and pool >= _PARTITION_MIN_POOL:
-        return "partition"
-    return "radix" if pool >= _RADIX_MIN_POOL and suits_triton(device, scores_RP.dtype) else "topk"
+    return _keep(scores_RP, budget_R, cutoff_R), cutoff_R
 
 
 @_pooled_topk.register_fake
 def _(scores_RP: Tensor, budget_R: Tensor, impl: str) -> tuple[Tensor, Tensor]:
     return torch.empty_like(scores_RP, dtype=torch.bool), scores_RP.new_empty(budget_R.shape)
+
+
+def pooled_topk_naive(
+    scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"]
+) -> tuple[Bool[Tensor, "rows pool"], Float[Tensor, " rows"]]:
+    """The definition: a stable sort of each row, of which the first `budget_R[r]` are selected. NaN is not allowed."""
+    mask_RP = torch.zeros_like(scores_RP, dtype=torch.bool)
+    cutoff_R = torch.full_like(scores_RP[:, 0], torch.inf)
+    for row, budget in enumerate(budget_R.tolist()):
+        order = scores_RP[row].sort(descending=True, stable=True).indices[:budget]
+        mask_RP[row, order] = True
+        if budget:
+            cutoff_R[row] = scores_RP[row, order[-1]]
+    return mask_RP, cutoff_R
+
+
+def _cutoff_by_topk(scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """Use torch.topk with the largest budget. It is fast for many short rows."""
+    top_RK = scores_RP.topk(int(budget_R.max()), dim=1).values
+    return top_RK.gather(1, (budget_R - 1).clamp(min=0)[:, None])[:, 0]
+
+
+def _cutoff_by_partition(
+    scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"]
+) -> Float[Tensor, " rows"]:
+    """Use numpy's vectorised quickselect: it reads the data about once, a sorted top-k reads it many times."""
+    half = scores_RP.dtype in (torch.bfloat16, torch.float16)
+    scores = (scores_RP.float() if half else scores_RP).numpy()
+    budgets = budget_R.clamp(min=1).numpy()
+    places = scores.shape[1] - budgets
+    ordered = np.partition(scores, sorted(set(places.tolist())), axis=1)
+    return torch.from_numpy(ordered[np.arange(len(places)), places]).to(scores_RP.dtype)
+
+
+def _keep(
+    scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"], cutoff_R: Float[Tensor, " rows"]
+) -> Bool[Tensor, "rows pool"]:
+    """Return the mask of the scores above the cutoff, and of the first scores equal to it, up to the budget.
+
+    A row whose cutoff is NaN selects nothing.
+    """
+    above_RP, tie_RP = scores_RP > cutoff_R[:, None], scores_RP == cutoff_R[:, None]
+    room_R = budget_R - above_RP.sum(1)
+    return above_RP | tie_RP & (tie_RP.cumsum(1) <= room_R[:, None])

@@ -1,10 +1,10 @@
-"""Radix selection in Triton: histograms of a key's digits, from the highest down, find a row's cutoff without sorting.
+"""Radix selection in Triton: histograms of a key's digits, highest digit first, find a row's cutoff without a sort.
 
-A key is 32 bits that order as the scores do: equal where they are, NaN above all. It has four digits of 8 bits: a
-histogram of 256 values is counted by votes among threads, in few registers, where one of 2048 takes seven times as
-many instructions. Counts are integers, so the order in which they are added changes nothing.
+A key has 32 bits and the order of the scores: equal scores have equal keys, and NaN is above all. It has four digits
+of 8 bits. A histogram of 256 values is counted by votes among threads, in few registers; one of 2048 values takes
+seven times as many instructions. Counts are integers, so the order of additions does not matter.
 
-Legend: R rows, P scores competing in a row; a program has a part of a row, which is `span` scores in blocks of BLOCK.
+Legend: R rows, P scores of a row. A program handles a part of a row: `span` scores, in blocks of BLOCK.
 """
 
 from typing import no_type_check
@@ -18,12 +18,12 @@ INTERPRETED = triton.knobs.runtime.interpret
 @no_type_check
 @triton.jit
 def _keys(scores, strides, row, first, pool, BLOCK: tl.constexpr):
-    """Return the keys of a block of scores, and which of them exist."""
+    """Return the keys of a block of scores, and a mask of those that exist."""
     place = first + tl.arange(0, BLOCK)
     inside = place < pool
     source = scores + row.to(tl.int64) * strides[0] + place.to(tl.int64) * strides[1]
     bits = tl.load(source, mask=inside, other=0.0).to(tl.float32).to(tl.uint32, bitcast=True)
-    # -0.0 is 0.0; then the sign bit goes to the other side, and negative numbers turn around.
+    # Make -0.0 equal to 0.0. Then flip the sign bit of positive numbers and all bits of negative numbers.
     bits = tl.where(bits == 0x80000000, 0, bits)
     key = tl.where(bits >= 0x80000000, bits ^ 0xFFFFFFFF, bits | 0x80000000)
     return tl.where((bits & 0x7FFFFFFF) > 0x7F800000, 0xFFFFFFFF, key), inside
@@ -32,9 +32,10 @@ def _keys(scores, strides, row, first, pool, BLOCK: tl.constexpr):
 @no_type_check
 @triton.jit
 def _choose_digit(counts, prefix, left, row):
-    """Return the prefix with one more digit, that of the left[r]-th largest key that begins with it.
+    """Extend the prefix by one digit of the wanted key: the left[r]-th largest key that begins with the prefix.
 
-    Besides, which place that key has among those that begin with the longer prefix, and how many there are of them.
+    Return the longer prefix, the rank of the wanted key among the keys that begin with it, and the number of those
+    keys.
     """
     digit = tl.arange(0, 256)
     count, wanted = tl.load(counts + row * 256 + digit), tl.load(left + row)
@@ -60,15 +61,16 @@ def count_digits(
     SHIFT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Add up how often each value of a digit occurs, among the keys that begin with what the last counts say.
+    """Count how often each value of a digit occurs among the keys that begin with the current prefix.
 
-    The first digit begins with nothing: its `last_counts` are None, and the NaNs are counted along with it.
+    The last counts give the prefix. For the first digit `last_counts` is None, the prefix is empty, and NaNs are
+    counted too.
     """
     row, part = tl.program_id(0), tl.program_id(1)
     count, missing = tl.zeros((256,), tl.int32), tl.zeros((BLOCK,), tl.int32)
     begin = tl.zeros((1,), tl.uint32)
     if last_counts is not None:
-        # Every program works it out for itself, and one of them hands it on: one launch less for each digit.
+        # Every program computes the prefix, and one of them stores it. This saves one launch per digit.
         longer, wanted, _ = _choose_digit(last_counts, last_prefix, last_left, row)
         begin += longer.to(tl.uint32)
         tl.store(prefix + row, longer, mask=part == 0)
@@ -104,9 +106,10 @@ def count_ties(
     parts,
     BLOCK: tl.constexpr,
 ):
-    """Set each row's cutoff, its key, and how many of the scores that tie with it to keep: -1 where it is all of them.
+    """Write each row's cutoff, its key, and its quota: the number of scores equal to the cutoff to keep, -1 for all.
 
-    Where it is not, ties[r, part] = how many a part has. NaN is above every cutoff, but takes no tie's place.
+    If the quota is not -1, ties[r, part] is the number of such scores in a part. NaN is above every cutoff, but does
+    not count against the quota.
     """
     row, part = tl.program_id(0), tl.program_id(1)
     longer, wanted, tied = _choose_digit(last_counts, last_prefix, last_left, row)
@@ -140,7 +143,7 @@ def write_mask(
     MAX_PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """mask[r, p] = whether score p is above the cutoff, or one of the first ties that the quota has room for."""
+    """mask[r, p] = score p is above the cutoff, or is one of the first ties within the quota."""
     row, part = tl.program_id(0), tl.program_id(1)
     cut, room = tl.load(cutoff_key + row).to(tl.uint32), tl.load(quota + row)
     earlier = tl.arange(0, MAX_PARTS)

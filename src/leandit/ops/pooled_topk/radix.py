@@ -1,6 +1,6 @@
-"""The selection by radix on a GPU: five or six reads of the scores, no sort, and nothing that waits for the device.
+"""Radix selection on a GPU: five or six reads of the scores, no sort, and no wait for the device.
 
-Legend: R rows, P scores competing in a row, S steps: the digits of a key.
+Legend: R rows, P scores of a row, S steps: the digits of a key.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from triton import cdiv
 
 from leandit.ops.pooled_topk import kernels
 
-# So many scores at a time, and at most so many programs when there are few rows: about four for each multiprocessor.
+# Scores per block, and the most programs if there are few rows: about four per multiprocessor.
 _BLOCK = 32 if kernels.INTERPRETED else 8192
 _PROGRAMS = 4 if kernels.INTERPRETED else 512
 _WARPS = 8
@@ -21,7 +21,10 @@ _WARPS = 8
 def pooled_topk_radix(
     scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"]
 ) -> tuple[Bool[Tensor, "rows pool"], Float[Tensor, " rows"]]:
-    """See `pooled_topk`; float32, bfloat16 or float16, rows of fewer than 2^31 scores. Too large a budget keeps all."""
+    """See `pooled_topk`. Takes float32, bfloat16 or float16, and rows of fewer than 2^31 scores.
+
+    A budget above the size of the row selects all scores.
+    """
     rows, pool = scores_RP.shape
     mask_RP = torch.empty_like(scores_RP, dtype=torch.bool)
     cutoff_R = scores_RP.new_full((rows,), torch.inf)
@@ -58,7 +61,7 @@ _Source = tuple[Tensor, tuple[int, ...], int, int]
 
 
 def _count(source: _Source, parts: int, budget_R: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    """Return the counts of the last digit with the prefix and the place they were counted under, and those of NaN."""
+    """Return the counts of the last digit with their prefix and rank, and the number of NaNs of each row."""
     rows = len(budget_R)
     counts_SRV = budget_R.new_zeros(4, rows, 256, dtype=torch.int32)
     prefix_SR, left_SR = budget_R.new_zeros(4, rows), budget_R.expand(4, rows).contiguous()
