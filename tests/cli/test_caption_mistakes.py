@@ -107,8 +107,8 @@ def test_pictures_of_which_some_have_no_caption(
         ("x.pkl", tarfile.REGTYPE, "'x.pkl' is a pickle, which can run code when it is read"),
         ("x.png", tarfile.SYMTYPE, "'x.png' is a link"),
         ("x.png", tarfile.LNKTYPE, "'x.png' is a link"),
-        ("../x.png", tarfile.REGTYPE, "'../x.png' is a name that leaves the archive"),
-        ("/tmp/x.png", tarfile.REGTYPE, "'/tmp/x.png' is a name that leaves the archive"),
+        ("../x.png", tarfile.REGTYPE, "'../x.png' is a name that points outside the archive"),
+        ("/tmp/x.png", tarfile.REGTYPE, "'/tmp/x.png' is a name that points outside the archive"),
     ],
 )
 def test_dangerous_members_of_a_shard(
@@ -120,5 +120,5 @@ def test_dangerous_members_of_a_shard(
     source = write_shard(tmp_path, ["red", "green"], member)
     message = fails("train", "tiny", *text_model(encoder), *source, "--out", tmp_path / "run")
     assert f"{tmp_path}/a.tar: member {problem}" in message
-    assert "make the shard anew without it" in message
+    assert "create the shard again without it" in message
     assert not (tmp_path / "run").exists()

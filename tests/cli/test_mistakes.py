@@ -242,8 +242,8 @@ def test_a_picture_broken_deep_in_training_costs_no_finished_step(
     [
         ('{"file_name": "a.png", "text": "b"', ["line 2", "not valid JSON"]),
         ('{"file_name": "gone.png", "text": "b"}', ["line 2", "no such file 'gone.png'"]),
-        ('{"file_name": "../secret.png", "text": "b"}', ["line 2", "'../secret.png' leaves the folder"]),
-        ('{"file_name": "/etc/passwd", "text": "b"}', ["line 2", "'/etc/passwd' leaves the folder"]),
+        ('{"file_name": "../secret.png", "text": "b"}', ["line 2", "'../secret.png' is outside the folder"]),
+        ('{"file_name": "/etc/passwd", "text": "b"}', ["line 2", "'/etc/passwd' is outside the folder"]),
         ('{"file_name": "empty.png", "text": "b"}', ["line 2", "'empty.png' is an empty file"]),
         ('{"text": "b"}', ["line 2", "'file_name' is missing"]),
     ],

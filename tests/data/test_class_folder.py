@@ -59,7 +59,7 @@ def test_folder_mistakes(tmp_path: Path) -> None:
     assert "no pictures here" in message(tmp_path / "empty")
     put(tmp_path / "mixed/cat/a.png")
     put(tmp_path / "mixed/b.png")
-    assert "in class folders (cat) and beside them (b.png)" in message(tmp_path / "mixed")
+    assert "in class folders (cat) and outside of them (b.png)" in message(tmp_path / "mixed")
     put(tmp_path / "holes/cat/a.png")
     (tmp_path / "holes/dog").mkdir()
     assert "holes/dog: class folder without pictures" in message(tmp_path / "holes")
@@ -71,7 +71,7 @@ def test_links(tmp_path: Path) -> None:
     link = tmp_path / "set/b.png"
     link.symlink_to(inside)
     assert len(build_source(ClassFolderConfig(path=str(tmp_path / "set")))) == 2
-    for target, expected in [(outside, "a link that leaves"), (tmp_path / "gone.png", "does not exist")]:
+    for target, expected in [(outside, "a link to a file outside"), (tmp_path / "gone.png", "does not exist")]:
         link.unlink()
         link.symlink_to(target)
         assert expected in message(tmp_path / "set")

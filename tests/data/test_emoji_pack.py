@@ -73,7 +73,7 @@ def test_captions_and_exclusion() -> None:
 def test_mistakes_have_messages() -> None:
     with pytest.raises(LeanDiTError, match=r"'food-friut'\. Did you mean 'food-fruit'"):
         build_source(EmojiConfig(classes={"fruit": ("food-friut",)}))
-    with pytest.raises(LeanDiTError, match="no emoji is left"):
+    with pytest.raises(LeanDiTError, match="no emoji is selected"):
         build_source(EmojiConfig(exclude_names=("",)))
     with pytest.raises(ValidationError, match="given twice: food-fruit"):
         EmojiConfig(classes={"a": ("food-fruit",), "b": ("food-fruit",)})

@@ -58,11 +58,11 @@ def test_no_labels_no_names_and_explicit_padding(tmp_path: Path) -> None:
         (labels(1, 2), None, "starts with 00000801, not 00000803"),
         (images(), images(), "starts with 00000803, not 00000801"),
         (b"", None, "starts with nothing"),
-        (images()[:9], None, "header is cut short"),
-        (images()[:-1], None, "promises 3 x 28 x 28 = 2352 bytes of pictures, the file holds only 2351"),
-        (images() + b"x", None, "the file holds more"),
+        (images()[:9], None, "header is truncated"),
+        (images()[:-1], None, "states 3 x 28 x 28 = 2352 bytes of pictures, but the file contains only 2351"),
+        (images() + b"x", None, "the file contains more"),
         (b"\x00\x00\x08\x03" + b"\xff" * 12, None, "more than 4294967296"),
-        (images(0), None, "holds no pictures"),
+        (images(0), None, "contains no pictures"),
         (images(), labels(1, 2), "2 labels for the 3 pictures"),
         (gzip.compress(images())[:-20], None, "truncated or damaged gzip"),
         (gzip.compress(images())[:200] + bytes(50), None, "truncated or damaged gzip"),
@@ -78,13 +78,13 @@ def test_bad_files(tmp_path: Path, pictures: bytes, numbers: bytes | None, expec
 def test_missing_file_and_missing_names(tmp_path: Path) -> None:
     with pytest.raises(LeanDiTError, match="no such file of pictures"):
         build_source(IdxConfig(images=str(tmp_path / "none")))
-    with pytest.raises(LeanDiTError, match="label 2 has no name among the 2 class_names; give at least 3"):
+    with pytest.raises(LeanDiTError, match="label 2 has no name: class_names has only 2; give at least 3"):
         build_source(config(tmp_path, images(), labels(0, 1, 2), class_names=("a", "b")))
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     bomb = gzip.compress(images(1, 4) + bytes(64 * 1024**2))
-    with pytest.raises(LeanDiTError, match="the file holds more"):
+    with pytest.raises(LeanDiTError, match="the file contains more"):
         build_source(config(tmp_path, bomb))
 
 

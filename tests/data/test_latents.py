@@ -161,7 +161,7 @@ def test_all_bad_lines_of_a_sidecar_are_reported(folder: Path) -> None:
     assert "a.jsonl: 6 problems" in message
     for number, problem in [
         (2, "not valid JSON"),
-        (3, 'a line is an object such as {"text": "a cat", "label": 3}'),
+        (3, 'not an object; write an object such as {"text": "a cat", "label": 3}'),
         (4, "'label' is a fraction"),
         (5, "has 'label' = 'x', unlike the first line"),
         (6, "has 'text', unlike the first line"),

@@ -95,7 +95,7 @@ def test_columns_that_do_not_fit(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"image": pictures(1), "text": ["x"]})
     report = message(path, image_column="imgae")
     assert "no column 'imgae' (it has image, text). Did you mean 'image'?" in report
-    assert "column 'text' holds string, not pictures" in message(path, image_column="text")
+    assert "column 'text' contains string, not pictures" in message(path, image_column="text")
     other = write(tmp_path / "b.parquet", {"image": pictures(2)})
     assert "b.parquet: no column 'text'" in message(path, other)
     assert opened(other, path)[1].captions == ()
@@ -104,8 +104,8 @@ def test_columns_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "problem"),
     [
-        ({"image": [{"bytes": None, "path": "a.png"}, *pictures(1)]}, "names a file ('a.png') but does not hold it"),
-        ({"image": [None, png(1)]}, "a.parquet[0:0]: 'image' is null; drop the row"),
+        ({"image": [{"bytes": None, "path": "a.png"}, *pictures(1)]}, "names a file ('a.png') but does not contain it"),
+        ({"image": [None, png(1)]}, "a.parquet[0:0]: 'image' is null; remove the row"),
         ({"image": [b"hello"]}, "a.parquet[0:0]: not a picture of a known format"),
         ({"image": [png(1)[:-25]]}, "a.parquet[0:0]: damaged or truncated picture"),
         ({"image": pictures(1, 2), "text": [None, "x"]}, "a.parquet[0:0]: 'text' is null"),
@@ -128,7 +128,7 @@ def test_damaged_files_and_large_pictures(tmp_path: Path) -> None:
     assert "max_pixels=3" in message(path, read=True, max_pixels=3)
     for cut in (3, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:cut])
-        assert "a.parquet: damaged, truncated or no parquet file" in message(path)
+        assert "a.parquet: damaged, truncated or not a parquet file" in message(path)
     path.write_bytes(data[:100] + bytes(400) + data[500:])
     assert "damaged" in message(path, read=True)
     assert "pipe: runs a command" in message(Path("pipe:touch x"))

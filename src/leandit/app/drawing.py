@@ -1,4 +1,4 @@
-"""Draw one picture and hand out every estimate on the way, with where the experts went; stop when nobody looks."""
+"""Draw one picture and yield every estimate during sampling, with its compute map. Stop if nobody reads the result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from leandit.sampling import draw, to_pictures
 
 @dataclass(frozen=True)
 class Frame:
-    """The data as estimated at time t, and experts per token at that evaluation, averaged over the layers."""
+    """The estimate of the data at time t, and the experts per token in that evaluation, averaged over the layers."""
 
     t: float
     picture: UInt8[Tensor, "height width channels"]
@@ -32,9 +32,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished picture, the frames that led to it, and what it cost.
+    """A finished picture, its frames, and its cost.
 
-    `trace`, `load`, which is pairs per layer and expert over the whole drawing, and `flops` are None without experts.
+    `load` is the number of pairs per layer and expert over the whole drawing. `trace`, `load` and `flops` are None for
+    a model without experts.
     """
 
     frames: tuple[Frame, ...]
@@ -45,22 +46,22 @@ class Drawing:
 
 
 class _Stopped(Exception):
-    """Nobody waits for the drawing any more."""
+    """The reader of the drawing has left."""
 
 
 Emit = Callable[[Any], None]
 
 
 def draw_frames(request: DrawRequest) -> Iterator[Frame | Drawing]:
-    """Yield a frame per evaluation of the network, then the Drawing; closing the iterator stops the sampler.
+    """Yield a frame per evaluation of the network, then the Drawing. Closing the iterator stops the sampler.
 
-    The drawing waits until the run's thread is free. With budget 1 it is the picture of `leandit.sample`.
+    The drawing starts when the run's thread is free. With budget 1 the picture is that of `leandit.sample`.
     """
     return in_thread(request.served, lambda emit: _draw(request, emit))
 
 
 def in_thread(served: ServedRun, work: Callable[[Emit], None]) -> Iterator[Any]:
-    """Yield what `work` emits in the run's thread; once the iterator is closed, the next emit ends the work."""
+    """Run `work` in the run's thread and yield what it emits. After the iterator is closed, the next emit ends it."""
     items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     left = threading.Event()
 
@@ -81,23 +82,22 @@ def in_thread(served: ServedRun, work: Callable[[Emit], None]) -> Iterator[Any]:
 
     future = served.submit(body)
     try:
-        while (received := _next(items, served))[0] == "item":
+        while True:
+            try:
+                received = items.get(timeout=1)
+            except queue.Empty:
+                # A server that closes cancels work that has not begun, and such work never sends an end.
+                if served.closing.is_set():
+                    return
+                continue
+            if received[0] != "item":
+                break
             yield received[1]
         if received[0] == "error":
             raise received[1]
     finally:
         left.set()
         future.cancel()
-
-
-def _next(items: queue.SimpleQueue[tuple[str, Any]], served: ServedRun) -> tuple[str, Any]:
-    """Return what comes next; a server that closes takes work back that has not begun, so that nothing would come."""
-    while True:
-        try:
-            return items.get(timeout=1)
-        except queue.Empty:
-            if served.closing.is_set():
-                return "end", None
 
 
 def _draw(request: DrawRequest, emit: Emit) -> None:

@@ -1,6 +1,6 @@
-"""The door of the server: the few addresses that the page needs, small and well-formed requests, nothing else.
+"""A filter in front of the server. It lets through the few addresses that the page needs, and valid small requests.
 
-Gradio brings addresses for uploads, files, proxies, recordings and more, which a page for drawing has no use for.
+Gradio also has addresses for uploads, files, proxies, recordings and more, which this page does not need.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ _PAGES = re.compile(
 )
 _RESULT = re.compile(rf"{_API}/call/draw/(\w+)")
 _DRAW = f"{_API}/call/draw"
-# These carry the inputs of one of the page's events, which they name by its number.
+# Requests to these addresses contain the number and the inputs of one of the page's events.
 _EVENTS = (f"{_API}/queue/join", f"{_API}/run/predict")
 _ACTIONS = (_DRAW, *_EVENTS, f"{_API}/cancel", f"{_API}/reset")
 _SESSION = re.compile(r"[\w-]{1,64}")
 
 
 class Gate:
-    """An ASGI application around another one, which answers by itself what must not get further.
+    """An ASGI application around another one. It answers requests that must not reach the inner application:
 
-    404 for an address that the page does not need, 403 for a POST from another site's page, 413 for a large body and
-    400 for one that is no JSON object of finite numbers or has another number of inputs than the event takes.
-    `events` holds the number of inputs of each event of the page, `draw` the number of the event that draws;
-    `is_drawing` says whether a drawing of that id has something to fetch, 404 if not. `hosts` are the names by which
-    the server may be asked, with any port; another one is 403, so that a site whose name was made to lead to this
-    machine cannot read answers. None allows all.
+    404 for an address that the page does not need, 403 for a POST from a page of another site, 413 for a large body,
+    400 for a body that is not a JSON object of finite numbers or has the wrong number of inputs for its event.
+
+    `events` maps the number of each event of the page to its number of inputs. `draw` is the number of the event that
+    draws. `is_drawing` says whether there is a drawing with a given id; if not, the answer is 404. `hosts` are the host
+    names that a request may use, with any port; None allows all. Another name gets 403, so that a site whose name
+    resolves to this machine cannot read answers (DNS rebinding).
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Gate:
         host = _headers(scope).get("host", "")
         if self.hosts is None or re.sub(r":\d*$", "", host).lower() in self.hosts:
             return None
-        return 403, "this server is not asked by that name"
+        return 403, "this server does not answer to this host name"
 
     def _judge_result(self, path: str) -> tuple[int, str] | None:
         named = _RESULT.fullmatch(path)
@@ -85,19 +86,19 @@ class Gate:
         try:
             content = json.loads(body, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError):
-            return 400, "the request is no JSON of finite numbers in UTF-8"
+            return 400, "the request is not JSON of finite numbers in UTF-8"
         if not isinstance(content, dict):
-            return 400, "the request is no JSON object"
+            return 400, "the request is not a JSON object"
         session = content.get("session_hash")
         if session is not None and not (isinstance(session, str) and _SESSION.fullmatch(session)):
-            return 400, "session_hash is no name of letters and digits"
+            return 400, "session_hash must be a name of letters and digits"
         if path == _DRAW:
             return self._judge_inputs(self.draw, content.get("data"))
         return self._judge_inputs(content.get("fn_index"), content.get("data")) if path in _EVENTS else None
 
     def _judge_inputs(self, event: object, data: object) -> tuple[int, str] | None:
         if isinstance(event, bool) or not isinstance(event, int) or event not in self.events:
-            return 400, "fn_index names no event of this page"
+            return 400, "fn_index is not the number of an event of this page"
         if not isinstance(data, list) or len(data) != self.events[event]:
             return 400, f"data must be a list of {self.events[event]} inputs"
         return None
@@ -114,7 +115,7 @@ def _judge_address(scope: Scope) -> tuple[int, str] | None:
     headers = _headers(scope)
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != headers.get("host"):
-        return 403, "a page of another site may not draw here"
+        return 403, "pages of other sites must not draw here"
     return None
 
 
@@ -123,13 +124,13 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is no finite number")
+        raise ValueError(f"{text[:20]} is not a finite number")
     return value
 
 
@@ -146,7 +147,7 @@ async def _read(receive: Receive) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives the body that was read, and then what comes after it."""
+    """Return a `receive` that first returns the body that was read, and then calls the original."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:

@@ -1,4 +1,4 @@
-"""The plots under a drawing: experts per token against t, and the load of every expert."""
+"""The plots below a drawing: experts per token against t, and the load of every expert."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def experts_over_time(drawing: Drawing, k: int) -> Any:
 
 
 def expert_load(drawing: Drawing) -> Any:
-    """Return a plotly figure: each layer's pairs per expert as a share of the layer's, over the whole drawing."""
+    """Return a plotly figure: pairs per expert as a share of all pairs of the layer, over the whole drawing."""
     import plotly.graph_objects as go
 
     assert drawing.load is not None
@@ -62,7 +62,7 @@ def _shade(layer: int, layers: int) -> str:
 
 
 def _styled(figure: Any, title: str) -> Any:
-    """Give a figure the page's look: no background of its own, grey text that reads on light and on dark."""
+    """Apply the page's style: a transparent background, and grey text that is readable on light and dark pages."""
     figure.update_layout(
         title={"text": title, "font": {"size": 15}},
         font={"color": _GREY, "family": "system-ui, sans-serif", "size": 12},

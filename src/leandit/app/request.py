@@ -1,4 +1,4 @@
-"""What a visitor may ask for, checked on the server: nothing that comes over HTTP is believed."""
+"""Requests of visitors, checked on the server: nothing that comes over HTTP is trusted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from leandit.run import SamplingConfig
 from leandit.sampling import LoadedRun
 from leandit.text import check_captions
 
-# The order in which a page sends its inputs.
+# The order of the inputs that a page sends.
 FIELDS = ("run", "prompt", "label", "seed", "steps", "guidance", "budget")
-# Beyond it, a number that JavaScript sends is no longer exact.
+# The largest whole number up to which JavaScript is exact.
 MAX_SEED = 2**53 - 1
 MAX_PROMPT = 1000
 BUDGETS = (0.5, 2.0)
@@ -26,7 +26,7 @@ _GUIDANCE = 20.0
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """One picture to draw, all of it in range. `choice` is a prompt, a label, or None for a model without either."""
+    """One valid request for a picture. `choice` is a prompt, a label, or None for a model without either."""
 
     served: ServedRun
     choice: int | str | None
@@ -36,19 +36,19 @@ class DrawRequest:
 
 
 def max_steps(run: LoadedRun) -> int:
-    """Return the most sampler steps that a visitor may ask for: 200, or the run's own if those are more."""
+    """Return the largest number of sampler steps that a visitor may request: 200, or the run's own if it is larger."""
     return max(_STEPS, run.config.sampling.sampler.steps)
 
 
 def max_guidance(run: LoadedRun) -> float:
-    """Return the largest guidance scale that a visitor may ask for: 20, or the run's own if that is more."""
+    """Return the largest guidance scale that a visitor may request: 20, or the run's own if it is larger."""
     return max(_GUIDANCE, run.config.sampling.guidance.scale)
 
 
 def check_fields(runs: Mapping[str, ServedRun], values: tuple[Any, ...]) -> dict[str, str]:
-    """Return what is wrong with the raw values, in the order of FIELDS, by field; empty if they can be drawn.
+    """Return the problems of the raw values by field, in the order of FIELDS. Empty if the request is valid.
 
-    Without a known run nothing else can be judged. A text model ignores the label, a class model the prompt.
+    If the run is unknown, no other field is checked. A text model ignores the label, a class model the prompt.
     """
     given = dict(zip(FIELDS, values, strict=True))
     if (problem := _problem(lambda: find_run(runs, given["run"]))) is not None:
@@ -59,7 +59,7 @@ def check_fields(runs: Mapping[str, ServedRun], values: tuple[Any, ...]) -> dict
         "seed": lambda: whole("seed", given["seed"], 0, MAX_SEED),
         "steps": lambda: whole("steps", given["steps"], 1, max_steps(served.run)),
         "guidance": lambda: number("guidance", given["guidance"], 0, max_guidance(served.run)),
-        "budget": lambda: _budget(served, given["budget"]),
+        "budget": lambda: _check_budget(served, given["budget"]),
     }
     found = {name: _problem(check) for name, check in checks.items()}
     problems = {name: problem for name, problem in found.items() if problem is not None}
@@ -69,7 +69,7 @@ def check_fields(runs: Mapping[str, ServedRun], values: tuple[Any, ...]) -> dict
 
 
 def read_request(runs: Mapping[str, ServedRun], values: tuple[Any, ...]) -> DrawRequest:
-    """Return the request that the raw values stand for, or raise LeanDiTError for the first that is wrong."""
+    """Return the request for the raw values. Raises LeanDiTError for the first invalid value."""
     for problem in check_fields(runs, values).values():
         raise LeanDiTError(problem)
     given = dict(zip(FIELDS, values, strict=True))
@@ -82,14 +82,14 @@ def read_request(runs: Mapping[str, ServedRun], values: tuple[Any, ...]) -> Draw
 def find_run(runs: Mapping[str, ServedRun], name: object) -> ServedRun:
     """Return the run of this name, or raise LeanDiTError."""
     if not isinstance(name, str):
-        raise LeanDiTError(f"run: {_kind(name)} is no name; choose one of {', '.join(runs)}")
+        raise LeanDiTError(f"run: {_kind(name)} is not a name; choose one of {', '.join(runs)}")
     if name not in runs:
         raise unknown("run", name[:40], runs)
     return runs[name]
 
 
 def whole(name: str, value: object, low: int, high: int) -> int:
-    """Return a whole number within the range, ends included, or raise LeanDiTError."""
+    """Return a whole number in the range, ends included, or raise LeanDiTError."""
     checked = number(name, value, low, high)
     if checked != int(checked):
         raise LeanDiTError(f"{name} {checked:g}: give a whole number from {low} to {high}")
@@ -97,10 +97,10 @@ def whole(name: str, value: object, low: int, high: int) -> int:
 
 
 def number(name: str, value: object, low: float, high: float) -> float:
-    """Return a finite number within the range, ends included, or raise LeanDiTError."""
+    """Return a finite number in the range, ends included, or raise LeanDiTError."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise LeanDiTError(f"{name}: {_kind(value)} is no number; give one from {low:.16g} to {high:.16g}")
-    # False for NaN as well.
+        raise LeanDiTError(f"{name}: {_kind(value)} is not a number; give one from {low:.16g} to {high:.16g}")
+    # The comparison is also False for NaN.
     if not low <= value <= high:
         shown = value if isinstance(value, float) else "the number given"
         raise LeanDiTError(f"{name}: {shown} is out of range; give a number from {low:.16g} to {high:.16g}")
@@ -122,11 +122,11 @@ def _choice(served: ServedRun, given: Mapping[str, Any]) -> int | str | None:
     label = given["label"]
     if isinstance(label, bool) or not isinstance(label, int | str):
         raise LeanDiTError(f"class: {_kind(label)} is neither a name nor a number")
-    # Cut first: a number of a thousand digits takes long to write out.
+    # Limit the length first: formatting a number of a thousand digits takes long.
     return run.label(label[:100] if isinstance(label, str) else str(label) if abs(label) < 10**9 else "out of range")
 
 
-def _budget(served: ServedRun, value: object) -> None:
+def _check_budget(served: ServedRun, value: object) -> None:
     budget = number("compute budget", value, *BUDGETS)
     if budget != 1 and not served.has_budget:
         raise LeanDiTError("compute budget: this run has no threshold to shift; leave it at 1")

@@ -1,4 +1,4 @@
-"""The runs that a page draws from, each with one thread that draws: a model serves one request at a time."""
+"""The runs of a page. Each has one thread for drawing, so a model handles one request at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from leandit.sampling import LoadedRun, calibrate, load
 
 
 class ServedRun:
-    """A loaded run, its name on the page, and the thread in which all of its drawings are made, one after another."""
+    """A loaded run, its name on the page, and the thread that makes its drawings one after another."""
 
     def __init__(self, name: str, run: LoadedRun) -> None:
         self.name = name
@@ -30,39 +30,39 @@ class ServedRun:
 
     @property
     def choices(self) -> list[str]:
-        """The classes by name, or by number where they have none; empty for a model that is not asked for a class."""
+        """The classes by name, or by number if they have no names. Empty for a model without classes."""
         count = 0 if self.run.text is not None else self.config.num_classes or 0
         named = len(self.run.class_names) == count
         return [*self.run.class_names] if named else [str(label) for label in range(count)]
 
     @property
     def has_budget(self) -> bool:
-        """Whether a threshold decides how many experts a token gets, so that a page can shift it."""
+        """Whether a threshold decides the number of experts of a token. The page can then shift the threshold."""
         return has_thresholds(self.run.model)
 
     @cached_property
     def calibration(self) -> Calibration:
-        """The scores that thresholds for other budgets are read from; recorded when it is first asked for."""
+        """The scores from which thresholds for other budgets are computed. They are recorded on first access."""
         return calibrate(self.run)
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
-        """Run a function without arguments in this run's thread, after those that were submitted before it."""
+        """Run a function in this run's thread, after all functions that were submitted before."""
         return self._thread.submit(work)
 
     def close(self) -> None:
-        """End the drawing at its next step, and take no more."""
+        """End the current drawing at its next step, and accept no more."""
         self.closing.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def open_runs(folders: Sequence[str | Path]) -> dict[str, ServedRun]:
-    """Load the runs, by the names that the page shows; a run on latents, which are no pictures, is a LeanDiTError."""
+    """Load the runs, by their names on the page. Raises LeanDiTError for a run on latents, which are not pictures."""
     served: dict[str, ServedRun] = {}
     for folder in folders:
         run = load(folder)
         if run.codec.no_pictures is not None:
             raise LeanDiTError(
-                f"{run.path}: the run learned latents, which are no pictures, so a page cannot show them; "
+                f"{run.path}: the run learned latents, which are not pictures, so a page cannot show them; "
                 "`leandit sample` writes them to samples.npz"
             )
         name = _free_name(Path(folder).resolve().name, served)

@@ -1,4 +1,4 @@
-"""Start the page on this machine and end it again: no telemetry, nothing shared, nothing fetched from elsewhere."""
+"""Start and stop the page on this machine: no telemetry, no sharing, no downloads."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from leandit.errors import LeanDiTError
 
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
-# Messages of a visitor who does not fetch them are kept for so many visitors.
+# Largest number of visitors for whom messages are kept until they fetch them.
 _SESSIONS = 64
-# What Gradio would do beside serving a page: share, record, monitor, open windows, show its own links.
+# Features of Gradio that this page does not use: share, record, monitor, open windows, show Gradio's links.
 _OFF = (
     "share",
     "show_error",
@@ -46,7 +46,7 @@ _LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 class PageServer:
-    """A page that is being served, at `url`, until `close`."""
+    """A page that is served at `url` until `close`."""
 
     def __init__(self, page: Any, runs: Mapping[str, ServedRun], url: str) -> None:
         self.page = page
@@ -54,19 +54,19 @@ class PageServer:
         self.url = url
 
     def close(self) -> None:
-        """End running drawings at their next step, and stop to answer."""
+        """End running drawings at their next step, and stop the server."""
         for served in self.runs.values():
             served.close()
-        # Open pages keep their connections, which are cut after a second, and uvicorn has a word about each.
+        # Open pages keep their connections. They are cut after a second, and uvicorn would log each of them.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self.page.server.config.timeout_graceful_shutdown = 1
         self.page.close(verbose=False)
 
 
 def start(runs: Mapping[str, ServedRun], host: str = "127.0.0.1", port: int = 7860, queue: int = 8) -> PageServer:
-    """Serve the page in threads of its own; at most `queue` requests wait, and more are answered with 503.
+    """Serve the page in background threads. At most `queue` requests wait; further requests get a 503.
 
-    Port 0 takes a free one. Raises LeanDiTError where gradio is missing, or where host and port cannot be listened on.
+    Port 0 chooses a free port. Raises LeanDiTError if gradio is missing or the host and port cannot be used.
     """
     check_gradio()
     port = free_port(host, port)
@@ -90,20 +90,22 @@ def start(runs: Mapping[str, ServedRun], host: str = "127.0.0.1", port: int = 78
 
 
 def check_gradio() -> None:
-    """Raise LeanDiTError, with the way out, where gradio or plotly is not installed."""
+    """Raise LeanDiTError, which says what to install, if gradio or plotly is not installed."""
     missing = [name for name in ("gradio", "plotly") if find_spec(name) is None]
     if missing:
         raise LeanDiTError(f'the page needs {" and ".join(missing)}; install it with: pip install "leandit[serve]"')
 
 
 def free_port(host: str, port: int) -> int:
-    """Return the port, or a free one for 0; raise LeanDiTError where this machine cannot listen on it."""
+    """Return the port, or a free one for 0. Raises LeanDiTError if this machine cannot listen on it."""
     if not 0 <= port <= 65535:
         raise LeanDiTError(f"--port {port}: choose a number from 1 to 65535, or 0 for any free port")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except (OSError, UnicodeError):
-        raise LeanDiTError(f"--host {host}: no address of this machine; use 127.0.0.1, or 0.0.0.0 for all") from None
+        raise LeanDiTError(
+            f"--host {host}: not an address of this machine; use 127.0.0.1, or 0.0.0.0 for all addresses"
+        ) from None
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -112,18 +114,18 @@ def free_port(host: str, port: int) -> int:
             return int(probe.getsockname()[1])
         except OSError as error:
             raise LeanDiTError(
-                f"--host {host} --port {port}: cannot be listened on: {error.strerror}. "
-                "Choose another --port (0 for any free one), or end what uses it"
+                f"--host {host} --port {port}: cannot listen here: {error.strerror}. "
+                "Choose another --port (0 for any free one), or stop the program that uses it"
             ) from None
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach the host's address."""
+    """Return whether the host's address can be reached from this machine only."""
     return host.startswith(_LOOPBACK)
 
 
 def _keep_to_itself(host: str) -> None:
-    """Set what Gradio reads when it is imported: no analytics, no hub, and no proxy on the way to this machine."""
+    """Set the variables that Gradio reads on import: no analytics, no hub, and no proxy for this machine."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
     os.environ["OTEL_SDK_DISABLED"] = "true"
@@ -136,7 +138,7 @@ def _keep_to_itself(host: str) -> None:
 def _gate(page: Any, host: str) -> Any:
     from starlette.middleware import Middleware
 
-    # Events without a function, such as Stop, are the browser's own business.
+    # Events without a function, such as Stop, run in the browser only.
     events = {number: len(event.inputs) for number, event in page.fns.items() if event.fn is not None}
     draw = next(number for number, event in page.fns.items() if event.api_name == "draw")
     hosts = {*_LOCAL_NAMES, f"[{host}]" if ":" in host else host.lower()} if is_loopback(host) else None
@@ -144,6 +146,6 @@ def _gate(page: Any, host: str) -> Any:
 
 
 def _is_drawing(page: Any, name: str) -> bool:
-    """Return whether Gradio keeps messages of the event of that id, which it would look for in the same places."""
+    """Return whether Gradio keeps messages for the event with this id. Gradio looks in the same two places."""
     queue = page._queue
     return name in queue.event_ids_to_events or any(name in ids for ids in queue.pending_event_ids_session.values())

@@ -1,4 +1,4 @@
-"""How the page looks, in CSS; Gradio's own variables carry its light and its dark colours."""
+"""The CSS of the page. Gradio's variables provide its light and dark colours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CSS = """
 .ld-head p { margin: 0; color: var(--body-text-color-subdued); font-size: 0.92rem; }
 .ld-about { color: var(--body-text-color-subdued); font-size: 0.85rem; line-height: 1.5; overflow-wrap: anywhere; }
 .ld-about b { color: var(--body-text-color); font-weight: 600; }
-/* Examples in one line must not make the page as wide as they are. */
+/* A long line of examples must not widen the page. */
 .ld-chips { display: flex; flex-wrap: wrap; gap: 6px; contain: inline-size; }
 .ld-chips button {
   border: 1px solid var(--border-color-primary); border-radius: 999px; padding: 2px 10px; font-size: 0.8rem;

@@ -1,7 +1,7 @@
-"""The picture and its compute map as HTML: two strips of frames, and a slider that chooses one, all in the browser.
+"""The picture and its compute map as HTML: two strips of frames and a slider, which works in the browser.
 
-Pictures are data URIs: nothing is written on the server and nothing is fetched. The text in it is made here; what a
-visitor types never gets into it.
+Pictures are data URIs: nothing is written on the server and nothing is fetched. All text in the HTML comes from this
+module and never from a visitor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from leandit.app.drawing import Drawing, Frame
 from leandit.sampling import data_uri, to_image
 
-# A strip has at most so many pixels; of more frames, evenly spaced ones are shown.
+# Largest number of pixels of a strip. If there are too many frames, evenly spaced ones are shown.
 _MAX_PIXELS = 2**21
 _MAP = "inferno"
 
@@ -31,19 +31,19 @@ function leanditShow(slider) {
 
 
 def empty_view(experts: bool) -> str:
-    """Return the viewer before anything is drawn."""
+    """Return the viewer before the first drawing."""
     return _view([_blank()], [_blank()] if experts else [], ["Nothing drawn yet"], None)
 
 
 def frame_view(frame: Frame, done: int, total: int, k: int | None) -> str:
-    """Return the viewer while a picture is drawn: the newest frame."""
+    """Return the viewer during a drawing: it shows the newest frame."""
     maps = [] if frame.experts is None or k is None else [_colours(frame.experts, k)]
     label = f"drawing: {done} of {total} · {_label(frame)}"
     return _view([frame.picture.numpy()], maps, [label], k, progress=done / total)
 
 
 def drawing_view(drawing: Drawing, k: int | None) -> str:
-    """Return the viewer of a finished picture: all frames, the picture itself with the mean map as the last one."""
+    """Return the viewer of a finished picture: all frames, and at the end the picture with the mean map."""
     height, width = drawing.picture.shape[:2]
     frames = _spread(drawing.frames, max(1, _MAX_PIXELS // (height * width) - 1))
     pictures = [frame.picture.numpy() for frame in frames] + [drawing.picture.numpy()]
@@ -114,7 +114,7 @@ def _blank() -> np.ndarray:
 
 
 def _colours(experts: np.ndarray, k: int) -> np.ndarray:
-    """Return (height, width, 3): 0 to twice the budget k, for every drawing alike, so that drawings compare."""
+    """Return colours (height, width, 3) for 0 to 2 k experts. The scale is fixed, so that drawings can be compared."""
     return _palette(np.clip(experts / (2 * k), 0, 1))
 
 

@@ -1,4 +1,4 @@
-"""`leandit config`: the schema for editors, a complete configuration with its comments, and what a key means."""
+"""`leandit config`: print the schema for editors, a complete configuration with comments, or the meaning of a key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from leandit.run import RunConfig
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what is asked for."""
+    """Print the schema, the configuration or the meaning, as `options.what` says."""
     if options.what == "schema":
         text = _json(file_schema())
     elif options.what == "doc":

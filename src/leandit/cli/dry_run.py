@@ -1,4 +1,4 @@
-"""`leandit train --dry-run`: the whole configuration, what the run would cost, and what it still lacks."""
+"""`leandit train --dry-run`: print the whole configuration, the cost of the run, and what is missing for it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from leandit.training.start import find_start
 
 T = TypeVar("T")
 
-# What FLOPs are counted with where the model reads text: a short caption.
+# Length of a caption for FLOPs and memory, if the model reads text: a short one.
 _TYPICAL_TEXT_TOKENS = 16
-# Numbers that an optimiser keeps for a weight; Adafactor has some for each row and column of a matrix.
+# Numbers per weight in an optimiser's state. Adafactor has some per row and column of a matrix, counted as 0.
 _MOMENTS = {"adamw": 2, "muon": 1, "rmsprop": 1, "adafactor": 0}
 
 
 def dry_run(config: RunConfig) -> int:
     """Print the resolved config, its cost, and what is not on this machine yet; return 0.
 
-    Absent data, encoders and runs to start from are listed; what is there and unusable is a LeanDiTError, as is
-    something absent that the model's shape depends on.
+    Missing data, encoders and runs to start from are listed. Raises LeanDiTError if something exists but is unusable,
+    or if something is missing that determines the shape of the model.
     """
     missing: dict[str, NotFoundError] = {}
     source = _find("data.source", lambda: build_source(config.data.source), missing)
@@ -59,7 +59,7 @@ def _find(key: str, look: Callable[[], T], missing: dict[str, NotFoundError]) ->
 
 
 def _find_text(config: TextConfig, missing: dict[str, NotFoundError]) -> TextEncoder | None:
-    """Return the encoder, or None where the files of any part of it are absent."""
+    """Return the encoder, or None if the files of any of its encoders are missing."""
     found = [
         _find(f"text.encoders.{number}", lambda one=encoder: find_folder(one), missing)  # type: ignore[misc]
         for number, encoder in enumerate(config.encoders)
@@ -72,7 +72,7 @@ def _check_known(model: BackboneConfig, missing: dict[str, NotFoundError]) -> No
     unknown = [f"model.{name}" for name in needed if getattr(model, name) is None]
     if unknown:
         reasons = "\n".join(str(error) for error in missing.values())
-        raise LeanDiTError(f"{reasons}\nWithout it, a dry run needs {' and '.join(unknown)} to know the model's shape")
+        raise LeanDiTError(f"{reasons}\nWithout it, set {' and '.join(unknown)}, which the shape of the model needs")
 
 
 def _print_cost(config: RunConfig, source: Source | None, text: TextEncoder | None) -> None:

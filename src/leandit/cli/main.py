@@ -1,18 +1,19 @@
-"""Parse the command line, run the command, turn mistakes into messages and exit codes."""
+"""Parse the command line, run the command, and turn mistakes into messages and exit codes."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from leandit.cli.output import discard_output
 from leandit.errors import LeanDiTError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 2 for a mistake that a person can mend, 130 or 143 after a signal."""
+    """Run a command. Return 0, 2 for a mistake that the user can correct, 130 or 143 after a signal."""
     options = parse(arguments)
     try:
         code = int(options.run(options))
@@ -25,13 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("leandit: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # A list that is read in part is no failure, as in `leandit models | head`; elsewhere as a shell has it.
+        # For commands that only print, a reader that stops early is no error, as in `leandit models | head`. For other
+        # commands the exit code is that of a shell.
         discard_output()
-        return 0 if options.run in (_models, _config) else 128 + signal.SIGPIPE
+        return 0 if options.only_prints else 128 + signal.SIGPIPE
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line; overrides may stand before and behind options, which argparse alone refuses."""
+    """Parse the command line. Overrides can be before and after options, which argparse by itself does not accept."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
@@ -63,15 +65,15 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "train",
         help="train a preset, with overrides",
         description="Train a run.",
-        epilog="`leandit config doc train.steps` says what a setting means, and whether it may change on --resume; "
+        epilog="`leandit config doc train.steps` explains a setting and says whether it may change on --resume; "
         "`leandit config show tiny` prints all settings with comments; `leandit config schema` is for editors.",
     )
     train.add_argument("preset", help="a preset such as quickstart, or a .json or .toml file")
     train.add_argument("overrides", nargs="*", metavar="a.b.c=value", help="change the config, as in train.steps=100")
     train.add_argument("--out", help="the run's folder; default: the first free one of runs/NAME, runs/NAME-2, ...")
-    train.add_argument("--resume", action="store_true", help="go on from the newest intact checkpoint")
-    train.add_argument("--dry-run", action="store_true", help="show the config and what it costs, and stop")
-    train.set_defaults(run=_train)
+    train.add_argument("--resume", action="store_true", help="continue from the newest intact checkpoint")
+    train.add_argument("--dry-run", action="store_true", help="show the config and its cost, and stop")
+    train.set_defaults(run=_command("train"), only_prints=False)
 
 
 def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -89,13 +91,15 @@ def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     sample.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
     sample.add_argument("--weights", default="ema", help="ema or model (default: %(default)s)")
     sample.add_argument("--precision", default="fp32", help="of the network: fp32 or bf16 (default: %(default)s)")
-    sample.add_argument("--compile", action="store_true", help="compile the network first: pays for many pictures")
+    sample.add_argument("--compile", action="store_true", help="compile the network first: faster for many pictures")
     sample.add_argument("--npz", action="store_true", help="also write samples.npz with all pictures and labels")
-    sample.set_defaults(run=_sample)
+    sample.set_defaults(run=_command("sample"), only_prints=False)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    evaluate = commands.add_parser("evaluate", help="measure what a run draws", description="Measure a run's pictures.")
+    evaluate = commands.add_parser(
+        "evaluate", help="measure the pictures of a run", description="Measure the pictures of a run."
+    )
     evaluate.add_argument("folder", nargs="?", metavar="RUN", help="a run's folder, or one of its checkpoints")
     evaluate.add_argument("metrics", nargs="*", metavar="METRIC", help="default: kid fd precision_recall")
     evaluate.add_argument("--num-samples", type=int, default=1000, help="pictures to draw (default: %(default)s)")
@@ -108,16 +112,16 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     evaluate.add_argument(
         "--weights-from", action="append", default=[], metavar="NAME=PATH", help="as in inception=weights.pth"
     )
-    evaluate.add_argument("--download", action="store_true", help="fetch published weights that have no path")
-    evaluate.add_argument("--compare", nargs=2, metavar="RESULT", help="put two results side by side instead")
-    evaluate.add_argument("--anyway", action="store_true", help="compare what is not comparable")
-    evaluate.set_defaults(run=_evaluate)
+    evaluate.add_argument("--download", action="store_true", help="download published weights that have no path")
+    evaluate.add_argument("--compare", nargs=2, metavar="RESULT", help="compare two results instead of measuring")
+    evaluate.add_argument("--anyway", action="store_true", help="compare results that are not comparable")
+    evaluate.set_defaults(run=_command("evaluate"), only_prints=False)
 
 
 def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    probe = commands.add_parser("probe", help="report where the experts go", description="Report a run's routing.")
+    probe = commands.add_parser("probe", help="report the routing of a run", description="Report the routing of a run.")
     probe.add_argument("folder", nargs="?", metavar="RUN", help="a run's folder, or one of its checkpoints")
-    probe.add_argument("--compare", nargs=2, metavar=("A", "B"), help="put two runs side by side in one report")
+    probe.add_argument("--compare", nargs=2, metavar=("A", "B"), help="compare two runs in one report")
     probe.add_argument("--by", metavar="AXES", help="split by layer,timestep,class,position,caption; default: all")
     chosen = probe.add_mutually_exclusive_group()
     chosen.add_argument("--labels", help="classes by number or name, as in 3,7 or heart,cat; default: the first 8")
@@ -127,22 +131,22 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     probe.add_argument("--guidance", type=float, help="scale of the guidance, 1 is none; default: the run's")
     probe.add_argument("--weights", default="ema", help="ema or model (default: %(default)s)")
     probe.add_argument("--out", help="folder for the report; default: probe in the run's folder")
-    probe.set_defaults(run=_probe)
+    probe.set_defaults(run=_command("probe"), only_prints=False)
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serve = commands.add_parser("serve", help="draw on a web page", description="Serve a page that draws from runs.")
     serve.add_argument("folders", nargs="+", metavar="RUN", help="runs to choose from")
-    serve.add_argument("--port", type=int, default=7860, help="0 takes a free one (default: %(default)s)")
-    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 is all of this machine's (default: %(default)s)")
-    serve.add_argument("--queue", type=int, default=8, help="requests that may wait (default: %(default)s)")
-    serve.set_defaults(run=_serve)
+    serve.add_argument("--port", type=int, default=7860, help="0 chooses a free port (default: %(default)s)")
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 is all addresses (default: %(default)s)")
+    serve.add_argument("--queue", type=int, default=8, help="most requests that wait (default: %(default)s)")
+    serve.set_defaults(run=_command("serve"), only_prints=False)
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     models = commands.add_parser("models", help="list named models", description="List named models and their cost.")
     models.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
-    models.set_defaults(run=_models)
+    models.set_defaults(run=_command("models"), only_prints=True)
 
 
 def _add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -153,56 +157,23 @@ def _add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     show = parts.add_parser(
         "show",
-        help="a complete configuration with comments, as a .toml file to change",
+        help="a complete configuration with comments, as a .toml file",
         description="Print a complete configuration.",
     )
     show.add_argument("preset", help="a preset such as quickstart, or a .json or .toml file")
     show.add_argument("overrides", nargs="*", metavar="a.b.c=value", help="change the config, as in train.steps=100")
-    show.add_argument("--json", action="store_true", help="print JSON, which has no comments")
+    show.add_argument("--json", action="store_true", help="print JSON, without comments")
     doc = parts.add_parser(
-        "doc", help="what a key means", description="Say what a key means, and its type and default."
+        "doc", help="the meaning of a key", description="Print the meaning, type and default of a key."
     )
     doc.add_argument("key", help="such as train.accumulation, or a table of keys such as model.moe")
-    config.set_defaults(run=_config)
+    config.set_defaults(run=_command("config"), only_prints=True)
 
 
-def _train(options: argparse.Namespace) -> int:
-    from leandit.cli.train import run
+def _command(module: str) -> Callable[[argparse.Namespace], int]:
+    """Return the function that imports a command's module and runs it."""
 
-    return run(options)
+    def run(options: argparse.Namespace) -> int:
+        return int(import_module(f"leandit.cli.{module}").run(options))
 
-
-def _sample(options: argparse.Namespace) -> int:
-    from leandit.cli.sample import run
-
-    return run(options)
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from leandit.cli.evaluate import run
-
-    return run(options)
-
-
-def _probe(options: argparse.Namespace) -> int:
-    from leandit.cli.probe import run
-
-    return run(options)
-
-
-def _serve(options: argparse.Namespace) -> int:
-    from leandit.cli.serve import run
-
-    return run(options)
-
-
-def _models(options: argparse.Namespace) -> int:
-    from leandit.cli.models import run
-
-    return run(options)
-
-
-def _config(options: argparse.Namespace) -> int:
-    from leandit.cli.config import run
-
-    return run(options)
+    return run

@@ -1,4 +1,4 @@
-"""`leandit models`: named models beside the papers' figures."""
+"""`leandit models`: named models and the papers' figures."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _WIDTH = 114
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print all named models as two tables, by what their figures hold, or as JSON."""
+    """Print all named models as two tables or as JSON. The tables differ in what the papers' figures contain."""
     cards = [model_card(model) for model in MODELS.values()]
     if options.json:
         print(json.dumps([asdict(card) for card in cards], indent=2))
     else:
-        # Rendered first: rich itself ends the program with 1 when the reader is gone. A pipe counts as 80 columns,
-        # where figures would be cut.
+        # Render first and print then: rich itself exits with 1 if the reader of the pipe is gone. rich assumes 80
+        # columns for a pipe, which would cut figures.
         console = Console(width=max(Console().width, _WIDTH))
         with console.capture() as rendered:
             console.print(_blocks_table([card for card in cards if card.not_itemised is None]))
@@ -47,10 +47,10 @@ def _sums_table(cards: list[ModelCard]) -> Table:
     notes = list(dict.fromkeys(card.note for card in cards if card.note is not None))
     marks = {note: f"[{number}]" for number, note in enumerate(notes, 1)}
     table = _table(
-        "total = blocks + embedders + not itemised, which is what the papers' totals hold besides: derived from them,\n"
-        "and in EC-DiT's family mostly its text encoder (T5, 670M). Its printed totals for XXL and 3XL with 8 and 16\n"
-        "experts are not at hand. "
-        f"FLOPs as above; of text, {TEXT_TOKENS} tokens.\n" + "\n".join(f"{marks[note]} {note}" for note in notes),
+        "total = blocks + embedders + not itemised. Not itemised: the rest of the papers' totals, derived from them;\n"
+        "for EC-DiT mostly its text encoder (T5, 670M). Its printed totals for XXL and 3XL with 8 and 16 experts\n"
+        "are missing here. "
+        f"FLOPs as above, with {TEXT_TOKENS} text tokens.\n" + "\n".join(f"{marks[note]} {note}" for note in notes),
         ("blocks", "embedders", "not itemised", "total", "paper", "activated", "paper", "GFLOPs"),
     )
     for card in cards:
@@ -61,7 +61,7 @@ def _sums_table(cards: list[ModelCard]) -> Table:
 
 
 def _table(caption: str, columns: tuple[str, ...]) -> Table:
-    # A note's mark such as [1] is text, not a style of the console's.
+    # The mark of a note, such as [1], is text and not a rich style.
     table = Table(caption=escape(caption), caption_justify="left")
     table.add_column("model", no_wrap=True)
     for title in columns:

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, plain lines elsewhere."""
+"""Progress bars on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rich.progress import (
 from leandit.cli.output import discard_output, say
 from leandit.training import Callback, RunView, StepReport
 
-PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+PLAIN_EVERY = 10.0  # seconds between lines without a terminal
 _SMOOTHING = 0.95
 
 
 class _Console(Console):
-    """Goes quiet when its reader is gone, where rich would end the program."""
+    """Stops printing if its reader is gone. rich would end the program."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -46,7 +46,7 @@ def _bar(console: Console, *columns: TextColumn) -> Progress:
 
 
 class TrainingProgress(Callback):
-    """Steps, smoothed loss, images per second, MFU and ETA; training goes on when there is nobody left to read them."""
+    """Shows steps, smoothed loss, images per second, MFU and ETA. Training continues if the reader is gone."""
 
     def __init__(self) -> None:
         self.console = _Console()
@@ -114,7 +114,7 @@ class TrainingProgress(Callback):
 
 
 class SamplingProgress:
-    """Context manager and callback (done, total): a bar on a terminal, nothing elsewhere."""
+    """Context manager and callback (done, total). It shows a bar on a terminal, and nothing otherwise."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -138,7 +138,7 @@ class SamplingProgress:
 
 
 def time_left(elapsed: float, done: int, to_go: int) -> str:
-    """Return, as minutes and seconds, what `to_go` steps take if `done` of them took `elapsed` seconds."""
+    """Return the time for `to_go` steps as minutes:seconds, if `done` steps took `elapsed` seconds."""
     left = elapsed / done * to_go
     return f"{int(left // 60)}:{int(left % 60):02d}"
 

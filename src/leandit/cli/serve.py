@@ -1,4 +1,4 @@
-"""`leandit serve`: a page that draws from runs, until Ctrl-C."""
+"""`leandit serve`: serve a page that draws from runs, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from leandit.errors import LeanDiTError
 
 def run(options: argparse.Namespace) -> int:
     """Load the runs, serve the page, and return 0 after Ctrl-C or SIGTERM."""
-    # What needs no model comes first: loading takes longer.
+    # Check everything that needs no model first, because loading takes long.
     check_gradio()
     if not 1 <= options.queue <= 10_000:
         raise LeanDiTError(f"--queue {options.queue}: choose a number from 1 to 10000")
@@ -26,9 +26,9 @@ def run(options: argparse.Namespace) -> int:
         names = ", ".join(f"{name} (step {served.run.step})" for name, served in runs.items())
         say(f"Serving {names} on {server.url}")
         if not is_loopback(options.host):
-            say(f"Whoever reaches {options.host} can draw: there is no password")
-        say("Ctrl-C ends it")
-        # Both signals end it the same way, also where a shell has started it in the background.
+            say(f"Everyone who can reach {options.host} can draw: there is no password")
+        say("Stop with Ctrl-C")
+        # Both signals stop the server in the same way, also if a shell has started it in the background.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):

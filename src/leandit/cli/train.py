@@ -1,4 +1,4 @@
-"""`leandit train`: train, resume, or show what a run would cost."""
+"""`leandit train`: train, resume, or show the cost of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RUNS = Path("runs")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train in the chosen folder and end by naming it."""
+    """Train in the chosen folder, and name it at the end."""
     config = run_config(options.preset, options.overrides)
     if options.dry_run:
         return dry_run(config)
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         say(
             f"Stopped: the run is complete, only pictures are missing; draw them with: {again}"
             if complete
-            else f"Stopped after a checkpoint; go on with: {again}"
+            else f"Stopped after a checkpoint; continue with: {again}"
         )
         return code
     say(f"\nDone: {out}")
@@ -45,22 +45,22 @@ def run(options: argparse.Namespace) -> int:
 
 
 _PICTURES = {
-    "samples.png": "what the model draws",
-    "loss.png": "how the losses fell, and how evenly the experts worked",
-    "compute.png": "where the experts went, over the picture and over the timestep",
+    "samples.png": "pictures that the model draws",
+    "loss.png": "the losses, and the balance of the experts, over the steps",
+    "compute.png": "experts per token over the picture and over the timestep",
     "probe/report.html": "the same and more as a page for a browser",
 }
 
 
 def _default_folder(name: str, resume: bool) -> Path:
-    """Return the first free folder of runs/NAME, runs/NAME-2, ..., or to resume, the last one that exists."""
+    """Return the first free folder of runs/NAME, runs/NAME-2, ..., or the last existing one with `resume`."""
     if not resume:
         numbered = (_RUNS / f"{name}-{number}" for number in itertools.count(2))
         return next(folder for folder in itertools.chain([_RUNS / name], numbered) if not folder.exists())
     last = max(_RUNS.glob("*"), key=lambda folder: _number(folder.name, name), default=None)
     if last is None or not _number(last.name, name):
         raise LeanDiTError(
-            f"{_RUNS / name}: there is no run to resume; leave --resume out, or name its folder with --out"
+            f"{_RUNS / name}: there is no run to resume; omit --resume, or give the run's folder with --out"
         )
     return last
 

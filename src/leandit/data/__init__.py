@@ -1,4 +1,4 @@
-"""Pictures or latents for training: sources with random access, and the loader that makes them a stream of batches."""
+"""Pictures or latents for training: sources with random access, and a loader that makes batches from them."""
 
 from leandit.data.captions import Caption
 from leandit.data.class_folder import ClassFolderConfig

@@ -1,4 +1,4 @@
-"""Captions of a picture: one or several, each with the weight by which it is drawn."""
+"""Captions of a picture: one or more, each with a weight. Training draws one in proportion to the weights."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ MAX_CAPTIONS = 1000
 
 @dataclass(frozen=True)
 class Caption:
-    """A text, and how often it is shown in relation to the picture's other captions."""
+    """A text and its weight: how often it is shown, relative to the other captions of the picture."""
 
     text: str
     weight: float = 1.0
 
 
 class BadCaption(ValueError):
-    """What is wrong with a value that should be a caption or several."""
+    """The message says why a value is not a caption or a list of captions."""
 
 
 def parse_captions(value: object, key: str) -> tuple[Caption, ...]:
-    """Return the captions of None, a text, or a list of texts and {"text": ..., "weight": ...}.
+    """Return the captions in a value: None, a text, or a list of texts and {"text": ..., "weight": ...}.
 
-    Raises BadCaption, naming `key`, for anything else and for blank texts, since the empty caption stands for "no
-    caption" in training. Weights are positive and finite.
+    Raises BadCaption, which names `key`, for any other value, for a weight that is not positive and finite, and for a
+    blank text, because training uses the empty caption for "no caption".
     """
     if value is None:
         return ()
     if isinstance(value, str):
         return (Caption(_not_blank(value, repr(key))),)
     if not isinstance(value, list):
-        raise BadCaption(f"{key!r} is {kind(value)}, not a text or a list of texts")
+        raise BadCaption(f"{key!r} is {kind(value)}; write a text or a list of texts")
     if not 0 < len(value) <= MAX_CAPTIONS:
         raise BadCaption(f"{key!r} is a list of {len(value)} captions; give 1 to {MAX_CAPTIONS}")
     return tuple(_parse_one(item, f"{key}[{place}]") for place, item in enumerate(value))
 
 
 def draw_caption(captions: tuple[Caption, ...], generator: np.random.Generator) -> str:
-    """Return the text of one caption, drawn with a probability proportional to its weight."""
+    """Draw one caption with a probability proportional to its weight, and return its text."""
     sums = list(accumulate(caption.weight for caption in captions))
     place = np.searchsorted(sums, generator.random() * sums[-1], side="right")
     return captions[min(int(place), len(captions) - 1)].text
 
 
 def kind(value: object) -> str:
-    """Return what a value from JSON is, in words."""
+    """Return the kind of a JSON value in words, such as "a list"."""
     names = {
         bool: "true or false",
         int: "a number",

@@ -17,7 +17,7 @@ from leandit.errors import LeanDiTError, NotFoundError
 
 
 class ClassFolderConfig(Config):
-    """A folder whose sub-folders, sorted by name, are the classes; without them there are no labels."""
+    """A folder of pictures. Its sub-folders, sorted by name, are the classes; without them there are no labels."""
 
     type: Literal["class_folder"] = "class_folder"
     path: Annotated[str, Fact.PATH]
@@ -27,7 +27,7 @@ class ClassFolderConfig(Config):
 
 
 class ClassFolderSource:
-    """Pictures read when asked for, ordered by path; hidden files and other suffixes are passed over."""
+    """Pictures ordered by path, each read on access. Hidden files and files with other suffixes are ignored."""
 
     def __init__(self, config: ClassFolderConfig) -> None:
         self._root = open_folder(config.path)
@@ -37,22 +37,21 @@ class ClassFolderSource:
         if 0 < len(classes) < len(files):
             stray = next(file for file in files if len(file.parts) == 1)
             raise LeanDiTError(
-                f"{self._root}: has pictures both in class folders ({classes[0]}) and beside them ({stray}); "
-                "move every picture into a class folder, or all of them out"
+                f"{self._root}: has pictures in class folders ({classes[0]}) and outside of them ({stray}); "
+                "move all pictures into class folders, or all of them out"
             )
-        self.class_names = tuple(sorted(_class_folders(self._root))) if classes else ()
-        self._check_filled(files, set(classes))
-        self._files = files
-
-    def _check_filled(self, files: list[Path], filled: set[str]) -> None:
         if not files:
             raise LeanDiTError(
                 f"{self._root}: no pictures here ({' '.join(sorted(SUFFIXES))}); point data.source.path at a "
-                "folder of pictures, or of one sub-folder per class"
+                "folder of pictures, or at a folder with one sub-folder per class"
             )
-        empty = [name for name in self.class_names if name not in filled]
+        with os.scandir(self._root) as entries:
+            folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        self.class_names = tuple(folders) if classes else ()
+        empty = [name for name in self.class_names if name not in set(classes)]
         if empty:
             raise LeanDiTError(f"{self._root / empty[0]}: class folder without pictures; fill it or remove it")
+        self._files = files
 
     @property
     def fingerprint(self) -> str:
@@ -71,7 +70,7 @@ class ClassFolderSource:
 
 
 def open_folder(path: str) -> Path:
-    """Return the folder, resolved; a LeanDiTError where there is none."""
+    """Return the resolved folder. Raises LeanDiTError if it does not exist."""
     folder = user_path(path, "data.source.path")
     if not folder.is_dir():
         absent = not folder.exists()
@@ -79,11 +78,6 @@ def open_folder(path: str) -> Path:
         kind = "no such folder" if absent else "a file, not a folder"
         raise error(f"{folder}: {kind}; correct data.source.path (now in {Path.cwd()})")
     return folder.resolve()
-
-
-def _class_folders(root: Path) -> Iterator[str]:
-    with os.scandir(root) as entries:
-        yield from (entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _walk(root: Path, folder: Path) -> Iterator[str]:
@@ -112,8 +106,8 @@ def _visit(root: Path, entry: os.DirEntry[str]) -> Iterator[str]:
 
 def _check_link(root: Path, path: Path) -> None:
     if path.is_dir():
-        raise LeanDiTError(f"{path}: links to folders are not followed; put the folder itself there")
+        raise LeanDiTError(f"{path}: links to folders are not followed; move the folder itself here")
     if not path.exists():
         raise LeanDiTError(f"{path}: a link to a file that does not exist; restore the file or remove the link")
     if not path.resolve().is_relative_to(root):
-        raise LeanDiTError(f"{path}: a link that leaves {root}; copy the picture into the folder")
+        raise LeanDiTError(f"{path}: a link to a file outside {root}; copy the picture into the folder")

@@ -1,4 +1,4 @@
-"""The embedded emoji: 2,788 pictures of 32x32 in two art styles, with names. NOTICE has their licences."""
+"""The emoji in the package: 2,788 pictures of 32x32 in two art styles, with names. NOTICE has their licences."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Record = dict[str, Any]
 
 
 class EmojiConfig(Config):
-    """Which of the embedded emoji to use, and how they form classes."""
+    """Which of the package's emoji to use, and how they form classes."""
 
     type: Literal["emoji"] = "emoji"
     styles: tuple[Style, ...] = Field(("noto", "fluent"), min_length=1)
     """Art styles to use: "noto" is flat, "fluent" looks three-dimensional."""
     classes: dict[str, tuple[str, ...]] | None = Field(None, min_length=1)
-    """Classes by name, each with the subcategories that it gathers, such as {"fruit": ["food-fruit"]}; all other
-    pictures are left out. null makes each subcategory a class.
+    """Classes by name, each with its subcategories, such as {"fruit": ["food-fruit"]}. Pictures of other subcategories
+    are not used. null makes each subcategory a class.
     """
     split: Literal["train", "held_out", "all"] = "train"
-    """"train" leaves out the "held_out" pictures: about a tenth of the concepts, which "train" shows in one style only
-    and "held_out" in the other. "all" is both.
+    """"train" is everything except the "held_out" pictures. About a tenth of the concepts is in "train" in one style
+    only and in "held_out" in the other style. "all" is both.
     """
     exclude_names: tuple[str, ...] = ()
-    """Leave out pictures whose name contains one of these texts."""
+    """Do not use pictures whose name contains one of these texts."""
     caption_variants: bool = False
     """Use three captions instead of one: "{name}, {style} emoji", "a picture of {name}" and "{subcategory}: {name}",
     drawn in the ratio 8 : 1 : 1. The last two do not name the style.
@@ -45,12 +45,12 @@ class EmojiConfig(Config):
         gathered = [subcategory for group in (classes or {}).values() for subcategory in group]
         twice = sorted({subcategory for subcategory in gathered if gathered.count(subcategory) > 1})
         if twice:
-            raise ValueError(f"a subcategory belongs to one class only; given twice: {', '.join(twice)}")
+            raise ValueError(f"a subcategory can belong to one class only; given twice: {', '.join(twice)}")
         return classes
 
 
 class EmojiSource:
-    """The chosen emoji, all in memory; the first caption of a picture is "red apple, noto emoji"."""
+    """The selected emoji, all in memory. The first caption of a picture is like "red apple, noto emoji"."""
 
     def __init__(self, config: EmojiConfig) -> None:
         images, records = _read_pack()
@@ -59,7 +59,9 @@ class EmojiSource:
         label_of = {sub: label for label, subs in enumerate(groups.values()) for sub in subs}
         chosen = [i for i, record in enumerate(records) if _wanted(config, record, label_of)]
         if not chosen:
-            raise LeanDiTError("data.source: no emoji is left; choose more styles or classes, or shorten exclude_names")
+            raise LeanDiTError(
+                "data.source: no emoji is selected; choose more styles or classes, or shorten exclude_names"
+            )
         self._images = images[chosen]
         self._caption_variants = config.caption_variants
         self._records = [records[i] for i in chosen]
@@ -71,11 +73,11 @@ class EmojiSource:
         return fingerprint([record["name"], record["style"], record["subcategory"]] for record in self._records)
 
     def __len__(self) -> int:
-        """Return the number of chosen pictures."""
+        """Return the number of selected pictures."""
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
-        """Return picture `index` of those chosen, in the order of their code points."""
+        """Return picture `index` of the selected pictures, in the order of their code points."""
         record = self._records[index]
         name, style = record["name"], record["style"]
         captions = _captions(record) if self._caption_variants else _captions(record)[:1]
@@ -98,12 +100,12 @@ def _read_pack() -> tuple[np.ndarray, list[Record]]:
         with (folder / "images.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images = arrays["images"]
     except (OSError, ValueError, KeyError) as error:
-        raise LeanDiTError(f"the embedded emoji cannot be read ({error}); reinstall leandit") from None
+        raise LeanDiTError(f"the package's emoji cannot be read ({error}); reinstall leandit") from None
     return images, records
 
 
 def _groups(config: EmojiConfig, records: list[Record]) -> dict[str, tuple[str, ...]]:
-    """Return class name -> subcategories; labels do not depend on the styles or the split."""
+    """Return the subcategories by class name. Labels do not depend on the styles or the split."""
     known = sorted({record["subcategory"] for record in records})
     groups = config.classes or {subcategory: (subcategory,) for subcategory in known}
     for subcategory in (sub for group in groups.values() for sub in group):

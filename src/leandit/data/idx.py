@@ -1,4 +1,4 @@
-"""MNIST's idx files, plain or gzipped: MNIST, Fashion-MNIST, EMNIST and their kin."""
+"""The idx files of MNIST, Fashion-MNIST, EMNIST and similar sets, plain or gzipped."""
 
 from __future__ import annotations
 
@@ -27,24 +27,23 @@ class IdxConfig(Config):
     images: Annotated[str, Fact.PATH]
     """File of pictures: three dimensions of unsigned bytes, plain or gzipped, such as train-images-idx3-ubyte.gz."""
     labels: Annotated[str | None, Fact.PATH] = None
-    """File of labels: one dimension of unsigned bytes, plain or gzipped. null is a set without labels."""
+    """File of labels: one dimension of unsigned bytes, plain or gzipped. null gives no labels."""
     class_names: tuple[str, ...] | None = None
-    """Class names, in the order of the labels; they also become the captions. null names the classes "0", "1", ... and
+    """Class names, in the order of the labels. They are also the captions. null names the classes "0", "1", ... and
     gives no captions.
     """
     pad: int | None = Field(None, ge=0, le=64)
-    """Black pixels to add on each side. null adds 2 to pictures of 28x28, which makes them 32x32, and none to others.
-    """
+    """Black pixels to add on each side. null adds 2 to pictures of 28x28, which makes them 32x32, and 0 to others."""
 
 
 class IdxSource:
-    """Grey pictures in memory, served as RGB; with `class_names` the name of the class is the caption."""
+    """Grey pictures in memory, returned as RGB. With `class_names`, the name of the class is the caption."""
 
     def __init__(self, config: IdxConfig) -> None:
         self._path = user_path(config.images, "data.source.images")
         images = _read_idx(self._path, dimensions=3, contents="pictures")
         if images.size == 0:
-            raise LeanDiTError(f"{self._path}: holds no pictures (shape {images.shape}); give another file")
+            raise LeanDiTError(f"{self._path}: contains no pictures (shape {images.shape}); give another file")
         pad = config.pad if config.pad is not None else (2 if images.shape[1:] == (28, 28) else 0)
         self._images = np.pad(images, ((0, 0), (pad, pad), (pad, pad)))
         self._labels, self.class_names = self._read_labels(config)
@@ -58,13 +57,13 @@ class IdxSource:
         if len(labels) != len(self._images):
             raise LeanDiTError(
                 f"{path}: {len(labels)} labels for the {len(self._images)} pictures of {self._path}; "
-                "give the two files of one split"
+                "give two files of the same split"
             )
         highest = int(labels.max())
         names = config.class_names or tuple(str(label) for label in range(highest + 1))
         if highest >= len(names):
             raise LeanDiTError(
-                f"{path}: label {highest} has no name among the {len(names)} class_names; "
+                f"{path}: label {highest} has no name: class_names has only {len(names)}; "
                 f"give at least {highest + 1} names"
             )
         return labels, names
@@ -88,17 +87,17 @@ class IdxSource:
 
 
 def _read_idx(path: Path, dimensions: int, contents: str) -> np.ndarray:
-    """Return the uint8 array of an idx file with that number of dimensions."""
+    """Return the uint8 array of an idx file with this number of dimensions."""
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            # GzipFile reads like a binary file, but typing does not know it as BinaryIO.
+            # GzipFile reads like a binary file, but its type is not BinaryIO.
             file = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if zipped else raw
             shape = _read_header(path, file, dimensions, contents)
             return _read_payload(path, file, shape, contents)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise LeanDiTError(f"{path}: truncated or damaged gzip file ({error}); fetch it again") from None
+        raise LeanDiTError(f"{path}: truncated or damaged gzip file ({error}); download it again") from None
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such file of {contents}; correct the path") from None
     except OSError as error:
@@ -115,7 +114,7 @@ def _read_header(path: Path, file: BinaryIO, dimensions: int, contents: str) -> 
             "check that images and labels are not swapped"
         )
     if len(header) < 4 + 4 * dimensions:
-        raise LeanDiTError(f"{path}: the header is cut short; fetch the file again")
+        raise LeanDiTError(f"{path}: the header is truncated; download the file again")
     return struct.unpack(f">{dimensions}I", header[4:])
 
 
@@ -124,13 +123,13 @@ def _read_payload(path: Path, file: BinaryIO, shape: tuple[int, ...], contents: 
     for side in shape:
         size *= side
     if size > MAX_BYTES:
-        raise LeanDiTError(f"{path}: the header promises {size} bytes, more than {MAX_BYTES}; use a folder of pictures")
-    # One byte more than promised shows a file that is too long, and never more than that is unpacked.
+        raise LeanDiTError(f"{path}: the header states {size} bytes, more than {MAX_BYTES}; use a folder of pictures")
+    # Read one extra byte to detect a file that is too long. No more than that is ever unpacked.
     payload = file.read(size + 1)
     if len(payload) != size:
         found = f"only {len(payload)}" if len(payload) < size else "more"
         raise LeanDiTError(
-            f"{path}: the header promises {' x '.join(map(str, shape))} = {size} bytes of {contents}, "
-            f"the file holds {found}; fetch it again"
+            f"{path}: the header states {' x '.join(map(str, shape))} = {size} bytes of {contents}, "
+            f"but the file contains {found}; download it again"
         )
     return np.frombuffer(payload, np.uint8).reshape(shape)

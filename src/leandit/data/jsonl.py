@@ -1,4 +1,4 @@
-"""Lines of JSON that describe pictures: one object each, with captions and a class."""
+"""Lines of JSON that describe pictures. Each line is one object with captions and a class."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ Label = int | str | None
 
 
 class BadLine(Exception):
-    """What is wrong with one line."""
+    """The message says what is wrong with one line."""
 
 
 def parse_object(line: str, example: str) -> dict[str, Any]:
-    """Return the object in a line; raise BadLine, which shows `example`, for anything else."""
+    """Return the object in a line. Raises BadLine, which shows `example`, for any other content."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise BadLine(f"not valid JSON: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError):
-        raise BadLine("not usable JSON: a number too long or values nested too deep") from None
+        raise BadLine("invalid JSON: a number is too long, or values are nested too deep") from None
     if not isinstance(record, dict):
-        raise BadLine(f"a line is an object such as {example}")
+        raise BadLine(f"not an object; write an object such as {example}")
     return record
 
 
 def parse_label(record: dict[str, Any], key: str) -> Label:
-    """Return the class in a record, a number or a name, or None; raise BadLine for anything else."""
+    """Return the class in a record: a number, a name, or None. Raises BadLine for any other value."""
     label = record.get(key)
     if label is None or isinstance(label, str):
         return label
     if not isinstance(label, int) or isinstance(label, bool):
-        raise BadLine(f"{key!r} is {kind(label)}; a label is a whole number or a name")
+        raise BadLine(f"{key!r} is {kind(label)}; write a whole number or a name")
     if not 0 <= label < MAX_CLASSES:
         raise BadLine(f"label {label} is out of range: labels are 0 to {MAX_CLASSES - 1}")
     return label
 
 
 def report(path: Path, problems: Sequence[str]) -> LeanDiTError:
-    """Return one error for all that is wrong with a file: the first problems, and how many more."""
+    """Return one error for all problems of a file: the first problems, and the number of further ones."""
     shown = [f"  {problem}" for problem in problems[:_MAX_REPORTED]]
     rest = len(problems) - len(shown)
     plural = "s" * (len(problems) > 1)
@@ -57,9 +57,10 @@ def report(path: Path, problems: Sequence[str]) -> LeanDiTError:
 def name_classes(
     labels: Sequence[Label], given: tuple[str, ...] | None, where: Callable[[int], str]
 ) -> tuple[str, ...]:
-    """Return the names by class number: those given, if they cover every label, or those that the labels imply.
+    """Return the class names by class number: the given names, or without them the names in the labels.
 
-    `where(i)` is the place of label i for messages.
+    Raises LeanDiTError if the given names do not cover every label; `where(i)` is the position of label i for the
+    message.
     """
     numbers = [label for label in labels if isinstance(label, int)]
     names = {label for label in labels if isinstance(label, str)}

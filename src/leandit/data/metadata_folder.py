@@ -1,11 +1,11 @@
-"""A folder of pictures with metadata.jsonl, as Hugging Face's imagefolder lays it out."""
+"""A folder of pictures with metadata.jsonl, in the layout of Hugging Face's imagefolder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,9 +19,9 @@ from leandit.errors import LeanDiTError
 
 
 class MetadataFolderConfig(Config):
-    """A folder with metadata.jsonl; a line is {"file_name": "a/b.png", "text": "a cat", "label": 3}.
+    """A folder with metadata.jsonl. A line is like {"file_name": "a/b.png", "text": "a cat", "label": 3}.
 
-    Several captions are a list of texts, or of {"text": "a cat", "weight": 9} to show some more often than others.
+    For several captions write a list of texts, or of {"text": "a cat", "weight": 9} to show some more often.
     """
 
     type: Literal["metadata_folder"] = "metadata_folder"
@@ -32,7 +32,7 @@ class MetadataFolderConfig(Config):
     label_key: str = Field("label", min_length=1)
     """Key of the class in a line. The class is a whole number from 0, or a name."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    """Class names, in the order of the class numbers. null takes the sorted names in the file, or "0", "1", ... up to
+    """Class names, in the order of the class numbers. null uses the sorted names in the file, or "0", "1", ... up to
     the highest number.
     """
     max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
@@ -41,7 +41,7 @@ class MetadataFolderConfig(Config):
 
 @dataclass(frozen=True)
 class _Entry:
-    """One good line of metadata.jsonl."""
+    """One valid line of metadata.jsonl."""
 
     line: int
     file_name: str
@@ -50,7 +50,7 @@ class _Entry:
 
 
 class MetadataFolderSource:
-    """Pictures read when asked for, in the order of metadata.jsonl."""
+    """Pictures in the order of metadata.jsonl, each read on access."""
 
     def __init__(self, config: MetadataFolderConfig) -> None:
         self._root = open_folder(config.path)
@@ -82,7 +82,7 @@ class MetadataFolderSource:
 
 
 class _Reader:
-    """Reads metadata.jsonl to its end and reports all that is wrong with it at once."""
+    """Reads the whole metadata.jsonl and reports all its problems in one error."""
 
     def __init__(self, root: Path, config: MetadataFolderConfig) -> None:
         self._root = root
@@ -93,7 +93,7 @@ class _Reader:
         self._first_line: dict[Path, int] = {}
 
     def read(self) -> list[_Entry]:
-        """Return an entry per line, or raise one LeanDiTError: the first problems, and how many more."""
+        """Return one entry per line, or raise one LeanDiTError for all bad lines."""
         for number, line in enumerate(self._lines(), start=1):
             if line.strip():
                 self._read_line(number, line)
@@ -103,12 +103,12 @@ class _Reader:
         if self._problems:
             raise report(self._path, self._problems)
         if not self._entries:
-            raise LeanDiTError(f'{self._path}: no lines; write one {{"file_name": ..., "text": ...}} per picture')
+            raise LeanDiTError(f'{self._path}: no lines; write {{"file_name": ..., "text": ...}} for each picture')
         return self._entries
 
     def _lines(self) -> list[str]:
         try:
-            # Only \n ends a line: splitlines would also cut at separators that JSON strings may hold.
+            # Only \n ends a line: splitlines also splits at characters that a JSON string may contain.
             return self._path.read_text(encoding="utf-8-sig").split("\n")
         except FileNotFoundError:
             raise LeanDiTError(
@@ -119,8 +119,10 @@ class _Reader:
 
     def _read_line(self, number: int, line: str) -> None:
         try:
-            record = _parse(line)
-            path = _locate(self._root, record)
+            record = parse_object(line, '{"file_name": "a.png"}')
+            if not isinstance(record.get("file_name"), str) or not record["file_name"]:
+                raise BadLine("'file_name' is missing or not a text")
+            path = _locate(self._root, record["file_name"])
             if path in self._first_line:
                 raise BadLine(f"{record['file_name']!r} is already named in line {self._first_line[path]}")
             captions = parse_captions(record.get(self._config.text_key), self._config.text_key)
@@ -147,25 +149,17 @@ class _Reader:
             ]
 
 
-def _parse(line: str) -> dict[str, Any]:
-    record = parse_object(line, '{"file_name": "a.png"}')
-    if not isinstance(record.get("file_name"), str) or not record["file_name"]:
-        raise BadLine("'file_name' is missing or not a text")
-    return record
-
-
-def _locate(root: Path, record: dict[str, Any]) -> Path:
+def _locate(root: Path, name: str) -> Path:
     """Return the resolved path of the picture, which must be a non-empty file inside the folder."""
-    name = record["file_name"]
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise BadLine(f"{name!r} leaves the folder; name files inside it, relative to it")
+        raise BadLine(f"{name!r} is outside the folder; write a path relative to the folder")
     try:
         path = (root / name).resolve()
         found = path.stat().st_size if path.is_file() else None
     except (OSError, ValueError, RuntimeError):
-        raise BadLine(f"{name!r} is not a usable file name") from None
+        raise BadLine(f"{name!r} is not a valid file name") from None
     if not path.is_relative_to(root):
-        raise BadLine(f"{name!r} is a link that leaves the folder; copy the picture into it")
+        raise BadLine(f"{name!r} is a link to a file outside the folder; copy the picture into it")
     if found is None:
         raise BadLine(f"no such file {name!r}")
     if found == 0:

@@ -1,4 +1,4 @@
-"""Parquet files with a column of pictures, as data sets lie on the Hugging Face hub."""
+"""Parquet files with a column of pictures, the form of data sets on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pydantic import Field
 from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, parse_captions
 from leandit.data.jsonl import MAX_CLASSES
+from leandit.data.paths import find_shards
 from leandit.data.pictures import PILLOW_MAX_PIXELS, decode_picture
-from leandit.data.shards import find_shards
 from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError, nearest
 
 
 class ParquetConfig(Config):
-    """Parquet files with pictures inside: a column of {"bytes", "path"} as the hub has it, or of bytes."""
+    """Parquet files that contain pictures: a column of {"bytes", "path"}, as on the hub, or a column of bytes."""
 
     type: Literal["parquet"] = "parquet"
     paths: Annotated[tuple[str, ...], Fact.PATH] = Field(min_length=1)
     """Files and wildcards, such as "data/train-*.parquet"."""
     image_column: str = Field("image", min_length=1)
-    """Column of the pictures, encoded as PNG, JPEG or another format of files."""
+    """Column of the pictures, encoded as PNG, JPEG or another picture format."""
     text_column: str | None = "text"
     """Column of the captions: a text, a list of texts, or a list of {text, weight} in each row. null, or a column that
     the files do not have, gives no captions.
@@ -36,24 +36,24 @@ class ParquetConfig(Config):
     label_column: str | None = "label"
     """Column of the classes, whole numbers. null, or a column that the files do not have, gives no labels."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    """Class names, in the order of the class numbers. null takes the names in the files' metadata, if there are any,
-    and otherwise "0", "1", ...
+    """Class names, in the order of the class numbers. null uses the names in the files' metadata, or "0", "1", ... if
+    there are none.
     """
     cached_row_groups: Annotated[int, Fact.MAY_CHANGE] = Field(16, ge=1)
-    """Row groups to keep in memory. Training reads rows in random order and a row group can only be read whole, so keep
-    as many as fit.
+    """Row groups to keep in memory. Training reads rows in random order, and each read loads a whole row group, so keep
+    as many as fit into memory.
     """
     max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
     """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 
 class ParquetSource:
-    """Rows in the order of the files; a row group is read when the first of its rows is asked for."""
+    """Rows in the order of the files. Access to a row reads its row group, unless it is cached."""
 
     def __init__(self, config: ParquetConfig) -> None:
         _import_pyarrow()
         self._config = config
-        files = [_open(path) for path in find_shards(config.paths, ".parquet")]
+        files = [(path, _read(path, lambda file: file)) for path in find_shards(config.paths, ".parquet")]
         self._columns = self._choose_columns(files)
         self._groups = [(path, group) for path, file in files for group in range(file.num_row_groups)]
         sizes = [file.metadata.row_group(group).num_rows for _, file in files for group in range(file.num_row_groups)]
@@ -66,7 +66,7 @@ class ParquetSource:
 
     @property
     def fingerprint(self) -> str:
-        """See `Source`; rows have no names, so the files' names, their row groups' sizes and the labels count."""
+        """See `Source`. Rows have no names, so this hashes file names, row group sizes and labels."""
         return fingerprint([[[path.name, group] for path, group in self._groups], self._ends, self._labels])
 
     def __len__(self) -> int:
@@ -84,7 +84,7 @@ class ParquetSource:
         return Example(image, self._labels[index] if self._labels else None, self._captions(table, row, key), key)
 
     def _choose_columns(self, files: list[tuple[Path, Any]]) -> list[str]:
-        """Return the columns to read, which all files must have in common."""
+        """Return the columns to read. Every file must have all of them."""
         config, first = self._config, files[0][1].schema_arrow.names
         wanted = (config.text_column, config.label_column)
         columns = [config.image_column, *(name for name in wanted if name is not None and name in first)]
@@ -94,7 +94,7 @@ class ParquetSource:
                 if column not in names:
                     raise LeanDiTError(
                         f"{path}: no column {column!r} (it has {', '.join(names)}).{nearest(column, names)}\n"
-                        "Set data.source.image_column, text_column and label_column to the columns' names"
+                        "Set data.source.image_column, text_column and label_column to the names of the columns"
                     )
             _check_image_type(path, file.schema_arrow.field(config.image_column).type, config.image_column)
         return columns
@@ -139,7 +139,7 @@ class ParquetSource:
         except BadCaption as problem:
             raise LeanDiTError(f"{key}: {problem}; correct the row, or set data.source.text_column") from None
         if not captions:
-            raise LeanDiTError(f"{key}: {column!r} is null; write a caption, or drop the row")
+            raise LeanDiTError(f"{key}: {column!r} is null; write a caption, or remove the row")
         return captions
 
 
@@ -153,19 +153,15 @@ def _import_pyarrow() -> Any:
     return parquet
 
 
-def _open(path: Path) -> tuple[Path, Any]:
-    return path, _read(path, lambda file: file)
-
-
 def _read(path: Path, use: Any) -> Any:
-    """Open a file of its own for each use: a reader must not be shared by threads."""
+    """Open the file and apply `use` to its reader. Threads must not share a reader, so each call opens the file."""
     import pyarrow
 
     try:
         return use(_import_pyarrow().ParquetFile(path))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).split("\n")[0]
-        raise LeanDiTError(f"{path}: damaged, truncated or no parquet file ({reason}); fetch it again") from None
+        raise LeanDiTError(f"{path}: damaged, truncated or not a parquet file ({reason}); download it again") from None
 
 
 def _check_image_type(path: Path, found: Any, column: str) -> None:
@@ -177,7 +173,7 @@ def _check_image_type(path: Path, found: Any, column: str) -> None:
         inner = found.field("bytes").type
     if not (kinds.is_binary(inner) or kinds.is_large_binary(inner)):
         raise LeanDiTError(
-            f'{path}: column {column!r} holds {found}, not pictures ({{"bytes", "path"}} or bytes); '
+            f'{path}: column {column!r} contains {found}, not pictures ({{"bytes", "path"}} or bytes); '
             "set data.source.image_column"
         )
 
@@ -188,14 +184,16 @@ def _image_bytes(table: Any, column: str, row: int, key: str) -> io.BytesIO:
     if data is None:
         where = value.get("path") if isinstance(value, dict) else None
         only = (
-            f"names a file ({where!r}) but does not hold it; embed the pictures" if where else "is null; drop the row"
+            f"names a file ({where!r}) but does not contain it; embed the pictures"
+            if where
+            else "is null; remove the row"
         )
         raise LeanDiTError(f"{key}: {column!r} {only}")
     return io.BytesIO(data)
 
 
 def _hub_names(metadata: dict[bytes, bytes] | None, column: str | None) -> tuple[str, ...] | None:
-    """Return the class names from the metadata that the datasets library writes, if they are there."""
+    """Return the class names from the metadata that the datasets library writes, or None if there are none."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column]["names"]

@@ -1,22 +1,67 @@
-"""Paths as people write them in a configuration."""
+"""Paths as users write them in a configuration: one path, or the shards of a data set with wildcards."""
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Sequence
 from pathlib import Path
 
-from leandit.errors import LeanDiTError
+from leandit.errors import LeanDiTError, NotFoundError
 
 _MAX_SHOWN = 100
 
 
 def user_path(text: str, key: str) -> Path:
-    """Return the path with ~ filled in; a LeanDiTError that names `key` for what no file system takes as a path."""
+    """Return the path with ~ expanded. Raises LeanDiTError, which names `key`, if it cannot be a path."""
     try:
         path = Path(text).expanduser()
         path.exists()  # raises for a name that is too long
         if "\0" in text:
-            raise ValueError("it holds a null byte")
+            raise ValueError("it contains a null byte")
     except (OSError, ValueError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise LeanDiTError(f"{key}: {text[:_MAX_SHOWN]!r} is not a usable path: {reason}; correct {key}") from None
+        raise LeanDiTError(f"{key}: {text[:_MAX_SHOWN]!r} is not a valid path: {reason}; correct {key}") from None
     return path
+
+
+def find_shards(patterns: Sequence[str], suffix: str) -> list[Path]:
+    """Return the files, each once, in the order of the patterns. The matches of a wildcard are sorted by name.
+
+    Raises LeanDiTError for anything that is not a file on the local disk.
+    """
+    paths = dict.fromkeys(path for pattern in patterns for path in _expand(pattern, suffix))
+    return list(paths)
+
+
+def _expand(pattern: str, suffix: str) -> list[Path]:
+    _check_local(pattern)
+    expanded = str(user_path(pattern, "data.source.paths"))
+    names = sorted(glob.glob(expanded, recursive=True)) if glob.has_magic(expanded) else [expanded]
+    if not names:
+        raise NotFoundError(
+            f"{pattern}: no file matches (now in {Path.cwd()}); correct data.source.paths{_hint(pattern)}"
+        )
+    return [_check_file(Path(name), suffix, pattern) for name in names]
+
+
+def _check_local(pattern: str) -> None:
+    if pattern.startswith("pipe:"):
+        raise LeanDiTError(f"{pattern}: pipe: runs a command, which is not allowed; give files on this machine")
+    if "://" in pattern:
+        raise LeanDiTError(f"{pattern}: an address, not a file; download the shards first and give their paths")
+
+
+def _check_file(path: Path, suffix: str, pattern: str) -> Path:
+    if path.is_dir():
+        raise LeanDiTError(f"{path}: a folder; give the files in it, such as {path}/*{suffix}")
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such file (now in {Path.cwd()}); correct data.source.paths{_hint(pattern)}")
+    if path.stat().st_size == 0:
+        raise LeanDiTError(f"{path}: empty file; download it again or remove it")
+    return path.resolve()
+
+
+def _hint(pattern: str) -> str:
+    if "{" in pattern:
+        return " (braces such as {000..009} are not supported: use * and ?, or list the files)"
+    return ""

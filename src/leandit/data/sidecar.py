@@ -1,4 +1,4 @@
-"""The lines beside a shard of latents: captions and a class for each, read from the file when asked for."""
+"""The JSON lines that belong to a shard of latents: captions and a class for each latent, read on access."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _EXAMPLE = '{"text": "a cat", "label": 3}'
 
 @dataclass(frozen=True)
 class Sidecar:
-    """The checked lines of one file; only their places, classes and hash are kept in memory."""
+    """The checked lines of one file. Memory holds only their offsets, their classes and a hash."""
 
     path: Path
     text_key: str
     offsets: Int[np.ndarray, " lines"]
     labels: tuple[Label, ...]
-    """Empty when the lines have none."""
+    """Empty if the lines have no labels."""
     captioned: bool
     digest: str
     """Hash of all captions and labels."""
 
     def captions(self, row: int) -> tuple[Caption, ...]:
-        """Read the captions of a line; a file that was changed meanwhile is a LeanDiTError."""
+        """Read the captions of a line. Raises LeanDiTError if the file has changed since it was checked."""
         if not self.captioned:
             return ()
         try:
@@ -41,12 +41,12 @@ class Sidecar:
                 record = parse_object(file.readline().decode("utf-8-sig"), _EXAMPLE)
             captions = parse_captions(record.get(self.text_key), self.text_key)
         except (OSError, UnicodeDecodeError, BadLine, BadCaption) as problem:
-            raise LeanDiTError(f"{self.path}: changed since it was opened ({problem}); put it back") from None
+            raise LeanDiTError(f"{self.path}: changed since it was opened ({problem}); restore it") from None
         return captions
 
 
 def read_sidecar(path: Path, text_key: str, label_key: str) -> Sidecar:
-    """Check a whole file; all bad lines are reported in one LeanDiTError."""
+    """Check a whole file. Raises one LeanDiTError for all bad lines."""
     reader = _Reader(text_key, label_key)
     for number, offset, line in _lines(path):
         try:
@@ -58,14 +58,14 @@ def read_sidecar(path: Path, text_key: str, label_key: str) -> Sidecar:
     if reader.offsets and not (reader.captioned or reader.labels):
         raise LeanDiTError(
             f"{path}: no line has {text_key!r} or {label_key!r}; write {_EXAMPLE}, or set data.source.text_key and "
-            "label_key to the names that it uses"
+            "label_key to the keys in the file"
         )
     offsets = np.array(reader.offsets, dtype=np.int64)
     return Sidecar(path, text_key, offsets, tuple(reader.labels), reader.captioned, reader.digest.hexdigest())
 
 
 class _Reader:
-    """Takes lines one by one; the first decides whether all have captions, and which kind of label."""
+    """Collects lines. The first line decides whether all must have captions, and the kind of their labels."""
 
     def __init__(self, text_key: str, label_key: str) -> None:
         self._text_key = text_key
@@ -100,7 +100,7 @@ def _has(key: str, there: bool) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, str]]:
-    """Yield number, place in the file and text of each line that is not empty."""
+    """Yield the number, the byte offset and the text of each line that is not empty."""
     offset = 0
     try:
         with path.open("rb") as file:

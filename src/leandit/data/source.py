@@ -1,4 +1,4 @@
-"""What every data source offers: examples by number, so that a loader can start anywhere without replay."""
+"""The interface of a data source: examples by number, so that a resumed loader can start at any position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from leandit.data.captions import Caption
 
 @dataclass(frozen=True)
 class Example:
-    """One picture, with its class number, its captions, or neither.
+    """One picture, optionally with a class number and captions.
 
     `image` is uint8 RGB [height, width, 3], or an autoencoder's latent, float32 [channels, height, width].
     """
@@ -23,13 +23,13 @@ class Example:
     image: np.ndarray
     label: int | None
     captions: tuple[Caption, ...]
-    """One is drawn whenever the picture is shown; empty when there are none."""
+    """Training draws one of them each time it shows the picture. Empty if there are none."""
     key: str
-    """Name of the picture for messages, such as its path inside the folder."""
+    """Name of the picture in messages, such as its path inside the folder."""
 
     @property
     def is_latent(self) -> bool:
-        """Whether the numbers are used as they are, not pixels to be cropped, resized and scaled."""
+        """Whether `image` is a latent. Latents are used unchanged; pictures are cropped, resized and scaled."""
         return self.image.dtype == np.float32
 
     @property
@@ -39,28 +39,28 @@ class Example:
 
 
 class Source(Protocol):
-    """A random-access set of examples; reading must be safe from several threads at once."""
+    """A random-access set of examples. Several threads may read at the same time."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names by class number; empty when the pictures have no labels."""
+        """Names by class number. Empty if the pictures have no labels."""
 
     @property
     def fingerprint(self) -> str:
-        """Tells whether another source has the same pictures, in the same order and with the same labels.
+        """A hash that is equal for sources with the same pictures, in the same order, with the same labels.
 
-        Files count by their names, so that a damaged picture may be mended in the middle of a run.
+        It contains the names of files and not their contents, so a damaged picture can be repaired during a run.
         """
 
     def __len__(self) -> int:
         """Return the number of pictures, at least 1."""
 
     def __getitem__(self, index: int) -> Example:
-        """Return picture `index`, 0 <= index < len; a bad one is a LeanDiTError that names the file."""
+        """Return picture `index`, 0 <= index < len. Raises LeanDiTError, which names the file, for a bad picture."""
 
 
 def fingerprint(items: Iterable[object]) -> str:
-    """Return a hash over items that have a JSON form, in their order."""
+    """Return a hash of items that can be written as JSON, in their order."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps(item).encode() + b"\n")

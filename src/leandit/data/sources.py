@@ -30,7 +30,7 @@ SourceConfig = Annotated[AnySourceConfig, Field(discriminator="type")]
 
 
 def build_source(config: AnySourceConfig) -> Source:
-    """Open the source: paths, metadata and headers are checked now, pixels when they are read."""
+    """Open the source. It checks paths, metadata and headers now, and pixels when they are read."""
     match config:
         case EmojiConfig():
             return EmojiSource(config)

@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files whose members 000.jpg, 000.txt and 000.cls are one example."""
+"""WebDataset shards: tar files in which the members 000.jpg, 000.txt and 000.cls are one example."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pydantic import Field
 from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, parse_captions
 from leandit.data.jsonl import MAX_CLASSES
+from leandit.data.paths import find_shards
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, decode_picture
-from leandit.data.shards import find_shards
 from leandit.data.source import Example, fingerprint
 from leandit.data.tar_index import Member, read_member, scan_tar
 from leandit.errors import LeanDiTError
 
 
 class WebDatasetConfig(Config):
-    """Tar shards on this machine, uncompressed; they are indexed at the start and then read at random."""
+    """Uncompressed tar shards on this machine. They are indexed at the start and then read in random order."""
 
     type: Literal["webdataset"] = "webdataset"
     paths: Annotated[tuple[str, ...], Fact.PATH] = Field(min_length=1)
     """Files and wildcards (*, ?, [0-9]), such as "shards/train-*.tar"."""
     captions: Literal["auto", "txt", "json", "none"] = "auto"
-    """Member that holds the caption: "txt" is NAME.txt, "json" is `text_key` of NAME.json, "auto" takes the first of
+    """Member that contains the caption: "txt" is NAME.txt, "json" is `text_key` of NAME.json, "auto" is the first of
     the two that exists, "none" reads no captions.
     """
     text_key: str = Field("text", min_length=1)
@@ -40,7 +40,7 @@ class WebDatasetConfig(Config):
 
 @dataclass
 class _Sample:
-    """The members of one example by what follows the first dot of their names, in lower case."""
+    """The members of one example. The key is the part of the name after its first dot, in lower case."""
 
     shard: Path
     stem: str
@@ -55,13 +55,13 @@ class _Sample:
         if len(found) != 1:
             names = ", ".join(sorted(member.name for member in found or self.members.values()))
             raise LeanDiTError(
-                f"{self.shard}: {self.stem!r} has {len(found)} pictures, not one ({names}); mend the shard"
+                f"{self.shard}: {self.stem!r} has {len(found)} pictures, not one ({names}); correct the shard"
             )
         return found[0]
 
 
 class WebDatasetSource:
-    """Examples in the order of the shards; reading opens the shard anew, so threads do not disturb each other."""
+    """Examples in the order of the shards. Each read opens the shard, so threads do not affect each other."""
 
     def __init__(self, config: WebDatasetConfig) -> None:
         self._config = config
@@ -72,7 +72,7 @@ class WebDatasetSource:
 
     @property
     def fingerprint(self) -> str:
-        """See `Source`; captions lie in files of their own here, so they count by their names too."""
+        """See `Source`. It contains the names of the examples and the labels, not the captions."""
         return fingerprint([[sample.key for sample in self._samples], self._labels])
 
     def __len__(self) -> int:
@@ -94,21 +94,21 @@ class WebDatasetSource:
             choice = present[0] if present else "none"
         if choice == "none":
             return None
-        self._check_everywhere(choice, "choose data.source.captions, or mend the shard")
+        self._check_everywhere(choice, "set data.source.captions, or correct the shard")
         return choice
 
     def _check_everywhere(self, suffix: str, way_out: str) -> None:
         without = [sample for sample in self._samples if suffix not in sample.members]
         if without:
             raise LeanDiTError(
-                f"{without[0].shard}: {without[0].stem!r} has no .{suffix}, as {len(without)} of "
+                f"{without[0].shard}: {without[0].stem!r} has no .{suffix}, like {len(without)} of "
                 f"{len(self._samples)} examples; {way_out}"
             )
 
     def _read_labels(self) -> list[int] | None:
         if not any("cls" in sample.members for sample in self._samples):
             return None
-        self._check_everywhere("cls", "a set has labels for all pictures or for none")
+        self._check_everywhere("cls", "give labels to all pictures or to none")
         return [_label(sample) for sample in self._samples]
 
     def _name_classes(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def _samples(path: Path) -> list[_Sample]:
     samples: dict[str, _Sample] = {}
     for member in scan_tar(path):
         folder, _, base = member.name.rpartition("/")
-        # Names such as .DS_Store and ._000.jpg are other programs' notes, and a name without a dot has no kind.
+        # Files such as .DS_Store and ._000.jpg come from other programs; a name without a dot has no suffix.
         if base.startswith(".") or "." not in base:
             continue
         start, _, suffix = base.partition(".")
@@ -146,7 +146,7 @@ def _samples(path: Path) -> list[_Sample]:
             raise LeanDiTError(f"{path}: {member.name!r} is in the shard twice; remove one")
         members[suffix.lower()] = member
     if not samples:
-        raise LeanDiTError(f"{path}: holds no examples (members such as 000.jpg and 000.txt); give another file")
+        raise LeanDiTError(f"{path}: contains no examples (members such as 000.jpg and 000.txt); give another file")
     for sample in samples.values():
         sample.image()
     return list(samples.values())
@@ -156,7 +156,7 @@ def _text(sample: _Sample, member: Member) -> str:
     try:
         return read_member(sample.shard, member, text=True).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LeanDiTError(f"{sample.shard}/{member.name}: not UTF-8 text ({error}); mend the shard") from None
+        raise LeanDiTError(f"{sample.shard}/{member.name}: not UTF-8 text ({error}); correct the shard") from None
 
 
 def _label(sample: _Sample) -> int:
@@ -164,7 +164,8 @@ def _label(sample: _Sample) -> int:
     text = _text(sample, member).strip()
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) < MAX_CLASSES):
         raise LeanDiTError(
-            f"{sample.shard}/{member.name}: {text[:40]!r} is no label; labels are whole numbers, 0 to {MAX_CLASSES - 1}"
+            f"{sample.shard}/{member.name}: {text[:40]!r} is not a label; "
+            f"labels are whole numbers, 0 to {MAX_CLASSES - 1}"
         )
     return int(text)
 
@@ -173,7 +174,7 @@ def _from_json(name: str, text: str, key: str) -> tuple[Caption, ...]:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise LeanDiTError(f"{name}: not valid JSON ({error}); mend the shard") from None
+        raise LeanDiTError(f"{name}: not valid JSON ({error}); correct the shard") from None
     if not isinstance(record, dict) or record.get(key) is None:
         keys = ", ".join(record) if isinstance(record, dict) else "none"
         raise LeanDiTError(f"{name}: no caption under {key!r} (keys: {keys}); set data.source.text_key")
@@ -184,4 +185,4 @@ def _parsed(name: str, value: object, key: str) -> tuple[Caption, ...]:
     try:
         return parse_captions(value, key)
     except BadCaption as problem:
-        raise LeanDiTError(f"{name}: {problem}; mend the shard, or set data.source.captions=none") from None
+        raise LeanDiTError(f"{name}: {problem}; correct the shard, or set data.source.captions=none") from None

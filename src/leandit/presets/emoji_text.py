@@ -1,7 +1,8 @@
-"""Small text-to-picture runs on the bundled emoji: one for each backbone, at about equal activated FLOPs.
+"""Small text-to-picture runs on the package's emoji: one for each backbone, with about equal activated FLOPs.
 
-At 16 text tokens a forward pass takes 193 to 221 MFLOPs a picture in all of them (`leandit train NAME --dry-run` shows
-three times that by the batch). Captions are like "red apple, noto emoji"; held-out pairs are never shown.
+With 16 text tokens, a forward pass takes 193 to 221 MFLOPs per picture in each run. `leandit train NAME --dry-run`
+shows three times that number, times the batch size. Captions are like "red apple, noto emoji". Training never shows the
+held-out pairs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _SIZE = {"dim": 128, "heads": 4, "patch_size": 4}
 
 
 def _run(name: str, model: ModelConfig) -> RunConfig:
-    # Expert Race's two losses; EC-DiT has none beside the objective.
+    # Expert Race adds two losses to the objective; EC-DiT adds none.
     race = model.moe is not None and model.moe.routing_name == "expert_race"
     return RunConfig(
         name=name,
@@ -49,12 +50,12 @@ def _run(name: str, model: ModelConfig) -> RunConfig:
 
 
 def emoji_pixart() -> RunConfig:
-    """PixArt-alpha: the text by cross-attention, adaLN-single."""
+    """PixArt-alpha: text by cross-attention, and adaLN-single."""
     return _run("emoji-pixart", PixArtConfig(depth=6, **_SIZE))
 
 
 def emoji_ec_dit() -> RunConfig:
-    """EC-DiT: experts of the dense size, two a token on average, choose out of 16 pictures, one when sampling."""
+    """EC-DiT: experts of the dense size, two per token on average, choose from 16 pictures (one when sampling)."""
     moe = MoEConfig(
         strategy="expert_choice",
         gate="softmax",
@@ -67,12 +68,12 @@ def emoji_ec_dit() -> RunConfig:
         group_tokens=1024,
     )
     model = PixArtConfig(depth=5, adaln="per_layer", kv_heads=2, project_text=False, time_dim=None, moe=moe, **_SIZE)
-    # Its branches have no gates that start at zero, so that a step moves them as they are: smaller steps.
+    # Its branches have no gates that start at zero, so every step has its full effect and must be smaller.
     return _run("emoji-ec-dit", model).replace(optimizer=MuonConfig(lr=6e-3, adamw=AdamWConfig(lr=2e-3, beta2=0.95)))
 
 
 def emoji_mmdit() -> RunConfig:
-    """MMDiT: text and image in streams of their own that meet in attention."""
+    """MMDiT: separate streams for text and image, with joint attention."""
     return _run("emoji-mmdit", MMDiTConfig(depth=6, **_SIZE))
 
 
@@ -82,17 +83,17 @@ def emoji_dit_air() -> RunConfig:
 
 
 def emoji_dit_air_lite() -> RunConfig:
-    """DiT-Air-Lite: attention shared by all layers, too."""
+    """DiT-Air-Lite: all layers also share their attention."""
     return _run("emoji-dit-air-lite", DiTAirConfig(depth=6, sharing="attention", **_SIZE))
 
 
 def emoji_race_air() -> RunConfig:
-    """Expert Race in DiT-Air: 2 of 8 experts a token on average, in every layer."""
+    """Expert Race in DiT-Air: 2 of 8 experts per token on average, in every layer."""
     return _run("emoji-race-air", DiTAirConfig(depth=6, moe=MoEConfig(k=2, num_experts=8), **_SIZE))
 
 
 def emoji() -> RunConfig:
-    """The run of the model that comes with the package: Expert Race in DiT-Air, just under 4 million weights."""
+    """The run of the model in the package: Expert Race in DiT-Air, slightly less than 4 million weights."""
     run = _run("emoji", DiTAirConfig(depth=6, moe=MoEConfig(k=2, num_experts=6), **_SIZE))
     long = run.train.replace(steps=8_000, ema_decay=0.9995, sample_every=2000, validate_every=500)
     return run.replace(train=long, schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.4375))

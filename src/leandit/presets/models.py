@@ -1,4 +1,4 @@
-"""Named models, beside the figures that the papers print for them."""
+"""Named models, with the figures that the papers print for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from leandit.models import BackboneConfig, DiTConfig, count_parameters, forward_
 from leandit.moe import MoEConfig
 from leandit.presets import text_models
 
-# depth, dim, heads. S is DiT's; B, L and XL are DiT's and Expert Race's alike; M is Expert Race's.
+# depth, dim, heads. DiT has S, B, L and XL; Expert Race has B, M, L and XL.
 _SIZES = {
     "S": (12, 384, 6),
     "B": (12, 768, 12),
@@ -22,10 +22,10 @@ _PATCHES = (2, 4, 8)
 # Expert Race, Table 4: total and activated parameters in billions, routers included.
 _TABLE_4 = {"B": (0.531, 0.135), "M": (1.106, 0.281), "L": (1.889, 0.479), "XL": (2.788, 0.707)}
 _TABLE_4_DENSE = {"B": 0.127, "M": 0.265, "L": 0.453, "XL": 0.669}
-# DiT-MoE (arXiv 2407.11633), Table 1, 8 experts of which 2 are active: total and activated parameters, embedders
-# included, some figures rounded and some cut. Its rows with 16 experts are left out.
+# DiT-MoE (arXiv 2407.11633), Table 1, the rows with 8 experts, 2 of them active: total and activated parameters,
+# embedders included. Some figures are rounded and some are truncated. Rows with 16 experts are omitted.
 _DIT_MOE = {"S": (199e6, 71e6), "B": (795e6, 286e6), "L": (2.8e9, 1.0e9), "XL": (4.1e9, 1.5e9)}
-# Expert Race, Table 5: DiT-B/2 with k-in-E, total parameters in billions, routers left out.
+# Expert Race, Table 5: DiT-B/2 with k-in-E, total parameters in billions, without routers.
 _TABLE_5 = {
     **{(1, 4): 0.297, (1, 8): 0.524, (1, 16): 0.977},
     **{(2, 8): 0.297, (2, 16): 0.524, (2, 32): 0.977},
@@ -36,11 +36,11 @@ _TABLE_5 = {
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A config under the paper's name. Figures are in parameters; None where the paper prints none.
+    """A config under the paper's name. Figures are numbers of parameters, None if the paper does not print them.
 
-    `counts_routers` says which of Expert Race's two ways of counting the figures follow. `not_itemised` is what a
-    paper's totals hold beyond blocks and embedders, and None where figures are blocks alone. `note` says where
-    a printed figure does not add up.
+    `counts_routers` says whether the figures include routers; Expert Race counts in both ways. `not_itemised` is the
+    number of parameters in a paper's totals that are neither blocks nor embedders, or None if the figures count blocks
+    only. `note` explains a printed figure that does not fit.
     """
 
     name: str
@@ -54,10 +54,9 @@ class NamedModel:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What `leandit models` shows of a model; `flops` is one forward pass over one picture.
+    """The row of a model in `leandit models`. `flops` is one forward pass over one picture.
 
-    `total` is `blocks` alone, as Expert Race counts, or where `not_itemised` is a number, blocks + embedders +
-    not_itemised.
+    `total` is `blocks`, as Expert Race counts, or blocks + embedders + not_itemised if `not_itemised` is a number.
     """
 
     name: str
@@ -74,7 +73,7 @@ class ModelCard:
 
 
 def _dit(size: str, patch: int, moe: MoEConfig | None = None) -> DiTConfig:
-    """A model for 256-pixel ImageNet: 32 x 32 latents of 4 channels, 1,000 classes."""
+    """Return a model for 256-pixel ImageNet: 32 x 32 latents of 4 channels, 1,000 classes."""
     depth, dim, heads = _SIZES[size]
     return DiTConfig(
         dim=dim,
@@ -89,9 +88,10 @@ def _dit(size: str, patch: int, moe: MoEConfig | None = None) -> DiTConfig:
 
 
 def _dit_moe() -> MoEConfig:
-    """The form that the figures confirm: SwiGLU experts of width 4d in every block, two shared ones of width d.
+    """Return the experts that fit the printed figures: SwiGLU of width 4d in every block, two shared ones of width d.
 
-    The paper describes two-matrix GELU experts; its public code has these, and its totals and FLOPs follow the code.
+    The paper describes GELU experts of two matrices. Its public code has SwiGLU experts, and its totals and FLOPs are
+    those of the code.
     """
     return MoEConfig(
         strategy="token_choice",
@@ -118,7 +118,7 @@ def _catalogue() -> dict[str, NamedModel]:
         config = _dit(size, 2, MoEConfig(k=4, num_experts=32))
         models.append(NamedModel(f"RaceDiT-{size}/2-4in32", config, total * 1e9, activated * 1e9))
     for (k, num_experts), total in _TABLE_5.items():
-        if (k, num_experts) != (4, 32):  # stands above, with the figure of Table 4
+        if (k, num_experts) != (4, 32):  # is in the list already, with the figure of Table 4
             config = _dit("B", 2, MoEConfig(k=k, num_experts=num_experts))
             name = f"RaceDiT-B/2-{k}in{num_experts}"
             models.append(NamedModel(name, config, total * 1e9, counts_routers=False))
@@ -135,14 +135,14 @@ MODELS = _catalogue()
 
 
 def model_config(name: str) -> BackboneConfig:
-    """Return the config of a named model; raise LeanDiTError with the nearest name for an unknown one."""
+    """Return the config of a named model. Raises LeanDiTError with the nearest name if the name is unknown."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     return MODELS[name].config
 
 
 def model_card(model: NamedModel) -> ModelCard:
-    """Count a named model as its paper does."""
+    """Count the parameters of a named model in the way of its paper."""
     count = count_parameters(model.config)
     routers = 0 if model.counts_routers else count.router
     beside = count.embedders + model.not_itemised if model.not_itemised is not None else 0

@@ -1,15 +1,15 @@
-"""Whole runs as the papers describe them, at their size: `leandit train NAME --dry-run` shows one and what it costs.
+"""The runs of the papers at full size. `leandit train NAME --dry-run` shows a run and its cost.
 
-They learn latents (LatentsConfig) from folders below data/, and later stages start from runs/NAME of the stage before;
-both are to be overridden where they lie elsewhere. What a paper states is in the code as it is stated. What none of
-them states is a choice of this project, here for all runs and in the docstrings for one:
+They learn latents (LatentsConfig) from folders in data/. Later stages start from runs/NAME of the stage before.
+Override both paths if your files are elsewhere. Everything that a paper states is used as stated. Everything else is a
+choice of this project. The docstring of a run lists its own choices; these are the choices for all runs:
 
-- gradients clipped at norm 1, an EMA of 0.9999, a tenth of captions or labels dropped, no weight decay;
-- batches cut into micro-batches (`train.accumulation`) and blocks recomputed in the backward pass, for one device,
-  where the papers spread a batch over many;
-- checkpoints and log lines; pictures are not drawn on the way, since there is no autoencoder.
+- gradients are clipped at norm 1, the EMA decay is 0.9999, a tenth of captions or labels is dropped, no weight decay;
+- the runs are for one device, so batches are split into micro-batches (`train.accumulation`) and blocks are recomputed
+  in the backward pass; the papers distribute a batch over many devices;
+- the intervals of checkpoints and log lines; training draws no pictures, because there is no autoencoder.
 
-Optimisers start anew in each stage: their state is not carried over.
+The optimiser starts without state in each stage.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from leandit.text import ClipEncoderConfig, LlmEncoderConfig, T5EncoderConfig, T
 # Sides of the latents of 256- and 512-pixel pictures, by an autoencoder that shrinks them 8 times.
 _SIDE_256, _SIDE_512 = 32, 64
 
-# CLIP/H and a language model in place of Apple's own, which are not public. All layers of CLIP from the middle on are
-# as good in the paper, so the last; of the language model, the states at a half and three quarters of its 36 layers.
+# CLIP/H and a language model replace Apple's own models, which are not public. In the paper all CLIP layers from the
+# middle on are equally good, so this uses the last. From the 36 layers of the language model it uses the hidden states
+# at one half and at three quarters.
 _CLIP = ClipEncoderConfig(path="laion/CLIP-ViT-H-14-laion2B-s32B-b79K", bidirectional=True, pooled="mean")
 _LLM = LlmEncoderConfig(path="HuggingFaceTB/SmolLM3-3B-Base", layers=(18, 27))
 _CLIP_DIM, _LLM_DIM = 1024, 2048
-# "670M, T5-based" of unknown width; 1,024 is the width that EC-DiT's totals suggest.
+# The paper says "670M, T5-based" and does not give the width. EC-DiT's totals suggest 1,024.
 _T5 = T5EncoderConfig(path="google/flan-t5-large")
 _TWO_ENCODERS = TextConfig(encoders=(_CLIP, _LLM))
 _TWO_ENCODERS_DIMS = {"text_dim": _CLIP_DIM + 2 * _LLM_DIM, "pooled_dim": _CLIP_DIM + _LLM_DIM}
@@ -72,10 +73,10 @@ def _dit_air(
 ) -> RunConfig:
     """DiT-Air, section on training: Adafactor at a constant 1e-4; Heun's SDE solver, 50 steps, guidance 7.5.
 
-    b1 = 0.9 and b2 = 0.999 are stated; torch's Adafactor has no first moment, and a decay of the second that goes to 1
-    by a power of the step. The text encoders are frozen, captions synthetic and original 9 : 1 by the weights in the
-    data. Times are logit-normal, of which the location 0 and the scale 1 are SD3's; with a larger picture they are
-    shifted, and the sampler's with them.
+    The paper states b1 = 0.9 and b2 = 0.999. torch's Adafactor has no first moment, and the decay of its second moment
+    approaches 1 with a power of the step. The text encoders are frozen. Synthetic and original captions have the ratio
+    9 : 1, which the weights in the data must set. Times are logit-normal with SD3's location 0 and scale 1. For larger
+    pictures the training times and the sampling times are shifted.
     """
     shift = size_shift(_SIDE_256, data.image_size)
     return RunConfig(
@@ -95,9 +96,9 @@ def _dit_air(
 
 
 def dit_air_b_256() -> RunConfig:
-    """DiT-Air/B as in the paper's ablations: 1M steps with batches of 4,096 at 256 pixels, bidirectional CLIP/H alone.
+    """DiT-Air/B as in the paper's ablations: 1M steps with batches of 4,096 at 256 pixels, only bidirectional CLIP/H.
 
-    The public CLIP that stands in was trained causally, and is used bidirectionally without further training.
+    The public CLIP was trained with causal attention. Here it is used bidirectionally without further training.
     """
     return _dit_air(
         "dit-air-b-256",
@@ -122,8 +123,8 @@ def dit_air_xxl_256() -> RunConfig:
 def dit_air_xxl_512() -> RunConfig:
     """DiT-Air/XXL, second stage: 100k steps with batches of 2,048 at 512 pixels.
 
-    The paper shifts the times of its fine-tuning so that the log-SNR stays that of the low resolution, and does not
-    say so of this stage. Here both are shifted. The averaged weights are taken over.
+    For fine-tuning, the paper shifts times so that the log-SNR stays that of the low resolution. It does not say
+    whether it does so in this stage. Here both stages shift times. The stage starts from the averaged weights.
     """
     return _dit_air(
         "dit-air-xxl-512",
@@ -138,7 +139,7 @@ def dit_air_xxl_512() -> RunConfig:
 def dit_air_xxl_sft() -> RunConfig:
     """DiT-Air/XXL, supervised fine-tuning: 2.5k steps with batches of 64 on 1,033 chosen pairs, with shifted times.
 
-    Rate and captions to drop are not stated: those of the stages before.
+    The paper does not state the learning rate and the share of dropped captions; they are those of the earlier stages.
     """
     return dit_air_xxl_512().replace(
         name="dit-air-xxl-sft",
@@ -151,9 +152,9 @@ def dit_air_xxl_sft() -> RunConfig:
 def _ec_dit(size: str) -> RunConfig:
     """EC-DiT, section on training: 800k steps with batches of 4,096, half of the tokens hidden; RMSProp, 20k warm-up.
 
-    Experts choose out of 1,024 tokens, 8 pictures of 128 visible tokens. RMSProp's momentum of 0.9 and decay of 0.99,
-    the constant rate behind the warm-up, logit-normal times of location 0 and scale 1, the decoder of masking and its
-    loss (MaskDiT's), Euler's method with 50 steps and no guidance are not stated.
+    Experts choose from 1,024 tokens: 8 pictures with 128 visible tokens each. Choices of this project: RMSProp's
+    momentum of 0.9 and decay of 0.99, a constant rate after the warm-up, logit-normal times with location 0 and scale
+    1, the masking decoder and its loss (from MaskDiT), Euler's method with 50 steps, and no guidance.
     """
     model = model_config(f"EC-DiT-{size}-32E")
     return RunConfig(
@@ -171,10 +172,10 @@ def _ec_dit(size: str) -> RunConfig:
 
 
 def _unmasked(masked: RunConfig) -> RunConfig:
-    """The fine-tuning without hidden tokens after it; the decoder stays, as in MaskDiT.
+    """Return the fine-tuning stage without hidden tokens that follows a masked stage. The decoder stays, as in MaskDiT.
 
-    EC-DiT names no such stage; MaskDiT has one. 50k steps, the masked stage's batch and rate, and 1k steps of warm-up
-    while RMSProp gathers its squares anew are choices.
+    EC-DiT does not mention such a stage; MaskDiT has one. Choices of this project: 50k steps, batch size and rate of
+    the masked stage, and 1k steps of warm-up, in which RMSProp collects its squares again.
     """
     return masked.replace(
         name=f"{masked.name}-unmasked",
@@ -207,10 +208,10 @@ def ec_dit_3xl_32e_unmasked() -> RunConfig:
 def race_dit_xl() -> RunConfig:
     """RaceDiT-XL/2-4in32 on ImageNet at 256 pixels, as for Table 7: 1.7M steps with batches of 1,024.
 
-    Expert Race states guidance 4.0 for the pictures that it shows, not for its tables, and nothing of autoencoder,
-    objective, optimiser, rate, sampler and the weights of its losses. Here: 4-channel latents; rectified flow with
-    logit-normal times; AdamW at a constant 1e-4 and Euler's method with 250 steps, as later papers compare it; the
-    losses' weights of LossWeights. The race is over a micro-batch of 64.
+    Expert Race states guidance 4.0 for the pictures that it shows, but not for its tables. It does not state
+    autoencoder, objective, optimiser, learning rate, sampler and loss weights. Choices of this project: 4-channel
+    latents; rectified flow with logit-normal times; AdamW at a constant 1e-4 and Euler's method with 250 steps, as in
+    the comparisons of later papers; the default LossWeights. The race is over a micro-batch of 64.
     """
     return RunConfig(
         name="race-dit-xl",

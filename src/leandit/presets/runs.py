@@ -1,4 +1,4 @@
-"""Whole runs by name. Each preset is a function that returns a complete config."""
+"""Complete runs by name. Each preset is a function that returns a config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from leandit.presets import emoji_text, papers, scenes
 from leandit.presets.models import model_config
 from leandit.run import AdamWConfig, MuonConfig, RunConfig, SamplingConfig, ScheduleConfig, TrainConfig
 
-# Pictures that look unlike their class, such as a heart on an envelope: few, and minutes are too short for them.
+# Pictures that look unlike their class, such as a heart on an envelope. A run of minutes cannot learn these few.
 _UNTYPICAL = (
     *("letter", "decoration", "broken", "arrow", "ribbon", "two hearts", "revolving", "sparkling", "mending"),
     *("exclamation", "fire", "white flower", "wilted", "bouquet", "melting", "upside", "rolling", "halo", "weary"),
@@ -23,7 +23,7 @@ _UNTYPICAL = (
 
 
 def quickstart() -> RunConfig:
-    """A small Race-DiT on five classes of the bundled emoji: minutes on two CPU cores."""
+    """A small Race-DiT on five classes of the package's emoji. It trains in minutes on two CPU cores."""
     return RunConfig(
         name="quickstart",
         model=DiTConfig(dim=128, depth=4, heads=4, patch_size=4, moe=MoEConfig(k=2, num_experts=8)),
@@ -52,7 +52,7 @@ def quickstart() -> RunConfig:
 
 
 def tiny() -> RunConfig:
-    """A model that trains in seconds, for tests and for trying out commands; its samples are no pictures yet."""
+    """A model that trains in seconds, for tests and for trying commands. Its samples do not look like pictures yet."""
     return RunConfig(
         name="tiny",
         model=DiTConfig(dim=32, depth=2, heads=2, patch_size=8, moe=MoEConfig(k=2, num_experts=4)),
@@ -72,7 +72,7 @@ def tiny() -> RunConfig:
 
 
 def fashion_mnist() -> RunConfig:
-    """A Race-DiT on Fashion-MNIST as Debian's package dataset-fashion-mnist installs it."""
+    """A Race-DiT on Fashion-MNIST, read from the folder of Debian's package dataset-fashion-mnist."""
     folder = "/usr/share/datasets/fashion-mnist"
     names = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
     return quickstart().replace(
@@ -116,10 +116,11 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
 
 
 def run_config(name: str, overrides: list[str] | None = None) -> RunConfig:
-    """Return a preset, or a .json or .toml file that restates one in part, with `a.b.c=value` overrides.
+    """Return the config of a preset or of a .json or .toml file, with `a.b.c=value` overrides.
 
-    A file may name its starting point with `preset = "quickstart"`; without that it must be complete. `model` may be
-    the name of a model, as in `model=DiT-S/2`: its shape, with the input and the text left to the data.
+    A file can start from a preset with `preset = "quickstart"` and state only changes; without `preset` it must be
+    complete. `model` can be the name of a model, as in `model=DiT-S/2`: this sets its shape, and the data sets its
+    input and its text. Raises LeanDiTError for an unknown preset, key or model, or an invalid value.
     """
     if name.endswith((".json", ".toml")):
         tree, source = _from_file(Path(name)), name
@@ -142,7 +143,7 @@ _LEFT_TO_DATA = ("input_size", "channels", "num_classes", "text_dim", "pooled_di
 
 
 def _named_model(name: str) -> Tree:
-    """Return a named model's fields, without those that its paper's data decides."""
+    """Return the fields of a named model. Fields that depend on the data are None."""
     return {**model_config(name).model_dump(mode="json"), **dict.fromkeys(_LEFT_TO_DATA)}
 
 
@@ -159,7 +160,7 @@ def _from_file(path: Path) -> Tree:
 
 
 def _merge(base: Tree, changes: Tree) -> Tree:
-    """Return base with changes on top; a table whose `type` changes is replaced as a whole."""
+    """Return base with the changes applied. If the `type` of a table changes, the whole table is replaced."""
     merged = dict(base)
     for key, value in changes.items():
         old = base.get(key)

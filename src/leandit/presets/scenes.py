@@ -21,7 +21,7 @@ PROMPTS = (
 
 
 def scenes_race_air() -> RunConfig:
-    """Expert Race in DiT-Air: 2 of 8 experts a token on average, in every layer."""
+    """Expert Race in DiT-Air: 2 of 8 experts per token on average, in every layer."""
     moe = MoEConfig(k=2, num_experts=8)
     return RunConfig(
         name="scenes-race-air",

@@ -1,4 +1,4 @@
-"""The JSON schema of configuration files, which may start from a preset: what an editor checks and completes with."""
+"""The JSON schema of configuration files, with which editors check and complete them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _NULL = {"enum": [None, NULL]}
 def file_schema() -> dict[str, Any]:
     """Return the schema of the .toml and .json files that `run_config` reads.
 
-    It is that of `RunConfig`, with `preset` and model names. A file with a preset states any part of a config, so no
-    key is required in it. Null may be the text "null", for TOML.
+    It is the schema of `RunConfig` with `preset` and model names. A file with a preset can state any part of a config,
+    so no key is required. Null can be the text "null", because TOML has no null.
     """
     schema = _partial(json_schema(RunConfig))
     complete = [name for name, field in RunConfig.model_fields.items() if field.is_required()]
     keys = schema["properties"]
-    named = {"enum": [*MODELS], "description": "A model by its name; its input and text follow the data."}
+    named = {"enum": [*MODELS], "description": "A model by name. The data sets its input and its text."}
     keys["model"]["anyOf"] += [named]
     keys["preset"] = {
         "enum": [*PRESETS],
-        "description": "The preset that the file changes; without it, it is complete.",
+        "description": "The preset that the file changes. Without a preset the file must be complete.",
     }
-    keys["$schema"] = {"type": "string", "description": "Where this schema is, for editors."}
+    keys["$schema"] = {"type": "string", "description": "The location of this schema, for editors."}
     return {**schema, "anyOf": [{"required": ["preset"]}, {"required": complete}]}
 
 
 def _partial(schema: Any) -> Any:
-    """Return the schema of a part: nothing is required, and a table without its type fits any kind with its keys."""
+    """Return the schema of a partial config: no key is required, and a table without `type` can be of any kind."""
     if isinstance(schema, list):
         return [_partial(item) for item in schema]
     if not isinstance(schema, dict):
@@ -42,7 +42,7 @@ def _partial(schema: Any) -> Any:
         return _NULL
     part: dict[str, Any] = {}
     for key, value in schema.items():
-        if key in ("properties", "$defs"):  # names of fields and classes, not words of the schema
+        if key in ("properties", "$defs"):  # the keys inside are names of fields and classes, not schema keywords
             part[key] = {name: _partial(below) for name, below in value.items()}
         elif key == "oneOf":
             part["anyOf"] = _partial(value)

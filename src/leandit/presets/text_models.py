@@ -1,4 +1,4 @@
-"""The text-to-picture models of DiT-Air and EC-DiT by name: configs, printed figures, and what those hold besides."""
+"""The text-to-picture models of DiT-Air and EC-DiT: configs, printed figures, and parameters that are not itemised."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from leandit.models import BackboneConfig, DiTAirConfig, MMDiTConfig, PixArtConf
 from leandit.models.dit_air import SIZES
 from leandit.moe import MoEConfig
 
-# Length of a caption in FLOPs: CLIP's, which DiT-Air reads. EC-DiT states none.
+# Length of a caption for FLOPs: that of CLIP, which DiT-Air uses. EC-DiT does not state a length.
 TEXT_TOKENS = 77
 
-# 256-pixel pictures as 32 x 32 latents of 8 channels; text as wide as CLIP/H. EC-DiT does not state its text's width.
+# 256-pixel pictures as 32 x 32 latents of 8 channels; text features of CLIP/H's width. EC-DiT does not state a width.
 _INPUT: dict[str, Any] = {
     **{"input_size": 32, "channels": 8, "patch_size": 2, "num_classes": 0},
     **{"text_dim": 1024, "pooled_dim": 1024},
 }
 
-# What printed totals hold beyond what the papers itemise: DiT-Air's and MMDiT's derived from the totals at size B,
-# EC-DiT's from its whole table. The latter is T5 (670M), the autoencoder (34M) and 112M without a name, of which a
-# decoder as MaskDiT's is the likely part. Nothing is printed for PixArt-alpha at these sizes.
+# Parameters that printed totals contain and papers do not itemise. For DiT-Air and MMDiT they are derived from the
+# totals at size B, for EC-DiT from its whole table. EC-DiT's are T5 (670M), the autoencoder (34M) and 112M of unknown
+# purpose, probably a decoder like MaskDiT's. For PixArt-alpha at these sizes no paper prints totals.
 NOT_ITEMISED_DIT_AIR = 8_000_000
 NOT_ITEMISED_MMDIT = 32_000_000
 NOT_ITEMISED_EC_DIT = 816_000_000
 
-# Totals that DiT-Air prints, then EC-DiT; the latter's for XXL and 3XL with 8 and 16 experts are not at hand.
+# Printed totals of DiT-Air, then of EC-DiT. Missing here: EC-DiT's totals for XXL and 3XL with 8 and 16 experts.
 _PRINTED = {
     "DiT-Air/B": 0.321e9,
     "DiT-Air/B-Lite": 0.230e9,
@@ -49,26 +49,26 @@ _PRINTED_ACTIVATED = {"XL": 1.62e9, "XXL": 2.71e9, "M": 8.27e9}
 _NOTES = {
     "DiT-Air/L-Lite": "The paper lists 0.7B, which is DiT-Air/L without shared attention.",
     **{
-        f"EC-DiT-3XL-{num_experts}E": "The paper prints 5.18B activated. Two experts in every second layer, as its "
-        "other sizes have, make 5.4B."
+        f"EC-DiT-3XL-{num_experts}E": "The paper prints 5.18B activated. Two experts in every second layer, as in its "
+        "other sizes, give 5.4B."
         for num_experts in (8, 16, 32)
     },
 }
 
-# EC-DiT: layers, width, heads of keys and values, numbers of experts.
+# EC-DiT: layers, width, key-value heads, numbers of experts.
 _EC_DIT = {
     "XL": (28, 1152, 6, (8, 16, 32)),
     "XXL": (38, 1536, 6, (8, 16, 32)),
     "3XL": (42, 2304, 6, (8, 16, 32)),
     "M": (38, 3072, 12, (64,)),
 }
-# The dense M, to be as large as EC-DiT-M activates, is deeper.
+# The dense M is deeper, so that it is as large as the activated part of EC-DiT-M.
 _DENSE_DEPTH = {"XL": 28, "XXL": 38, "3XL": 42, "M": 46}
 
 
 @dataclass(frozen=True)
 class TextModel:
-    """A text model under the paper's name; `total` and `activated` are printed figures."""
+    """A text model under the paper's name. `total` and `activated` are printed figures."""
 
     name: str
     config: BackboneConfig
@@ -150,10 +150,10 @@ def _expert_choice(num_experts: int) -> MoEConfig:
 
 
 def _gshard(num_experts: int) -> MoEConfig:
-    """EC-DiT's baseline: two experts a token, renormalised, with a capacity; sizes and groups as EC-DiT's.
+    """EC-DiT's baseline: two experts per token, renormalised, with a capacity. Sizes and groups are those of EC-DiT.
 
-    The paper states neither capacity factor nor renormalisation: these are the defaults of axlearn, Apple's public
-    training code, in training and at inference.
+    The paper states neither the capacity factor nor renormalisation. These are the defaults of axlearn, Apple's public
+    training code, for training and inference.
     """
     return _expert_choice(num_experts).replace(
         strategy="token_choice", renormalize=True, capacity_factor=2.0, inference_capacity_factor=2.0

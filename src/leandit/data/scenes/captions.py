@@ -1,7 +1,9 @@
-"""What is said of scenes, in GenEval's six categories.
+"""Captions of scenes, in GenEval's six categories.
 
-A scene has every caption that is true of it: of a red circle and a green triangle also "a circle and a triangle" and,
-if they clearly stand so, "a red circle left of a green triangle". Reference: GenEval, section 3.1, for the categories.
+A scene has every caption that is true for it. A red circle and a green triangle also have the caption "a circle and a
+triangle" and, if the position is clear, "a red circle left of a green triangle".
+
+Reference: GenEval (arXiv 2310.11513), section 3.1, for the categories.
 """
 
 from __future__ import annotations
@@ -26,21 +28,21 @@ class Category(StrEnum):
     ATTRIBUTION = "colour_attribution"
 
 
-# The first says it plainly; the others stand around one thing only.
+# The first phrase is used for every thing, the others only if a scene has one thing.
 PHRASES = ("{a} {thing}", "one {thing}", "a single {thing}", "a picture of {a} {thing}", "a drawing of {a} {thing}")
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 RELATIONS = ("left of", "right of", "above", "below")
-# A relation is said of things whose other offset is at most this share of the first.
+# Two things have a relation along one axis if their offset along the other axis is at most this share of it.
 _CLEAR = 0.4
 
 
 def plural(kind: str) -> str:
-    """Return the word for several of a kind."""
+    """Return the plural of a kind."""
     return {"cross": "crosses", "strawberry": "strawberries", "fish": "fish"}.get(kind, f"{kind}s")
 
 
 def single(kind: str, colour: str | None = None, phrase: str = PHRASES[0]) -> str:
-    """Return a caption of one thing, such as "an orange circle": single object, or colours if the colour is said."""
+    """Return a caption of one thing, such as "an orange circle": single object, or colours if it names the colour."""
     thing = kind if colour is None else f"{colour} {kind}"
     return phrase.format(a="an" if thing[0] in "aeiou" else "a", thing=thing)
 
@@ -51,17 +53,17 @@ def counted(kind: str, count: int, colour: str | None = None) -> str:
 
 
 def both(one: str, other: str) -> str:
-    """Return a caption of two things that are said by `single`: two objects, or colour attribution."""
+    """Return a caption of two things, each a caption from `single`: two objects, or colour attribution."""
     return f"{one} and {other}"
 
 
 def related(one: str, relation: str, other: str) -> str:
-    """Return a caption that says where a thing is."""
+    """Return a caption that gives the position of one thing relative to another."""
     return f"{one} {relation} {other}"
 
 
 def relation_of(one: Thing, other: Thing) -> str | None:
-    """Return how one thing stands to another if that is plain to see: not for things that stand diagonally."""
+    """Return the position of one thing relative to another, or None if they are diagonal to each other."""
     x, y = one.x - other.x, one.y - other.y
     if abs(y) <= _CLEAR * abs(x):
         return "left of" if x < 0 else "right of"
@@ -71,19 +73,14 @@ def relation_of(one: Thing, other: Thing) -> str | None:
 
 
 def captions_of(scene: Scene) -> tuple[Caption, ...]:
-    """Return the captions of a scene; all its categories are as likely, and all captions within a category."""
-    said = list(_said(scene))
-    categories = [category for category, _ in said]
-    return tuple(Caption(text, 1 / categories.count(category)) for category, text in said)
-
-
-def _said(scene: Scene) -> Iterator[tuple[Category, str]]:
+    """Return the captions of a scene. Its categories are equally likely, and so are the captions of a category."""
     things = scene.things
     if len(things) == 1:
-        return _of_one(things[0])
-    if len({thing.kind for thing in things}) == 1:
-        return _of_several(things)
-    return _of_two(things)
+        said = list(_of_one(things[0]))
+    else:
+        said = list(_of_several(things) if len({thing.kind for thing in things}) == 1 else _of_two(things))
+    categories = [category for category, _ in said]
+    return tuple(Caption(text, 1 / categories.count(category)) for category, text in said)
 
 
 def _of_one(thing: Thing) -> Iterator[tuple[Category, str]]:

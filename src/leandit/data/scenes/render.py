@@ -13,9 +13,9 @@ from leandit.data.emoji_pack import EmojiConfig, EmojiSource
 from leandit.data.scenes.scene import Scene, Thing
 from leandit.data.scenes.vocabulary import COLOURS, EMOJI
 
-# Samples per pixel and axis; each is itself smoothed over its own width.
+# Samples per pixel and axis. Each sample is smoothed over its own width.
 _SAMPLES = 2
-# White around an emoji, in its own 32 pixels, so that a patch may reach past its border.
+# White border around an emoji of 32 pixels, so that a patch can extend beyond the emoji.
 _PAD = 32
 
 
@@ -34,7 +34,7 @@ def render(scene: Scene, size: int) -> UInt8[np.ndarray, "size size 3"]:
 
 
 def _span(centre: float, extent: float, size: int) -> tuple[int, int]:
-    """Return the first pixel that a thing may touch along an axis, and the one behind the last."""
+    """Return the first pixel that a thing can touch along an axis, and the pixel after the last one."""
     low, high = (centre - extent / 2) * size, (centre + extent / 2) * size
     return max(math.floor(low) - 1, 0), min(math.ceil(high) + 1, size)
 
@@ -55,9 +55,9 @@ def _samples(first: int, end: int) -> Float[np.ndarray, " samples"]:
 def _distance(
     kind: str, x: Float[np.ndarray, "1 columns"], y: Float[np.ndarray, "rows 1"]
 ) -> Float[np.ndarray, "rows columns"]:
-    """Return a signed distance to the edge of a shape that fills [-1, 1]^2, negative inside; y grows downwards.
+    """Return the signed distance to the edge of a shape that fills [-1, 1]^2. It is negative inside; y grows downwards.
 
-    It is exact near edges, which is all that smoothing needs, and too small outside of corners.
+    It is exact near edges, which is enough for smoothing, and too small outside of corners.
     """
     match kind:
         case "circle":
@@ -78,9 +78,9 @@ def _distance(
 def _star_distance(
     x: Float[np.ndarray, "1 columns"], y: Float[np.ndarray, "rows 1"], outer: float = 1.05, inner: float = 0.47
 ) -> Float[np.ndarray, "rows columns"]:
-    """Return the distance to a star with five tips, one of them upwards.
+    """Return the distance to a star with five tips. One tip points upwards.
 
-    By symmetry only half a tip is looked at: the angle to the nearest tip, and the line from there to the notch.
+    By symmetry half a tip is enough: the angle to the nearest tip, and the line from the tip to the notch.
     """
     radius, angle = np.hypot(x, y), np.arctan2(x, -y)
     fifth = 2 * math.pi / 5
@@ -94,7 +94,7 @@ def _star_distance(
 def _emoji_patch(
     thing: Thing, size: int, x: tuple[int, int], y: tuple[int, int]
 ) -> Float[np.ndarray, "height width channels"]:
-    """Return an emoji on white, 1 where it is white: multiplied with a light background it stands on that."""
+    """Return an emoji on white as factors of the background: a factor of 1 is white and keeps the background."""
     picture = _emoji()[thing.kind]
     scale = (picture.width - 2 * _PAD) / (thing.size * size)
     left, top = (thing.x - thing.size / 2) * size, (thing.y - thing.size / 2) * size
@@ -106,7 +106,7 @@ def _emoji_patch(
 
 @lru_cache(maxsize=1)
 def _emoji() -> dict[str, Image.Image]:
-    """Return the emoji by their words in captions."""
+    """Return the emoji by their names in captions."""
     source = EmojiSource(EmojiConfig(styles=("noto",), split="all"))
     by_key = {example.key: example.image for example in (source[index] for index in range(len(source)))}
     frame = ((_PAD, _PAD), (_PAD, _PAD), (0, 0))

@@ -1,4 +1,4 @@
-"""Scenes of one to four things that never touch: what is in each is a pure function of (seed, index)."""
+"""Scenes of one to four things that never touch. A scene is a pure function of (seed, index)."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from leandit.random import Stream, generator
 Split = Literal["train", "held_out", "all"]
 RGB = tuple[int, int, int]
 
-# Fractions of the picture's side: between things, and around them. Three pixels of 32 keep blurred things apart.
+# Smallest distance between things, and to the border, as fractions of the picture's side. Blurred things stay
+# separate at a distance of three pixels of 32.
 GAP = 0.1
 MARGIN = 0.03
-# Sizes of things beside others; a thing alone may be larger.
+# Sizes of things in scenes with several things, and of a single thing.
 SIZES = (0.3, 0.39)
 SIZES_ALONE = (0.32, 0.56)
-# Shares of scenes with one thing, two different ones, and two to four of a kind.
+# Shares of scenes with one thing, with two different things, and with two to four things of one kind.
 LAYOUTS = (0.3, 0.45, 0.25)
 _SHAPE_SHARE = 0.7
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing in a scene; lengths are fractions of the picture's side, y grows downwards."""
+    """One thing in a scene. Lengths are fractions of the picture's side; y grows downwards."""
 
     kind: str
     colour: str | None
-    """None for emoji, which have their own."""
+    """None for emoji, which have their own colours."""
     x: float
     y: float
-    """Centre."""
+    """Centre of the thing, with `x`."""
     size: float
-    """Side of the square that it fills."""
+    """Side of the square around the thing."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is to be seen: things with at least `GAP` between their squares, on one background."""
+    """Things on one background, with at least `GAP` between their squares."""
 
     things: tuple[Thing, ...]
     background: RGB = WHITE
@@ -48,18 +49,19 @@ class Scene:
 
 @dataclass(frozen=True)
 class Contents:
-    """Which scenes are drawn."""
+    """Which scenes `draw_scene` draws."""
 
     seed: int = 0
-    # "train" has no held-out combination of kind and colour, kind and kind, or kind and number; "held_out" has one.
+    # "train" scenes contain no held-out combination of kind and colour, kind and kind, or kind and number. "held_out"
+    # scenes contain at least one.
     split: Split = "train"
     emoji: bool = True
-    # Light tints, too, instead of white alone.
+    # Backgrounds are white or a light tint, instead of always white.
     tinted: bool = False
 
 
 def draw_scene(contents: Contents, index: int) -> Scene:
-    """Return scene `index`: the first of its draws that belongs to the split."""
+    """Return scene `index`: the first draw of its generator that belongs to the split."""
     rng = generator(contents.seed, Stream.SCENE, index)
     background = BACKGROUNDS[int(rng.random() * len(BACKGROUNDS))] if contents.tinted else WHITE
     while True:
@@ -100,7 +102,7 @@ def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 
 
 def _draw_places(rng: np.random.Generator, what: list[tuple[str, str | None]]) -> list[tuple[float, float, float]]:
-    """Return (x, y, size) of each thing; two different ones are beside or above each other in three of four scenes."""
+    """Return (x, y, size) of each thing. Two different things are in a row or a column in three of four scenes."""
     if len(what) == 1:
         size = _between(rng, *SIZES_ALONE)
         return [(_inside(rng, MARGIN, 1 - MARGIN, size), _inside(rng, MARGIN, 1 - MARGIN, size), size)]
@@ -111,7 +113,7 @@ def _draw_places(rng: np.random.Generator, what: list[tuple[str, str | None]]) -
 
 
 def _aligned(rng: np.random.Generator) -> list[tuple[float, float, float]]:
-    """Return the places of two things in a row or in a column, in either order, hardly shifted across it."""
+    """Return the places of two things in a row or a column, in either order, with a small shift across it."""
     first, second = _between(rng, *SIZES), _between(rng, *SIZES)
     slack = 1 - 2 * MARGIN - GAP - first - second
     before, between = sorted((rng.random() * slack, rng.random() * slack))
@@ -125,14 +127,14 @@ def _aligned(rng: np.random.Generator) -> list[tuple[float, float, float]]:
 
 
 def _in_cell(rng: np.random.Generator, cell: int) -> tuple[float, float, float]:
-    """Return a place in a quarter of the picture."""
+    """Return a place in one quarter of the picture."""
     size = _between(rng, *SIZES)
     ends = ((MARGIN, 0.5 - GAP / 2), (0.5 + GAP / 2, 1 - MARGIN))
     return _inside(rng, *ends[cell % 2], size), _inside(rng, *ends[cell // 2], size), size
 
 
 def _inside(rng: np.random.Generator, low: float, high: float, size: float) -> float:
-    """Return a centre for something of that size between two walls."""
+    """Return a random centre for a thing of this size between two limits."""
     return _between(rng, low + size / 2, high - size / 2)
 
 

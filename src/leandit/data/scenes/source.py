@@ -1,4 +1,4 @@
-"""Scenes as a source of training pictures: nothing is stored, each is rendered when it is asked for."""
+"""Scenes as a source of training pictures. Nothing is stored: each picture is rendered on access."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from leandit.data.scenes.render import render
 from leandit.data.scenes.scene import Contents, Scene, Split, draw_scene
 from leandit.data.source import Example, fingerprint
 
-# Part of the fingerprint: goes up when the same seed gives other scenes, pictures or captions.
+# Part of the fingerprint. Increase it if the same seed gives other scenes, pictures or captions than before.
 VERSION = 1
 
 
@@ -31,13 +31,13 @@ class ScenesConfig(Config):
     has at least one such pair. "all" is both.
     """
     emoji: bool = True
-    """Draw cats, trees, burgers, cars, strawberries and fish beside the shapes: about a third of all things."""
+    """Draw cats, trees, burgers, cars, strawberries and fish too, not only shapes: about a third of all things."""
     tinted: bool = False
-    """Use light tints as backgrounds, and not white alone."""
+    """Use light tints as backgrounds too, not only white."""
 
 
 class ScenesSource:
-    """Scene `index` is a function of (seed, index); its captions are all true of it."""
+    """Scene `index` is a function of (seed, index). All its captions are true."""
 
     class_names: tuple[str, ...] = ()
 
@@ -55,7 +55,7 @@ class ScenesSource:
         return self._config.length
 
     def scene(self, index: int) -> Scene:
-        """Return what picture `index` shows."""
+        """Return the scene of picture `index`."""
         return draw_scene(self._contents, index)
 
     def __getitem__(self, index: int) -> Example:

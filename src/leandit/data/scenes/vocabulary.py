@@ -1,7 +1,7 @@
-"""The things that scenes are made of, their colours, and the combinations that training never shows.
+"""The kinds and colours of things in scenes, and the combinations that training never shows.
 
 Held out are eight of 48 pairs of shape and colour (every colour once), 12 of 66 pairs of kinds (every kind twice) and
-seven of 36 pairs of kind and number: training shows each kind, colour and number, only not in these combinations.
+seven of 36 pairs of kind and number. Training shows every kind, colour and number, but not these combinations.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
-# Word in captions -> name in the bundled emoji; these in style "noto" stay legible at a third of 32 pixels.
+# Name in captions -> name in the package's emoji. In style "noto" these are recognisable at a third of 32 pixels.
 EMOJI = {
     "cat": "cat face",
     "tree": "evergreen tree",
@@ -20,7 +20,7 @@ EMOJI = {
     "fish": "fish",
 }
 KINDS = (*SHAPES, *EMOJI)
-# Far enough apart to be told by eye on a few pixels, and to be named again under noise and blur.
+# Different enough to be recognised on a few pixels, also with noise and blur.
 COLOURS = {
     "red": (220, 30, 40),
     "orange": (255, 140, 0),
@@ -32,7 +32,7 @@ COLOURS = {
     "black": (25, 25, 25),
 }
 WHITE = (255, 255, 255)
-# White, and light tints.
+# White and light tints.
 BACKGROUNDS = (WHITE, (242, 242, 242), (255, 246, 228), (230, 242, 255), (236, 250, 232))
 MAX_COUNT = 4
 
@@ -51,7 +51,7 @@ HELD_OUT_COUNTS = frozenset(
 def is_held_out(objects: Sequence[tuple[str, str | None]]) -> bool:
     """Return whether things, as (kind, colour), contain a combination that training never shows.
 
-    A colour of None says nothing of the colour, as in a caption.
+    A colour of None means that the colour is not known, as in a caption without a colour.
     """
     kinds = [kind for kind, _ in objects]
     return (
