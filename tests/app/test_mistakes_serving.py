@@ -33,7 +33,7 @@ def taken() -> Iterator[int]:
 
 
 def test_a_port_in_use(fails: Callable[..., str], tiny_run: Path, taken: int) -> None:
-    assert f"--port {taken}: cannot be listened on" in fails(tiny_run, "--port", taken)
+    assert f"--port {taken}: cannot listen here" in fails(tiny_run, "--port", taken)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_a_port_in_use(fails: Callable[..., str], tiny_run: Path, taken: int) ->
     [
         (("--port", 70_000), "from 1 to 65535"),
         (("--port", -1), "from 1 to 65535"),
-        (("--host", "no such host", "--port", 0), "no address of this machine"),
-        (("--host", "192.0.2.1", "--port", 0), "cannot be listened on"),
+        (("--host", "no such host", "--port", 0), "not an address of this machine"),
+        (("--host", "192.0.2.1", "--port", 0), "cannot listen here"),
         (("--queue", 0), "--queue 0"),
     ],
 )

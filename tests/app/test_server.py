@@ -37,7 +37,7 @@ def test_the_budget_changes_the_drawing(server: Server) -> None:
     ("changed", "words"),
     [
         ({0: "other"}, "unknown run"),
-        ({0: 7}, "is no name"),
+        ({0: 7}, "is not a name"),
         ({1: "a" * 10_000, 2: "dog"}, "one of heart, cat"),
         ({2: {"x": []}}, "neither a name nor a number"),
         ({3: -1}, "seed"),

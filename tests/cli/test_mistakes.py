@@ -358,7 +358,7 @@ def test_a_run_with_a_damaged_newest_checkpoint_is_sampled_from_the_one_before(
     damage(weights(run))
     assert main(["sample", str(run), "--seeds", "0", "--steps", "1"]) == 0
     assert "weights of step 10" in capsys.readouterr().out
-    assert "passed over: " in caplog.text
+    assert "skipped: " in caplog.text
     assert "step-00000020/ema.safetensors" in caplog.text
 
 

@@ -146,8 +146,8 @@ def test_an_encoder_that_has_gone_or_is_another_one(fails: Fails, tmp_path: Path
         for command in (sample, resume, recorded):
             message = fails(*command)
             assert "the text encoder is not the one that the run was trained with: other weights, another" in message
-            assert f"lie under {folder} now" in message
-            assert "Put back what was there" in message
+            assert f"are under {folder} now" in message
+            assert "Restore the old files" in message
         shutil.rmtree(folder)
     save_encoder(folder, "t5")
     assert "contains a 't5' model, not clip" in fails(*sample)

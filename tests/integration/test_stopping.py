@@ -62,7 +62,7 @@ def test_signals_end_a_run_after_a_checkpoint_and_resume_goes_on(
     assert "Traceback" not in output
     # The command is printed as one can paste it.
     command = " ".join(["leandit", *ENDLESS, "--out", f"'{run}'", "--resume"])
-    assert f"Stopped after a checkpoint; go on with: {command}" in output
+    assert f"Stopped after a checkpoint; continue with: {command}" in output
     stopped = newest_step(run)
     assert stopped >= 3
     assert read_metrics(run / "metrics.jsonl")[-1]["step"] == stopped

@@ -145,7 +145,7 @@ def test_a_dry_run_lists_a_start_run_alone_when_all_else_is_here(
 ) -> None:
     assert dry(tmp_path, monkeypatch, "tiny", "start.path=absent") == 0
     output = capsys.readouterr().out
-    assert output.endswith("set start=null to begin with random weights\n")
+    assert output.endswith("set start=null to start from random weights\n")
     assert output.split("Not here yet:\n")[1].startswith("  start: start.path: absent: no such run")
     assert "in 2 classes" in output
     assert dry(tmp_path, monkeypatch, "tiny", f"start.path={tiny_run}") == 0

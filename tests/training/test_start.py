@@ -85,7 +85,7 @@ def test_a_checkpoint_folder_is_taken_as_it_is_and_a_damaged_one_of_a_run_passed
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
     assert same(train(tmp_path / "found", f"start.path={copy}").model, named.model)
-    assert "passed over" in caplog.text
+    assert "skipped" in caplog.text
     with pytest.raises(LeanDiTError, match="altered or damaged"):
         train(tmp_path / "refused", f"start.path={newest}")
     assert not (tmp_path / "refused").exists()
@@ -164,7 +164,7 @@ def test_target_heads_of_one_side_only_start_fresh_or_stay_behind(
     without = ["model.moe.per_layer_regularisation=false", "losses.per_layer_regularisation=0"]
     plain = train(tmp_path / "plain", f"start.path={earlier}", *without)
     (left,) = remarks(caplog)
-    assert "*.target_head.* are left behind" in left
+    assert "*.target_head.* are not used" in left
     expected = weights(earlier, "ema")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in plain.model.items())
     assert sum("target_head" in name for name in expected) == 4
@@ -172,7 +172,7 @@ def test_target_heads_of_one_side_only_start_fresh_or_stay_behind(
 
     again = train(tmp_path / "again", f"start.path={tmp_path / 'plain'}", "seed=3")
     (fresh,) = remarks(caplog)
-    assert "*.target_head.* begin as in a run without start" in fresh
+    assert "*.target_head.* keep their initial weights" in fresh
     own = train(tmp_path / "own", "seed=3").model
     kept = weights(tmp_path / "plain", "ema")
     for name, tensor in again.model.items():
@@ -201,7 +201,7 @@ def test_a_larger_picture_fits_and_positions_keep_their_span_when_asked(
     torch.testing.assert_close(spread[::2, ::2], small)
     train(tmp_path / "extended", *larger)
     (line,) = remarks(caplog)
-    assert "learned positions of 4 patches a side; model.position_grid=4 keeps their span" in line
+    assert "learned positions of 4 patches per side; model.position_grid=4 keeps their span" in line
 
 
 IDENTITY: dict[str, object] = {"class_names": []}
@@ -239,8 +239,8 @@ def test_a_decoder_of_one_side_only_takes_the_output_layer_with_it(
     longer, shorter = (left, fresh) if there else (fresh, left)
     assert ": decoder.*, final.* " in longer
     assert ": final.* " in shorter
-    assert "begin as in a run without start" in fresh
-    assert "left behind" in left
+    assert "keep their initial weights" in fresh
+    assert "are not used" in left
 
 
 def test_a_decoder_of_both_sides_is_taken_over() -> None:
@@ -259,7 +259,7 @@ def test_an_encoder_that_is_fine_tuned_now_keeps_its_own_weights_but_not_the_oth
     before = model.text_encoder["0"].weight.clone()
     load_start(model, start, config, IDENTITY)
     assert torch.equal(model.text_encoder["0"].weight, before)
-    assert "text_encoder.* begin as in a run without start" in remarks(caplog)[0]
+    assert "text_encoder.* keep their initial weights" in remarks(caplog)[0]
     tuned = StartWeights(start.origin, dict(model.state_dict()), start.config, IDENTITY)
     model.text_encoder["0"].reset_parameters()
     tensors = {**tuned.tensors, "text_encoder.0.weight": before}

@@ -117,16 +117,14 @@ def _draw(request: DrawRequest, emit: Emit) -> None:
         wanted = None if request.choice is None else [request.choice]
         drawn = draw(run, wanted, [request.seed], request.settings, watch=watch)
     trace = recorder.trace() if has_experts else None
-    flops = None if trace is None else int(spent_flops(run.model.config, trace).sum())
-    emit(Drawing(tuple(frames), to_pictures(drawn)[0], trace, None if trace is None else _load(trace), flops))
+    load = flops = None
+    if trace is not None:
+        load = np.stack([trace.mask(layer)[:, 0].sum((0, 1)) for layer in range(len(trace.layers))])
+        flops = int(spent_flops(run.model.config, trace).sum())
+    emit(Drawing(tuple(frames), to_pictures(drawn)[0], trace, load, flops))
 
 
 def _grid(experts: Tensor) -> np.ndarray:
     """Return (grid, grid) experts per token, the mean over layers, from (layers, 1, tokens)."""
     side = int(experts.shape[-1] ** 0.5)
     return experts[:, 0].mean(0).reshape(side, side).numpy()
-
-
-def _load(trace: RoutingTrace) -> np.ndarray:
-    """Return (layers, experts) pairs over all evaluations."""
-    return np.stack([trace.mask(layer)[:, 0].sum((0, 1)) for layer in range(len(trace.layers))])

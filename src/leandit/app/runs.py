@@ -65,11 +65,8 @@ def open_runs(folders: Sequence[str | Path]) -> dict[str, ServedRun]:
                 f"{run.path}: the run learned latents, which are not pictures, so a page cannot show them; "
                 "`leandit sample` writes them to samples.npz"
             )
-        name = _free_name(Path(folder).resolve().name, served)
-        served[name] = ServedRun(name, run)
+        name = Path(folder).resolve().name
+        names = [name, *(f"{name} ({number})" for number in range(2, len(served) + 2))]
+        free = next(one for one in names if one not in served)
+        served[free] = ServedRun(free, run)
     return served
-
-
-def _free_name(name: str, taken: dict[str, ServedRun]) -> str:
-    names = [name, *(f"{name} ({number})" for number in range(2, len(taken) + 2))]
-    return next(free for free in names if free not in taken)

@@ -84,7 +84,10 @@ class TrainingProgress(Callback):
                 self._bar.update(self._task, completed=report.step, loss=self._loss, speed=self._speed, mfu=self._mfu)
         elif time.monotonic() - self._printed > PLAIN_EVERY or report.step == view.config.train.steps:
             self._printed = time.monotonic()
-            self._print_line(report.step, view.config.train.steps)
+            step, total = report.step, view.config.train.steps
+            eta = time_left(time.monotonic() - self._started, step - self._first, total - step)
+            speed, mfu = f"{self._speed:.0f} images/s", f"MFU {self._mfu:.0%}"
+            say(f"step {step}/{total}  loss {self._loss:.4f}  {speed}  {mfu}  ETA {eta}")
 
     def on_warning(self, view: RunView, message: str) -> None:
         with self._unless_gone():
@@ -107,10 +110,6 @@ class TrainingProgress(Callback):
         except OSError:
             self.console.quiet = True
             discard_output()
-
-    def _print_line(self, step: int, total: int) -> None:
-        eta = time_left(time.monotonic() - self._started, step - self._first, total - step)
-        say(f"step {step}/{total}  loss {self._loss:.4f}  {self._speed:.0f} images/s  MFU {self._mfu:.0%}  ETA {eta}")
 
 
 class SamplingProgress:

@@ -34,7 +34,10 @@ def find_shards(patterns: Sequence[str], suffix: str) -> list[Path]:
 
 
 def _expand(pattern: str, suffix: str) -> list[Path]:
-    _check_local(pattern)
+    if pattern.startswith("pipe:"):
+        raise LeanDiTError(f"{pattern}: pipe: runs a command, which is not allowed; give files on this machine")
+    if "://" in pattern:
+        raise LeanDiTError(f"{pattern}: an address, not a file; download the shards first and give their paths")
     expanded = str(user_path(pattern, "data.source.paths"))
     names = sorted(glob.glob(expanded, recursive=True)) if glob.has_magic(expanded) else [expanded]
     if not names:
@@ -42,13 +45,6 @@ def _expand(pattern: str, suffix: str) -> list[Path]:
             f"{pattern}: no file matches (now in {Path.cwd()}); correct data.source.paths{_hint(pattern)}"
         )
     return [_check_file(Path(name), suffix, pattern) for name in names]
-
-
-def _check_local(pattern: str) -> None:
-    if pattern.startswith("pipe:"):
-        raise LeanDiTError(f"{pattern}: pipe: runs a command, which is not allowed; give files on this machine")
-    if "://" in pattern:
-        raise LeanDiTError(f"{pattern}: an address, not a file; download the shards first and give their paths")
 
 
 def _check_file(path: Path, suffix: str, pattern: str) -> Path:

@@ -11,7 +11,7 @@ from leandit.diffusion import GuidanceConfig, HeunConfig, RectifiedFlowConfig
 from leandit.errors import LeanDiTError, unknown
 from leandit.models import DiTConfig
 from leandit.moe import MoEConfig
-from leandit.presets import emoji_text, papers, scenes
+from leandit.presets import papers, text_runs
 from leandit.presets.models import model_config
 from leandit.run import AdamWConfig, MuonConfig, RunConfig, SamplingConfig, ScheduleConfig, TrainConfig
 
@@ -95,14 +95,14 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "quickstart": quickstart,
     "tiny": tiny,
     "fashion-mnist": fashion_mnist,
-    "emoji-pixart": emoji_text.emoji_pixart,
-    "emoji-ec-dit": emoji_text.emoji_ec_dit,
-    "emoji-mmdit": emoji_text.emoji_mmdit,
-    "emoji-dit-air": emoji_text.emoji_dit_air,
-    "emoji-dit-air-lite": emoji_text.emoji_dit_air_lite,
-    "emoji-race-air": emoji_text.emoji_race_air,
-    "emoji": emoji_text.emoji,
-    "scenes-race-air": scenes.scenes_race_air,
+    "emoji-pixart": text_runs.emoji_pixart,
+    "emoji-ec-dit": text_runs.emoji_ec_dit,
+    "emoji-mmdit": text_runs.emoji_mmdit,
+    "emoji-dit-air": text_runs.emoji_dit_air,
+    "emoji-dit-air-lite": text_runs.emoji_dit_air_lite,
+    "emoji-race-air": text_runs.emoji_race_air,
+    "emoji": text_runs.emoji,
+    "scenes-race-air": text_runs.scenes_race_air,
     "dit-air-b-256": papers.dit_air_b_256,
     "dit-air-xxl-256": papers.dit_air_xxl_256,
     "dit-air-xxl-512": papers.dit_air_xxl_512,
@@ -134,17 +134,14 @@ def run_config(name: str, overrides: list[str] | None = None) -> RunConfig:
     for override in named:
         tree = {**tree, _MODEL: override.partition("=")[2]}
     if isinstance(tree.get(_MODEL), str):
-        tree = {**tree, _MODEL: _named_model(str(tree[_MODEL]))}
+        fields = model_config(str(tree[_MODEL])).model_dump(mode="json")
+        tree = {**tree, _MODEL: {**fields, **dict.fromkeys(_LEFT_TO_DATA)}}
     return validate(RunConfig, apply_overrides(tree, [o for o in overrides or [] if o not in named]), source)
 
 
 _MODEL = "model"
+# Fields of a named model that the data set.
 _LEFT_TO_DATA = ("input_size", "channels", "num_classes", "text_dim", "pooled_dim")
-
-
-def _named_model(name: str) -> Tree:
-    """Return the fields of a named model. Fields that depend on the data are None."""
-    return {**model_config(name).model_dump(mode="json"), **dict.fromkeys(_LEFT_TO_DATA)}
 
 
 def _from_file(path: Path) -> Tree:

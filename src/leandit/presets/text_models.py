@@ -79,12 +79,7 @@ class TextModel:
 
 
 def rows() -> Iterator[TextModel]:
-    """Yield the models in the order of the papers' tables."""
-    yield from _dit_air_rows()
-    yield from _ec_dit_rows()
-
-
-def _dit_air_rows() -> Iterator[TextModel]:
+    """Yield the models in the order of the papers' tables: DiT-Air's, then EC-DiT's."""
     for size, shape in SIZES.items():
         yield _row(f"PixArt-alpha/{size}", PixArtConfig(**shape, **_INPUT), 0)
     for size, shape in SIZES.items():
@@ -97,9 +92,6 @@ def _dit_air_rows() -> Iterator[TextModel]:
         yield _row(f"DiT-Air/{size}-Lite", attention, NOT_ITEMISED_DIT_AIR)
         block = DiTAirConfig(sharing="block", **shape, **_INPUT)
         yield _row(f"DiT-Air/{size}-Lite-full", block, NOT_ITEMISED_DIT_AIR)
-
-
-def _ec_dit_rows() -> Iterator[TextModel]:
     for size, (_, dim, kv_heads, _) in _EC_DIT.items():
         config = _ec_dit(_DENSE_DEPTH[size], dim, kv_heads, None)
         yield _row(f"DENSE-{size}", config, NOT_ITEMISED_EC_DIT)

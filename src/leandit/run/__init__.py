@@ -1,4 +1,4 @@
-"""What a run's folder is: its configuration, checkpoints, metrics and identity. Reading one needs no training."""
+"""The folder of a run: configuration, checkpoints, metrics and identity. Reading a run needs no training code."""
 
 from leandit.run.config import (
     TASKS,

@@ -1,6 +1,6 @@
-"""One checkpoint folder: written once, then only read; everything that is loaded is verified first.
+"""One checkpoint folder. It is written once and never changed; everything is verified before it is loaded.
 
-A folder holds one safetensors file per group of tensors ("model", "ema", "optimizer", ...), state.json,
+A folder contains one safetensors file per group of tensors ("model", "ema", "optimizer", ...), state.json,
 config.json and manifest.json. Nothing in it is ever unpickled.
 """
 
@@ -36,14 +36,14 @@ from leandit.run.manifest import (
 )
 
 STATE = "state.json"
-# In the state: which text encoder the weights were trained with.
+# Key in the state: the fingerprint of the text encoder that the weights were trained with.
 TEXT_ENCODER = "text_encoder"
 CONFIG = "config.json"
 SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _NO_PICKLES = "LeanDiT never loads pickles: they can run any program. Expected a folder that LeanDiT saved."
 _GROUP_NAME = re.compile(r"[a-z][a-z0-9_-]*")
-# safetensors reports a failed write (a full disk) as its own exception, the errno in its text.
+# safetensors reports a failed write (such as a full disk) as its own exception, with the errno in the text.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _FOLDER_NAME = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger(__name__)
@@ -51,22 +51,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose small files are verified and read; tensors are verified and read group by group."""
+    """A checkpoint whose small files are verified and read. Tensors are verified and read per group, on demand."""
 
     path: Path
     step: int
     state: dict[str, Any]
     config: dict[str, Any]
     manifest: Manifest
-    hashed: bool  # every file's SHA-256 was compared on opening, so that loading need not do it again
+    hashed: bool  # the SHA-256 of every file was checked on opening, so loading does not check it again
 
     @property
     def groups(self) -> list[str]:
-        """Names of the tensor groups in it."""
+        """The names of its tensor groups."""
         return sorted(name.removesuffix(SUFFIX) for name in self.manifest.files if name.endswith(SUFFIX))
 
     def tensors(self, group: str) -> dict[str, Tensor]:
-        """Return the tensors of one group on the CPU; raise LeanDiTError when missing, foreign or damaged."""
+        """Return the tensors of one group on the CPU. Raises LeanDiTError if it is missing, foreign or damaged."""
         if group not in self.groups:
             raise unknown(f"tensor group of {self.path}", group, self.groups)
         name = group + SUFFIX
@@ -81,7 +81,7 @@ def folder_name(step: int) -> str:
 
 
 def list_steps(folder: Path) -> list[int]:
-    """Return the steps that have a checkpoint folder in `folder`, ascending, verified or not."""
+    """Return the steps that have a checkpoint folder in `folder`, ascending. The folders are not verified."""
     try:
         names = [entry.name for entry in folder.iterdir()]
     except FileNotFoundError:
@@ -95,10 +95,12 @@ def list_steps(folder: Path) -> list[int]:
 def open_checkpoint(path: Path, *, full: bool = False) -> Checkpoint:
     """Open one checkpoint folder, read-only.
 
-    Sizes of all files and hashes of the JSON files are compared with the manifest at once; a tensor file is
-    hashed when its group is loaded, so that sampling from "ema" never reads the optimizer. With `full`, every
-    file is hashed now and never again. Raises LeanDiTError naming the file: missing, foreign, pickled,
-    truncated, altered (all these as DamagedCheckpoint), of a newer format, unreadable.
+    The sizes of all files and the hashes of the JSON files are compared with the manifest now. The hash of a tensor
+    file is compared when its group is loaded, so sampling from "ema" never reads the optimizer. With `full`, all hashes
+    are compared now and not again on loading.
+
+    Raises DamagedCheckpoint, which names the file, if a file is missing, foreign, pickled, truncated or altered, and
+    LeanDiTError if the format is newer or a file cannot be read.
     """
     try:
         _require_checkpoint_folder(path)
@@ -119,20 +121,20 @@ def open_checkpoint(path: Path, *, full: bool = False) -> Checkpoint:
 
 
 def find_newest(folder: Path) -> Checkpoint | None:
-    """Return the first of `newest_first`, or None."""
+    """Return the newest readable checkpoint in `folder`, or None."""
     return next(newest_first(folder), None)
 
 
 def newest_first(folder: Path) -> Iterator[Checkpoint]:
-    """Yield the readable checkpoints in `folder`, changing nothing: safe beside a running training.
+    """Yield the readable checkpoints in `folder`, newest first. It changes nothing, so it is safe during training.
 
-    Damaged ones are passed over with a warning, as are those that retention deletes meanwhile.
+    Damaged checkpoints, and those that training deletes in the meantime, are skipped with a warning.
     """
     for step in reversed(list_steps(folder)):
         try:
             checkpoint = open_checkpoint(folder / folder_name(step))
         except DamagedCheckpoint as error:
-            _log.warning("passed over: %s", error)
+            _log.warning("skipped: %s", error)
             continue
         yield checkpoint
 
@@ -144,10 +146,9 @@ def write_checkpoint(
     state: dict[str, Any],
     config: dict[str, Any],
 ) -> None:
-    """Write a complete checkpoint into the new folder `path` and bring it to the disk (fsync).
+    """Write a complete checkpoint into the new folder `path` and flush it to the disk (fsync).
 
-    Raises OSError when the disk does not take it, LeanDiTError for content without a JSON or safetensors
-    form.
+    Raises OSError if the disk fails, and LeanDiTError if the content cannot be written as JSON or safetensors.
     """
     path.mkdir()
     names = [STATE, CONFIG]
@@ -157,7 +158,7 @@ def write_checkpoint(
         if not _GROUP_NAME.fullmatch(group):
             raise LeanDiTError(f"tensor group {group!r}: expected lower-case letters, digits, '-' and '_'")
         _save(path / (group + SUFFIX), tensors)
-        # safetensors creates files for their owner alone; a shared run folder follows the umask.
+        # safetensors creates files that only their owner can read. Use the permissions that the umask gives instead.
         shutil.copymode(path / STATE, path / (group + SUFFIX))
         names.append(group + SUFFIX)
     write_manifest(path, step, names)
@@ -167,7 +168,7 @@ def write_checkpoint(
 
 
 def fsync_path(path: Path) -> None:
-    """Bring a file's content, or a folder's entries, to the disk."""
+    """Flush the content of a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -192,7 +193,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _storable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    # safetensors refuses tensors that share memory, whole or in part; each gets its own copy on disk.
+    # safetensors refuses tensors that share memory, so each of them gets its own copy on disk.
     seen: set[tuple[torch.device, int]] = set()
     for name, tensor in tensors.items():
         plain = tensor.detach().contiguous()
@@ -206,7 +207,7 @@ def _storable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
-        # Cloned out of the file's memory map: the tensors outlive the file when retention deletes it.
+        # Copy from the memory map of the file, because training may delete the file while the tensors are in use.
         return {name: mapped.clone() for name, mapped in safetensors.torch.load_file(path).items()}
     except FileNotFoundError:
         raise DamagedCheckpoint(f"{path}: missing") from None
@@ -231,7 +232,7 @@ def _refuse_pickle(path: Path) -> None:
         raise DamagedCheckpoint(f"{path}: missing") from None
     except OSError as error:
         raise unreadable(path, error) from None
-    # A header of 128 (mod 256) bytes begins like a pickle, so the brace of safetensors' header decides first.
+    # A header of 128 (mod 256) bytes begins like a pickle, so check first for the brace of safetensors' header.
     if head[8:] != b"{" and (head.startswith(b"PK\x03\x04") or head[:1] == b"\x80"):
         raise DamagedCheckpoint(f"{path}: a pickle, in spite of its name.\n{_NO_PICKLES}")
 

@@ -1,4 +1,4 @@
-"""From labels and captions to what a backbone is conditioned on."""
+"""From labels and captions to the condition of a backbone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from leandit.errors import LeanDiTError
 from leandit.models import Conditioning
 from leandit.text import TextConfig, TextEncoder, check_captions
 
-# Stands for "no caption" in captions, as -1 does in labels: the features of the empty text are the null condition.
+# The caption and the label that mean "none given". The features of the empty text are the null condition.
 NO_CAPTION = ""
 NO_LABEL = -1
 
@@ -21,15 +21,15 @@ Wanted = Sequence[int | str] | None
 
 @dataclass(frozen=True)
 class Conditioner:
-    """Turns what is wanted of each picture, labels or captions, into a condition on the model's device."""
+    """Turns the labels or captions of pictures into a condition on the model's device."""
 
     encoder: TextEncoder | None
     device: torch.device
 
     def __call__(self, wanted: Wanted, checked: bool = False) -> Conditioning:
-        """Return the condition for one label or one caption per picture; None gives an empty condition.
+        """Return the condition for one label or one caption per picture. None gives an empty condition.
 
-        Captions that are `checked` already are not checked again.
+        Raises LeanDiTError for a bad caption, unless the caller has `checked` the captions.
         """
         if wanted is None:
             return Conditioning()
@@ -43,12 +43,12 @@ class Conditioner:
         return condition.map(lambda part: part.to(self.device))
 
     def null(self, count: int) -> Conditioning:
-        """Return the condition that stands for wanting nothing, for so many pictures."""
+        """Return the unconditional condition for `count` pictures."""
         return self([NO_LABEL] * count if self.encoder is None else [NO_CAPTION] * count)
 
 
 def check_texts(text: TextConfig | None, batch: Batch) -> None:
-    """Raise LeanDiTError, naming the picture, where a model that reads text is shown one without a usable caption."""
+    """Raise LeanDiTError, which names the picture, if the model reads text and a picture has no valid caption."""
     if text is None:
         return
     if batch.texts is None:

@@ -25,17 +25,17 @@ from leandit.text import TextConfig
 
 
 class LossWeights(Config):
-    """Weights of the auxiliary losses; those of routers are means over the layers with experts.
+    """Weights of the auxiliary losses. Losses of routers are means over the layers with experts.
 
-    The Expert Race paper states no weight; the defaults keep both terms well below the diffusion loss.
+    The Expert Race paper states no weights. The defaults keep both of its losses much smaller than the diffusion loss.
     """
 
     router_similarity: float = Field(1e-2, ge=0)
-    """Weight of the router similarity loss (Expert Race, eqs. 9-11); the loss is about 1 per layer."""
+    """Weight of the router similarity loss (Expert Race, eqs. 9-11). The loss is about 1 per layer."""
     load_balance: float = Field(0.0, ge=0)
-    """Weight of the load balancing loss of Switch and GShard; 1e-2 is usual with token choice."""
+    """Weight of the load balancing loss of Switch and GShard. 1e-2 is usual with token choice."""
     gshard_balance: float = Field(0.0, ge=0)
-    """Weight of GShard's own balance loss: it counts first choices only, also those that a capacity drops. Apple's
+    """Weight of GShard's own balance loss. It counts only first choices, including those that a capacity drops. Apple's
     axlearn uses 1e-2.
     """
     z_loss: float = Field(0.0, ge=0)
@@ -43,42 +43,42 @@ class LossWeights(Config):
     per_layer_regularisation: float = Field(0.1, ge=0)
     """Weight of the objective's loss on the predictions of the routers' target heads (Expert Race, Figure 12)."""
     mask_reconstruction: float = Field(0.1, ge=0)
-    """Weight of the reconstruction of hidden tokens if train.mask_ratio is above 0. The default is MaskDiT's; EC-DiT
-    states none.
+    """Weight of the reconstruction of hidden tokens, if train.mask_ratio is above 0. The default is MaskDiT's; EC-DiT
+    states no weight.
     """
 
 
 class TrainConfig(Config):
-    """How long, how large, how precise, and how often something is written down."""
+    """Length, batch, precision and device of the training, and the intervals of its outputs."""
 
     steps: Annotated[int, Fact.RUN_LENGTH] = Field(400_000, ge=1)
     """Number of optimiser steps of the whole run. With schedule.decay=constant, a run can be resumed with more."""
     batch_size: int = Field(256, ge=1)
     """Pictures per optimiser step."""
     accumulation: int = Field(1, ge=1)
-    """Micro-batches per optimiser step; it divides batch_size. Routers choose within a micro-batch, so with experts
-    another value trains another model.
+    """Micro-batches per optimiser step; batch_size must be a multiple. Routers choose within a micro-batch, so with
+    experts the result depends on this number.
     """
     clip: float | None = Field(1.0, gt=0)
-    """Largest norm of the gradient; a longer one is scaled down. null does not clip."""
+    """Largest norm of the gradient. A larger gradient is scaled down to it. null does not clip."""
     ema_decay: float = Field(0.9999, ge=0, lt=1)
-    """Decay per step of the moving average of the weights, which samples are drawn with."""
+    """Decay per step of the moving average of the weights. Sampling uses the average by default."""
     label_dropout: float = Field(0.1, ge=0, le=1)
     """Share of labels or captions that are replaced by "no label" or the empty caption. Guidance needs it."""
     mask_ratio: float = Field(0.0, ge=0, lt=1)
-    """Share of a picture's tokens that the layers do not see, drawn anew for each sample. Above 0 it needs
-    model.masking. MaskDiT and EC-DiT hide 0.5, and go on with 0.
+    """Share of a picture's tokens that are hidden from the layers, drawn for each sample. A value above 0 needs
+    model.masking. MaskDiT and EC-DiT hide 0.5; MaskDiT then continues with 0.
     """
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the network's products. auto is bf16 autocast if the processor multiplies bf16 natively, and fp32
-    otherwise. A run keeps what auto became when it started.
+    """Precision of the network's matrix products. auto is bf16 autocast if the processor multiplies bf16 natively, and
+    fp32 otherwise. A resumed run keeps the precision of its first start.
     """
     device: Annotated[str, Fact.DEVICE] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """Device to train on: auto, cpu, cuda or cuda:N. auto is cuda if there is one."""
     activation_checkpointing: Annotated[bool, Fact.BACKEND] = False
     """Recompute each block in the backward pass instead of keeping its activations: less memory, more time."""
     compile: Annotated[bool, Fact.BACKEND] = False
-    """Compile the model with torch.compile: faster steps after minutes of compiling. A CPU needs a C++ compiler for it.
+    """Compile the model with torch.compile: faster steps after minutes of compiling. On a CPU it needs a C++ compiler.
     """
     log_every: Annotated[int, Fact.MAY_CHANGE] = Field(50, ge=1)
     """Steps between lines in metrics.jsonl."""
@@ -87,7 +87,7 @@ class TrainConfig(Config):
     keep: Annotated[int, Fact.MAY_CHANGE] = Field(2, ge=2)
     """Number of newest checkpoints to keep, at least 2."""
     keep_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(None, ge=1)
-    """Also keep the checkpoints at multiples of this number of steps for ever. null keeps no others."""
+    """Also keep all checkpoints at multiples of this number of steps. null keeps only the newest."""
     sample_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(10_000, ge=1)
     """Steps between grids of samples. null draws none during training."""
     validate_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(None, ge=1)
@@ -102,28 +102,28 @@ class TrainConfig(Config):
         return self
 
     def visible_tokens(self, tokens: int) -> int:
-        """Return how many of a picture's tokens stay visible."""
+        """Return the number of visible tokens of a picture."""
         return round(tokens * (1 - self.mask_ratio))
 
 
 class StartConfig(Config):
-    """Weights that a run begins with, in place of random ones: read once, when the run starts and not on --resume."""
+    """Weights of another run as initial weights. They are read once, at the first start and not on --resume."""
 
     path: str = Field(min_length=1)
-    """Folder of a run, whose newest intact checkpoint is taken, or of a checkpoint. A relative path starts at the
+    """Folder of a checkpoint, or of a run, which means its newest intact checkpoint. A relative path starts at the
     current directory; ~ is the home directory.
     """
     weights: Literal["ema", "model"] = "ema"
-    """Which weights to take: the moving average (ema), or the raw ones (model). The weights of the new run and their
-    average both begin with them.
+    """Which weights to use: the moving average (ema) or the raw weights (model). They become both the weights and the
+    average of the new run.
     """
 
 
 class SamplingConfig(Config):
-    """How samples are drawn from the run unless a command says otherwise."""
+    """Default settings for drawing samples from the run. Commands can override them."""
 
     sampler: SamplerConfig = EulerConfig(steps=50)
-    """Solver that leads from noise to data."""
+    """Solver that integrates from noise to data."""
     guidance: GuidanceConfig = GuidanceConfig()
     """Classifier-free guidance."""
     grid: int = Field(64, ge=1)
@@ -133,7 +133,7 @@ class SamplingConfig(Config):
 
 
 class TaskConfig(Config):
-    """A kind of task: what is learned. One from outside the package has a method `build` that returns it."""
+    """A kind of task: what a run learns. A task from outside the package has a method `build` that returns it."""
 
     type: str
     """The tag by which configurations name the task."""
@@ -144,47 +144,48 @@ class TaskConfig(Config):
 
 
 TASKS = Registry("task", TaskConfig)
-"""All tasks by their `type`; a file of its own, also outside the package, registers another."""
+"""All tasks by their `type`. Other files, also outside the package, can register more."""
 
 
 @TASKS.register
 class DenoiseConfig(TaskConfig):
-    """The model learns to denoise; `objective`, `losses` and `text` say how."""
+    """The model learns to denoise. `objective`, `losses` and `text` configure it."""
 
     type: Literal["denoise"] = "denoise"
 
 
 class RunConfig(Config):
-    """A whole run. Presets are functions that return one; `config.json` in the run's folder restates it in full."""
+    """A whole run. Presets are functions that return one; `config.json` in the run's folder contains it in full."""
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     """Name of the run; its default folder is runs/NAME. Letters, digits, underscore, dot and hyphen."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of everything random: initial weights, order of pictures, noise, times, dropped labels."""
     task: Annotated[TaskConfig, TASKS] = DenoiseConfig()
-    """What is learned."""
+    """What the model learns."""
     codec: AnyCodec | None = None
-    """What stands between the data and the model; null is pixels for pictures, and latents for stored latents."""
+    """Encoder and decoder between the data and the model. null is pixels for pictures, and latents for stored latents.
+    """
     model: ModelConfig
     """The backbone. The name of a model is also accepted, such as model=DiT-S/2."""
     start: StartConfig | None = None
-    """Another run whose weights this one begins with. null begins with random weights."""
+    """Another run that provides the initial weights. null starts from random weights."""
     text: TextConfig | None = None
     """Text encoders for the captions. null is for a model that reads no text."""
     objective: ObjectiveConfig = RectifiedFlowConfig()
-    """What the network learns: path from data to noise, prediction and loss."""
+    """The training objective: path from data to noise, prediction and loss."""
     data: DataConfig
     """Pictures to train on, and how they are prepared."""
     optimizer: OptimizerConfig = AdamWConfig()
-    """How a gradient becomes an update of the weights."""
+    """The optimiser of the weights."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate changes over the run."""
     losses: LossWeights = LossWeights()
-    """Weights of the losses that are added to the objective's."""
+    """Weights of the losses that are added to the objective's loss."""
     train: TrainConfig = TrainConfig()
-    """Length, batch, precision, device, and what is written how often."""
+    """Length, batch, precision and device, and the intervals of outputs."""
     sampling: Annotated[SamplingConfig, Fact.MAY_CHANGE] = SamplingConfig()
-    """How samples are drawn from the run, if a command does not say otherwise."""
+    """Default settings for drawing samples from the run."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:
@@ -215,11 +216,11 @@ class RunConfig(Config):
         return self
 
     def codec_config(self) -> CodecConfig:
-        """Return the codec's configuration, or the one that the data decide if none is given."""
+        """Return the codec's configuration. If none is given, the data determine it."""
         return self.codec or (LatentsOnlyConfig() if self.data.holds_latents else PixelsConfig())
 
     def build_codec(self) -> Codec:
-        """Return what stands between the data and the model."""
+        """Return the encoder and decoder between the data and the model."""
         return self.codec_config().build()
 
     def sample_shape(self) -> Shape:
@@ -251,7 +252,7 @@ class RunConfig(Config):
             )
 
     def _check_sampler(self, learned: bool) -> None:
-        """Find out now what would otherwise show only when pictures are drawn, after the training."""
+        """Find errors now that would otherwise appear only after training, when pictures are drawn."""
         sampler = self.sampling.sampler
         if sampler.type == "ddpm" and sampler.variance == "learned" and not learned:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The run's folder: everything that made the run and everything that came out of it."""
+"""The folder of a run: all its inputs and all its outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VERSIONED = ("leandit", "torch", "numpy", "safetensors", "pillow", "pydantic", 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where things lie in a run's folder."""
+    """The paths in a run's folder."""
 
     path: Path
 
@@ -37,12 +37,12 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
-        """One line for every start: date, command, versions, commit, machine."""
+        """One line per start: date, command, versions, commit, machine."""
         return self.path / "environment.jsonl"
 
     @property
     def metrics(self) -> Path:
-        """The truth about the run's numbers, as JSON lines."""
+        """The numbers of the run, as JSON lines."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -52,12 +52,12 @@ class RunFolder:
 
     @property
     def grids(self) -> Path:
-        """Grids of samples drawn on the way."""
+        """Grids of samples that are drawn during training."""
         return self.path / "grids"
 
     @property
     def tensorboard(self) -> Path:
-        """TensorBoard files, if asked for."""
+        """TensorBoard files, if `train.tensorboard` is set."""
         return self.path / "tensorboard"
 
     def read_config(self) -> RunConfig:
@@ -69,13 +69,13 @@ class RunFolder:
         return validate(RunConfig, read_tree(self.config), str(self.config))
 
     def has_checkpoints(self) -> bool:
-        """Whether there is a step to go on from, or was one before it was set aside as damaged."""
+        """Whether there is a checkpoint, or was one before it was renamed because it is damaged."""
         return bool(list_steps(self.checkpoints)) or any(self.checkpoints.glob("step-*.corrupt-*"))
 
     def check(self, config: RunConfig, resume: bool) -> None:
-        """Raise LeanDiTError for a folder that holds other things, another run or the run of another config.
+        """Raise LeanDiTError if the folder contains other things, another run, or a run with another config.
 
-        A run that ended before its first checkpoint has nothing to lose, so any config may take its place.
+        A run that ended before its first checkpoint can be replaced by any config.
         """
         self.check_usable()
         if not self.has_checkpoints():
@@ -87,10 +87,10 @@ class RunFolder:
         self._check_same(config)
 
     def record(self, config: RunConfig) -> None:
-        """Write down what this start is made of: the config and the environment."""
+        """Write the config and the environment of this start."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # By a rename: a kill must not leave half a config, without which nothing can be resumed.
+            # Write and rename: a killed process must not leave half a config, or the run could not be resumed.
             beside = self.path / ".config.json.tmp"
             write_config(config, beside)
             os.replace(beside, self.config)
@@ -100,7 +100,7 @@ class RunFolder:
             raise LeanDiTError(f"{self.path}: the run's folder cannot be written: {error.strerror}") from None
 
     def check_usable(self) -> None:
-        """Raise LeanDiTError for a folder that holds other things; nothing is written into it."""
+        """Raise LeanDiTError if the folder contains other things. It writes nothing."""
         try:
             foreign = not self.config.exists() and sorted(
                 p.name for p in self.path.iterdir() if p.name not in _LEFTOVERS
@@ -130,12 +130,12 @@ class RunFolder:
             )
 
 
-# What a start that was killed early leaves behind.
+# Files that can remain if a start is killed early.
 _LEFTOVERS = {".lock", ".config.json.tmp"}
 
 
 def environment() -> dict[str, Any]:
-    """Return what the numbers of a run may depend on beside its config."""
+    """Return everything besides the config that can change the numbers of a run."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -154,7 +154,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source tree that LeanDiT runs from; None for an installed wheel."""
+    """Return the commit of the source tree from which LeanDiT runs, or None for an installed wheel."""
     git = shutil.which("git")
     if git is None:
         return None

@@ -1,4 +1,4 @@
-"""Pictures that training never shows, under noise that belongs to them, and the model's loss on them."""
+"""The model's loss on held-out pictures, which training never shows. Each picture has its own fixed noise and time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from leandit.random import Stream, normal, uniform
 from leandit.run.conditioner import Conditioner, Wanted, check_texts
 from leandit.run.config import RunConfig
 
-# Of the draw of times within Stream.VALIDATION, whose step 0 is the noise.
+# The step of Stream.VALIDATION that draws times. Step 0 draws the noise.
 TIME_STEP = 1
 
 
 def draw_held_out(
     config: RunConfig, objective: Objective, conditioner: Conditioner, codec: Codec, batch: Batch
 ) -> tuple[Noised, Conditioning]:
-    """Return held-out pictures under noise, and their conditions, none of them dropped, on the conditioner's device.
+    """Return noised held-out pictures and their conditions, on the conditioner's device. No condition is dropped.
 
-    Noise and times, the latter of the training's distribution, are functions of the run's seed and a picture's index.
-    Raises LeanDiTError for a picture without the caption that the model reads.
+    Noise and times depend only on the run's seed and the index of a picture. Times have the training distribution.
+    Raises LeanDiTError if the model reads text and a picture has no caption.
     """
     check_texts(config.text, batch)
     x0 = codec.encode(batch.images.to(conditioner.device))
@@ -39,6 +39,6 @@ def draw_held_out(
 def loss_per_picture(
     model: Backbone, objective: Objective, noised: Noised, cond: Conditioning
 ) -> Float[Tensor, " batch"]:
-    """Return the objective's loss of each picture, the sum of its parts, without auxiliary losses."""
+    """Return the objective's loss per picture: the sum of its parts, without auxiliary losses."""
     parts = objective.loss(model(noised.x_t, noised.t, cond).prediction.float(), noised)
     return torch.stack(list(parts.values())).sum(0)

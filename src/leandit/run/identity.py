@@ -1,4 +1,4 @@
-"""What a run is trained on, pictures and text encoder: kept in its checkpoints, compared on resuming and on loading."""
+"""The identity of a run's pictures and text encoder. Checkpoints store it; resuming and loading compare it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from leandit.text import TextConfig, TextEncoder
 
 
 def identity(source: Source, text: TextEncoder | None) -> dict[str, Any]:
-    """Return what a checkpoint keeps of the source and of the text encoder, as JSON has it."""
+    """Return the facts about the source and the text encoder that a checkpoint stores, as JSON values."""
     encoder = {} if text is None else {TEXT_ENCODER: text.fingerprint}
     return {
         **encoder,
@@ -27,12 +27,12 @@ def identity(source: Source, text: TextEncoder | None) -> dict[str, Any]:
 
 
 def check_same_data(run: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise LeanDiTError unless the state of a checkpoint was saved with the source of `now`."""
-    # A checkpoint from before fingerprints were kept is compared by the rest.
+    """Raise LeanDiTError unless the state of a checkpoint was saved with the same source as `now`."""
+    # Old checkpoints have no fingerprint; for them the other facts are compared.
     if all(state.get(name, value) == value for name, value in now.items() if name != TEXT_ENCODER):
         return
     before, after = (f"{kept['pictures']} pictures in {len(kept['class_names'])} classes" for kept in (state, now))
-    change = "as many, but others, now" if before == after else f"{after} now"
+    change = "the same numbers, but other pictures or labels now" if before == after else f"{after} now"
     raise LeanDiTError(
         f"{run}: the data has changed: {before} when the run was stopped, {change}.\n"
         "Put the pictures back as they were, correct the path if they have moved, or start a new run in another --out"
@@ -40,9 +40,10 @@ def check_same_data(run: Path, state: Mapping[str, Any], now: Mapping[str, Any])
 
 
 def check_encoder_of_run(run: Path, config: TextConfig | None, text: TextEncoder | None) -> None:
-    """Raise LeanDiTError as `check_same_encoder` does, for a run whose config still names the encoder.
+    """Raise LeanDiTError like `check_same_encoder`, if the text config of the run has not changed.
 
-    An encoder of another width changes the resolved config; this says so before that is found to differ.
+    An encoder of another width changes the resolved config. This check comes first, so that the error names the
+    encoder and not the config.
     """
     newest = find_newest(RunFolder(run).checkpoints) if config is not None else None
     if newest is None or config is None or not newest.config["text"]:
@@ -55,11 +56,11 @@ def check_encoder_of_run(run: Path, config: TextConfig | None, text: TextEncoder
 def check_same_encoder(
     run: Path, state: Mapping[str, Any], config: TextConfig | None, text: TextEncoder | None
 ) -> None:
-    """Raise LeanDiTError unless the state of a checkpoint was saved with this text encoder, whose config is given."""
+    """Raise LeanDiTError unless the state of a checkpoint was saved with this text encoder. `config` is its config."""
     if config is None or text is None or state.get(TEXT_ENCODER, text.fingerprint) == text.fingerprint:
         return
     paths = ", ".join(encoder.path for encoder in config.encoders)
     raise LeanDiTError(
         f"{run}: the text encoder is not the one that the run was trained with: other weights, another tokenizer or "
-        f"another model lie under {paths} now.\nPut back what was there, or train a new run with the new encoder"
+        f"another model are under {paths} now.\nRestore the old files, or train a new run with the new encoder"
     )

@@ -1,4 +1,4 @@
-"""One process per run folder, held by a lock that the kernel drops when its process ends, however it ends."""
+"""A lock that allows one process per run folder. The kernel releases it when the process ends for any reason."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LOCK_FILE = ".lock"
 class RunLock:
     """Context manager: while it is held, no other process and no second RunLock can hold the same run folder.
 
-    flock(2) on `<run>/.lock`, which also says who holds it (pid, host, since) as JSON. The file stays after
-    release; a dead process's lock is free at once. Processes forked inside do not inherit it. Raises
-    LeanDiTError when the lock is held, naming its holder, or cannot be taken on this file system.
+    It is flock(2) on `<run>/.lock`. The file contains the holder (pid, host, since) as JSON and stays after release.
+    If the holder dies, the lock is free at once. Forked processes do not inherit it. Raises LeanDiTError if another
+    process holds the lock, with the name of the holder, or if the file system cannot lock.
     """
 
     def __init__(self, run_folder: Path) -> None:
@@ -53,7 +53,7 @@ class RunLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._descriptor is not None:
-            # Emptied, never removed: another process may have opened it already and be about to lock it.
+            # Empty the file but do not remove it: another process may have opened it in order to lock it.
             os.ftruncate(self._descriptor, 0)
             self._drop()
 
@@ -88,7 +88,7 @@ def _write_holder(descriptor: int) -> None:
 
 
 def _close_in_forks(lock: RunLock) -> None:
-    # A forked data worker that outlives its killed parent would otherwise hold the lock on.
+    # Otherwise a forked data worker would keep the lock if its parent is killed.
     reference = weakref.ref(lock)
 
     def close() -> None:

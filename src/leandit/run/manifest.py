@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint folder: which files belong to it, and the size and SHA-256 of each."""
+"""The manifest of a checkpoint folder: the names of its files, with the size and SHA-256 of each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from leandit.errors import LeanDiTError
 FORMAT = "leandit-checkpoint"
 VERSION = 1
 MANIFEST = "manifest.json"
-# Plain names only: a manifest must not be able to point outside its own folder.
+# Plain names only, so that a manifest cannot point outside its folder.
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class DamagedCheckpoint(LeanDiTError):
-    """The content of a checkpoint is incomplete, altered or foreign; an unreadable disk is no such case."""
+    """The content of a checkpoint is incomplete, altered or foreign. An unreadable disk is a plain LeanDiTError."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Manifest:
 
 
 def record_file(path: Path) -> FileRecord:
-    """Return size and SHA-256 of a file, read in pieces."""
+    """Return the size and SHA-256 of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return FileRecord(os.fstat(file.fileno()).st_size, digest)
 
 
 def write_manifest(folder: Path, step: int, names: Iterable[str]) -> Path:
-    """Record the named files of `folder` in its manifest.json and return the path of that."""
+    """Record the named files of `folder` in its manifest.json, and return the path of the manifest."""
     files = {name: asdict(record_file(folder / name)) for name in names}
     content = {"format": FORMAT, "version": VERSION, "step": step, "files": files}
     path = folder / MANIFEST
@@ -59,7 +59,7 @@ def write_manifest(folder: Path, step: int, names: Iterable[str]) -> Path:
 def read_manifest(folder: Path) -> Manifest:
     """Read manifest.json of `folder`.
 
-    Raises DamagedCheckpoint when LeanDiT did not write it so, LeanDiTError when a newer LeanDiT did.
+    Raises DamagedCheckpoint if it is not a valid manifest, and LeanDiTError if a newer LeanDiT wrote it.
     """
     path = folder / MANIFEST
     content = parse_json_object(path, read_bytes(path))
@@ -78,7 +78,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_size(folder: Path, name: str, record: FileRecord) -> None:
-    """Raise DamagedCheckpoint when the file is missing or its size differs from its record."""
+    """Raise DamagedCheckpoint if the file is missing or its size differs from the record."""
     path = folder / name
     try:
         size = path.stat().st_size
@@ -92,7 +92,7 @@ def check_size(folder: Path, name: str, record: FileRecord) -> None:
 
 
 def check_hash(folder: Path, name: str, record: FileRecord) -> None:
-    """Read the whole file and raise DamagedCheckpoint when its SHA-256 differs from its record."""
+    """Read the whole file. Raises DamagedCheckpoint if its SHA-256 differs from the record."""
     path = folder / name
     try:
         found = record_file(path).sha256
@@ -106,7 +106,7 @@ def check_hash(folder: Path, name: str, record: FileRecord) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a small file; a missing one is damage, any other failure says that the disk could not be read."""
+    """Read a small file. Raises DamagedCheckpoint if it is missing, and LeanDiTError if it cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -116,7 +116,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json_object(path: Path, content: bytes) -> dict[str, Any]:
-    """Parse the JSON object that `path` holds, or raise DamagedCheckpoint."""
+    """Parse the JSON object in the content of `path`. Raises DamagedCheckpoint if it is not one."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -127,7 +127,7 @@ def parse_json_object(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def unreadable(path: Path, error: OSError) -> LeanDiTError:
-    """Build the error for a file that exists but cannot be read: the checkpoint itself may be intact."""
+    """Return the error for a file that exists but cannot be read. The checkpoint itself may be intact."""
     return LeanDiTError(
         f"{path}: cannot be read: {error.strerror or error}.\n"
         "Nothing was changed. Check permissions and the disk; if the disk is at fault, move this "

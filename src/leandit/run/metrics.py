@@ -1,7 +1,7 @@
-"""The metrics of a run as JSON lines: the record that the loss curve and every report are made from.
+"""The metrics of a run as JSON lines. The loss curve and all reports are made from them.
 
-One object per line, `{"step": 10, "loss": 0.5}`. JSON has no NaN: non-finite values are the strings "nan",
-"inf" and "-inf", which `read_metrics` turns back into floats.
+One object per line, `{"step": 10, "loss": 0.5}`. JSON has no NaN, so non-finite values are the strings "nan", "inf" and
+"-inf"; `read_metrics` converts them to floats.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _NON_FINITE = ("nan", "inf", "-inf")
 
 
 class MetricsLog:
-    """Append-only log of a run; one process at a time writes it (`leandit.run.lock.RunLock`).
+    """The append-only log of a run. Only one process at a time writes it (`leandit.run.lock.RunLock`).
 
-    Each line reaches the operating system before `write` returns, so a killed process loses none. A torn last
-    line, left by a power cut, is dropped on opening.
+    Each line reaches the operating system before `write` returns, so a killed process loses no line. An incomplete last
+    line after a power cut is removed on opening.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class MetricsLog:
             raise self._failed(error) from None
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line: the step and its numbers, anything that float() takes or a list of it; ints stay ints."""
+        """Append one line: the step and its values. A value is an int, anything that float() accepts, or a list."""
         if "step" in values:
             raise ValueError("'step' is the name of the step itself")
         record = {"step": int(step), **{name: _to_json(value) for name, value in values.items()}}
@@ -45,21 +45,21 @@ class MetricsLog:
         before = os.fstat(self._descriptor).st_size
         try:
             if (written := os.write(self._descriptor, line)) < len(line):
-                # A disk that fills up takes a part of the line and tells why only at the next write.
+                # A full disk writes only a part of the line, and reports the error at the next write.
                 os.write(self._descriptor, line[written:])
         except OSError as error:
             os.ftruncate(self._descriptor, before)
             raise self._failed(error) from None
 
     def sync(self) -> None:
-        """Bring all lines to the disk (fsync): with each checkpoint, so that both survive a power cut."""
+        """Flush all lines to the disk (fsync). Called with each checkpoint, so that both survive a power cut."""
         try:
             os.fsync(self._descriptor)
         except OSError as error:
             raise self._failed(error) from None
 
     def truncate_after(self, step: int) -> None:
-        """Drop the lines of later steps, for a run resumed at `step`; atomic, the rest stays as it is."""
+        """Remove the lines of later steps, for a run that is resumed at `step`. The change is atomic."""
         try:
             lines = self.path.read_bytes().splitlines(keepends=True)
         except OSError as error:
@@ -80,7 +80,7 @@ class MetricsLog:
         self._descriptor = fresh
 
     def close(self) -> None:
-        """Close the file; the log cannot be used afterwards."""
+        """Close the file. The log cannot be used afterwards."""
         os.close(self._descriptor)
 
     def _mend_end(self) -> None:
@@ -99,9 +99,9 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return all records in order, leaving out a torn last line.
+    """Return all records in order, without an incomplete last line.
 
-    Raises LeanDiTError naming file and line when a line before the last is no record, or the file cannot be
+    Raises LeanDiTError, which names the file and the line, if an earlier line is not a record or the file cannot be
     read.
     """
     try:

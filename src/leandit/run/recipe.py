@@ -1,4 +1,4 @@
-"""How the weights move: the optimiser and the learning rate over the steps of a run, as configuration."""
+"""The configuration of the optimisers and of the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from leandit.config import Config
 
 
 class AdamWConfig(Config):
-    """AdamW on every parameter; the defaults are those of DiT."""
+    """AdamW for all parameters. The defaults are those of DiT."""
 
     type: Literal["adamw"] = "adamw"
     lr: float = Field(1e-4, gt=0, le=10)
-    """Learning rate before the schedule's factor; DiT's by default."""
+    """Learning rate before the schedule's factor. The default is DiT's."""
     beta1: float = Field(0.9, ge=0, lt=1)
     """Decay per step of the first moment, the mean of gradients."""
     beta2: float = Field(0.999, ge=0, lt=1)
@@ -27,15 +27,15 @@ class AdamWConfig(Config):
 
 
 class MuonConfig(Config):
-    """Muon on the matrices of attention, feed-forwards, experts and routers' hidden layers; AdamW on all else.
+    """Muon for the matrices of attention, feed-forwards, experts and routers' hidden layers; AdamW for the rest.
 
-    Text encoders that are fine-tuned go to AdamW whole, as what they were trained with before: Muon moves all
-    directions of a matrix alike, which suits fresh matrices more than trained ones.
+    All parameters of a fine-tuned text encoder use AdamW, with which they were trained before. Muon moves all
+    directions of a matrix equally, which suits new matrices better than trained ones.
     """
 
     type: Literal["muon"] = "muon"
     lr: float = Field(1e-2, gt=0, le=10)
-    """Learning rate before the schedule's factor, for the matrices."""
+    """Learning rate of the matrices before the schedule's factor."""
     momentum: float = Field(0.95, ge=0, lt=1)
     """Decay per step of the mean of gradients."""
     weight_decay: float = Field(0.0, ge=0)
@@ -47,28 +47,28 @@ class MuonConfig(Config):
 
 
 class AdafactorConfig(Config):
-    """Adafactor on every parameter: DiT-Air's optimiser, with its rate as the default.
+    """Adafactor for all parameters: the optimiser of DiT-Air, with its rate as the default.
 
-    torch's Adafactor keeps no first moment; DiT-Air states b1 = 0.9 and b2 = 0.999 for its own.
+    DiT-Air states b1 = 0.9 and b2 = 0.999; torch's Adafactor has no first moment.
     """
 
     type: Literal["adafactor"] = "adafactor"
     lr: float = Field(1e-4, gt=0)
-    """Learning rate before the schedule's factor; DiT-Air's by default."""
+    """Learning rate before the schedule's factor. The default is DiT-Air's."""
     beta2_decay: float = Field(-0.8, lt=0)
-    """Power of the step at which the second moment's decay approaches 1."""
+    """The decay of the second moment is 1 - step to this power."""
     clip_threshold: float = Field(1.0, gt=0)
-    """Largest root mean square of an update; a larger one is scaled down."""
+    """Largest root mean square of an update. A larger update is scaled down to it."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay: each step shrinks the weights by learning rate times this. 0 is none."""
 
 
 class RMSPropConfig(Config):
-    """RMSProp with momentum on every parameter: EC-DiT's optimiser; the paper states neither momentum nor decay."""
+    """RMSProp with momentum for all parameters: the optimiser of EC-DiT, which states neither momentum nor decay."""
 
     type: Literal["rmsprop"] = "rmsprop"
     lr: float = Field(1e-4, gt=0)
-    """Learning rate before the schedule's factor; EC-DiT's by default."""
+    """Learning rate before the schedule's factor. The default is EC-DiT's."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Share of an update that is added to the next one."""
     alpha: float = Field(0.99, ge=0, lt=1)
@@ -83,17 +83,17 @@ OptimizerConfig = Annotated[AdamWConfig | MuonConfig | AdafactorConfig | RMSProp
 
 
 class ScheduleConfig(Config):
-    """Linear warm-up, a plateau at the optimiser's rate, then a decay to zero over the last part of the run."""
+    """A linear warm-up, the optimiser's rate, and a decay to zero in the last part of the run."""
 
     warmup_steps: int = Field(0, ge=0)
-    """Steps over which the learning rate rises linearly from near 0 to the optimiser's. 0 is no warm-up."""
+    """Steps in which the learning rate rises linearly from near 0 to the optimiser's rate. 0 is no warm-up."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
-    """Form of the decay at the end of the run; constant keeps the optimiser's rate to the end."""
+    """Form of the decay at the end of the run. constant keeps the optimiser's rate to the end."""
     decay_share: float = Field(1.0, gt=0, le=1)
-    """Share of the run that the decay takes, counted from the end."""
+    """Share of the run in which the rate decays, counted from the end."""
 
     def factor(self, step: int, total_steps: int) -> float:
-        """Return the multiple of the optimiser's rate for the step with this index, from 0."""
+        """Return the factor of the optimiser's rate for a step. The first step is 0."""
         warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
         if self.decay == "constant":
             return warmup

@@ -1,4 +1,4 @@
-"""Turn a config with open choices into the complete one that a run is made from."""
+"""Turn a config with open fields into the complete config of a run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from leandit.text import TextEncoder, check_captions
 def resolve(
     config: RunConfig, source: Source | None, text: TextEncoder | None = None, earlier: RunConfig | None = None
 ) -> RunConfig:
-    """Fill in what is left to the data and to the machine, and check that model and data fit each other.
+    """Fill in the fields that depend on the data and the machine, and check that model and data fit each other.
 
-    A dry run goes without data (None), and without the text encoder that the config names: then what would follow
-    from them stays open, and is not checked. `earlier` is the config of the run that is resumed: the run keeps the
-    precision that its first start chose, also on a machine that would choose another.
+    In a dry run the data (None) or the text encoder can be missing. Fields that depend on them then stay open and are
+    not checked. `earlier` is the config of a run that is resumed: the run keeps the precision of its first start, also
+    on a machine that would choose another. Raises LeanDiTError if model and data do not fit.
     """
     if source is not None and not len(source):
-        raise LeanDiTError("data.source: there is not a single picture in it")
+        raise LeanDiTError("data.source: contains no pictures")
     channels, size, _ = config.sample_shape()
     if config.model.input_size is None and size % config.model.patch_size:
         name = "data.image_size" if size == config.data.image_size else "the side of what the codec returns"
@@ -87,7 +87,7 @@ def _check_text(model: BackboneConfig, text: TextEncoder, source: Source | None)
 
 
 def _check_prompts(config: RunConfig) -> None:
-    """Find out now what would otherwise show only when the first grid is drawn."""
+    """Find errors in the prompts now, instead of when the first grid is drawn."""
     if config.text is not None:
         prompts = config.sampling.prompts
         names = [f"sampling.prompts[{place}]" for place in range(len(prompts))]
@@ -95,7 +95,7 @@ def _check_prompts(config: RunConfig) -> None:
 
 
 def resolve_device(device: str) -> str:
-    """Return a usable device for "auto", or check the one that is named."""
+    """Return the device for "auto", or check the given device. Raises LeanDiTError if it does not exist."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -108,7 +108,7 @@ def resolve_device(device: str) -> str:
 
 
 def fast_bf16(device: str) -> bool:
-    """Return whether the processor multiplies bf16 matrices natively, about twice as fast as fp32 or better."""
+    """Return whether the processor multiplies bf16 matrices natively, which is at least twice as fast as fp32."""
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

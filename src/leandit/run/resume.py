@@ -1,4 +1,4 @@
-"""What may differ between a run and the config that it is resumed with: decided by the facts on each field."""
+"""The changes of a config that a resumed run allows. The facts on each field decide."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _ALWAYS = {Fact.MAY_CHANGE, Fact.BACKEND, Fact.DEVICE}
 
 
 def identity_changes(old: Config, new: Config) -> list[Change]:
-    """Return (key, old value, new value) for each change between two configs that would make another run of it.
+    """Return (key, old value, new value) for each change that a resumed run does not allow.
 
-    A path may change, but not appear or vanish. That the same things are there is the business of
-    `leandit.run.identity`, which compares fingerprints.
+    A path may change, but it may not be added or removed. `leandit.run.identity` compares the fingerprints of what is
+    at the path.
     """
     return [change for change in diff(old, new) if not _is_allowed(change, old, new)]
 
@@ -26,6 +26,6 @@ def _is_allowed(change: Change, old: Config, new: Config) -> bool:
         return True
     if Fact.PATH in facts:
         return before is not None and after is not None
-    # A constant rate does not depend on how many steps there will be, so such a run can be made longer.
+    # A constant rate does not depend on the number of steps, so such a run can be extended.
     schedule = getattr(new, "schedule", None)
     return Fact.RUN_LENGTH in facts and schedule is not None and schedule.decay == "constant"

@@ -1,7 +1,7 @@
-"""The checkpoints of one run: published by a rename, verified on resuming, the oldest deleted.
+"""The checkpoints of one run: published by a rename, verified on resuming, and deleted when they are old.
 
-A checkpoint appears under its name only when every byte of it is on the disk, and is never written into
-again. So a process killed at any moment leaves the earlier checkpoints as they were.
+A checkpoint gets its name only after all its bytes are on the disk, and is never changed afterwards. So a process that
+is killed at any time does not damage earlier checkpoints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from leandit.errors import LeanDiTError
 from leandit.run.checkpoint import Checkpoint, folder_name, fsync_path, list_steps, open_checkpoint, write_checkpoint
 from leandit.run.manifest import DamagedCheckpoint, unreadable
 
-# One checkpoint may turn out damaged when it is needed, so one more is always there.
+# Keep at least two, because one may be damaged when it is needed.
 MINIMUM_KEPT = 2
 _TEMPORARY = ".tmp-"
 _TRASH = ".trash-"
@@ -30,10 +30,9 @@ _log = logging.getLogger(__name__)
 class CheckpointStore:
     """The folder of a run's checkpoints.
 
-    The caller holds the run's lock (`leandit.run.lock.RunLock`): what another process seems to be writing
-    here is taken for the leftover of a killed one and deleted. Only-readers use `find_newest` or
-    `open_checkpoint`. `keep` intact checkpoints stay (at least 2), and besides them every multiple of
-    `keep_every` steps.
+    The caller must hold the run's lock (`leandit.run.lock.RunLock`), because unfinished files here are deleted as
+    leftovers of a killed process. To read only, use `find_newest` or `open_checkpoint`. The newest `keep` intact
+    checkpoints stay (at least 2), and all checkpoints at multiples of `keep_every` steps.
     """
 
     def __init__(self, folder: Path, keep: int = MINIMUM_KEPT, keep_every: int | None = None) -> None:
@@ -42,11 +41,11 @@ class CheckpointStore:
         self.keep_every = keep_every
 
     def steps(self) -> list[int]:
-        """Return the steps that have a checkpoint, ascending; damaged ones count until they are set aside."""
+        """Return the steps that have a checkpoint, ascending. Damaged ones are included until they are renamed."""
         return list_steps(self.folder)
 
     def set_aside(self) -> list[str]:
-        """Return the names of the damaged checkpoints that were set aside, now or earlier."""
+        """Return the names of all damaged checkpoints that were renamed."""
         return sorted(path.name for path in self.folder.glob("step-*.corrupt-*"))
 
     def publish(
@@ -56,12 +55,12 @@ class CheckpointStore:
         state: dict[str, Any],
         config: dict[str, Any],
     ) -> Path:
-        """Save a checkpoint, delete those no longer kept, and return its folder.
+        """Save a checkpoint, delete old ones, and return its folder.
 
-        `state` and `config` come back as JSON has them: lists for tuples, strings for keys. An intact
-        checkpoint of the same step is kept and nothing written. Raises LeanDiTError when a later step is
-        saved already (its run was continued from an earlier point) or the disk does not take the files; then
-        nothing is left behind, and the earlier checkpoints are untouched.
+        `state` and `config` become JSON: tuples become lists, keys become strings. If there is an intact checkpoint of
+        the same step, nothing is written. Raises LeanDiTError if a later step exists already (the run was continued
+        from an earlier step), or if the disk fails. In both cases no unfinished files remain, and earlier checkpoints
+        do not change.
         """
         self._sweep()
         final = self.folder / folder_name(step)
@@ -86,10 +85,10 @@ class CheckpointStore:
         return final
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest checkpoint of which every byte verifies, or None.
+        """Return the newest intact checkpoint, or None. All its bytes are verified.
 
-        A damaged one is renamed `step-<n>.corrupt-<i>`, never deleted, and a warning is logged. One that
-        cannot be read, or is of a newer format, is no damaged one: LeanDiTError, and nothing is renamed.
+        A damaged checkpoint is renamed to `step-<n>.corrupt-<i>` with a warning, and never deleted. If a checkpoint
+        cannot be read or has a newer format, this raises LeanDiTError and renames nothing.
         """
         self._sweep()
         for step in reversed(self.steps()):
@@ -154,7 +153,7 @@ class CheckpointStore:
                 self._delete(self.folder / folder_name(step))
 
     def _delete(self, path: Path) -> None:
-        # Renamed first: a kill in the middle of deleting must not leave half a checkpoint under its name.
+        # Rename first: a process that is killed while deleting must not leave half a checkpoint under its name.
         trash = path.with_name(f"{_TRASH}{path.name}-{secrets.token_hex(4)}")
         try:
             os.rename(path, trash)

@@ -1,4 +1,4 @@
-"""The weights of a run, read to draw from them or to start another run: only what verifies, changing nothing."""
+"""Read the weights of a run, for sampling or to start another run. Only verified files are used; nothing changes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _log = logging.getLogger(__name__)
 
 
 def checkpoints_of(path: Path) -> Iterator[Checkpoint]:
-    """Yield the checkpoint that `path` is, or those of the run in it, newest first; NotFoundError without the folder.
+    """Yield the checkpoint at `path`, or the checkpoints of the run at `path`, newest first.
 
-    A checkpoint that is named itself must be intact; among a run's, damaged ones are passed over with a warning.
+    A checkpoint at `path` must be intact. Damaged checkpoints of a run are skipped with a warning. Raises NotFoundError
+    if the folder does not exist.
     """
     if not path.exists():
         raise NotFoundError(f"{path}: no such run or checkpoint folder")
@@ -29,12 +30,12 @@ def checkpoints_of(path: Path) -> Iterator[Checkpoint]:
 
 
 def read_weights(path: Path, group: str) -> tuple[Checkpoint, dict[str, Tensor]]:
-    """Return the first of `checkpoints_of` whose tensors of this group verify, and these tensors, on the CPU."""
+    """Return the newest checkpoint at `path` whose tensors of this group are intact, and these tensors on the CPU."""
     for checkpoint in checkpoints_of(path):
         try:
             return checkpoint, checkpoint.tensors(group)
         except DamagedCheckpoint as error:
             if checkpoint.path == path:
                 raise
-            _log.warning("passed over: %s", error)
-    raise LeanDiTError(f"{path}: the run has no intact checkpoint yet; train it on with --resume")
+            _log.warning("skipped: %s", error)
+    raise LeanDiTError(f"{path}: the run has no intact checkpoint yet; continue its training with --resume")

@@ -1,4 +1,4 @@
-"""Training: a step is a function of the weights, the seed and its number, and a resumed run repeats it to the bit."""
+"""Training. A step is a function of the weights, the seed and its number, so a resumed run is bitwise the same."""
 
 from leandit.training.callbacks import Callback, RunView, StepReport
 from leandit.training.runner import run_training

@@ -1,4 +1,4 @@
-"""What may watch a training run: called by the trainer, never changing what it computes."""
+"""Callbacks of a training run. The trainer calls them; they never change what it computes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from leandit.training.task import Task
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did. `step` counts finished steps, from 1; `mfu` is the model FLOPs utilisation, 1 being all."""
+    """The result of a step. `step` is the number of finished steps; `mfu` is the model FLOPs utilisation, at best 1."""
 
     step: int
     loss: float
@@ -27,7 +27,7 @@ class StepReport:
 
 
 class RunView(Protocol):
-    """What a callback sees of a run; the Trainer is one. A callback reads it and never changes what it computes."""
+    """A callback's view of a run. The Trainer implements it. A callback reads it and never changes the training."""
 
     config: RunConfig
     folder: RunFolder
@@ -41,14 +41,14 @@ class RunView(Protocol):
         """The moving average of the weights, by name."""
 
     def write_metrics(self, values: Mapping[str, Any]) -> None:
-        """Append a line for this step to metrics.jsonl, and show it to the callbacks."""
+        """Append a line for this step to metrics.jsonl, and pass it to the callbacks."""
 
     def warn(self, message: str) -> None:
-        """Tell the callbacks what a person should know."""
+        """Pass a warning for the user to the callbacks."""
 
 
 class Callback:
-    """Base of all callbacks; every hook does nothing until overridden."""
+    """Base of all callbacks. Every hook does nothing unless it is overridden."""
 
     def on_start(self, run: RunView) -> None:
         """Called once, after a resume and before the first step."""
@@ -57,20 +57,20 @@ class Callback:
         """Called after every step."""
 
     def on_metrics(self, run: RunView, step: int, values: Mapping[str, Any]) -> None:
-        """Called with every line that goes into metrics.jsonl."""
+        """Called with every line of metrics.jsonl."""
 
     def on_warning(self, run: RunView, message: str) -> None:
-        """Called with what a person should know, such as a collapsed expert."""
+        """Called with a warning for the user, for example about a collapsed expert."""
 
     def on_finish(self, run: RunView) -> None:
-        """Called once the last step is done and its checkpoint published."""
+        """Called after the last step, when its checkpoint is published."""
 
     def on_end(self, run: RunView) -> None:
-        """Called when training stops for any reason, also for an error: to close what was opened."""
+        """Called when training ends for any reason, also after an error. Close files here."""
 
 
 class TensorBoardMirror(Callback):
-    """Mirrors the numbers of metrics.jsonl, which stays the truth, to TensorBoard files."""
+    """Copies the numbers of metrics.jsonl to TensorBoard files."""
 
     def __init__(self) -> None:
         self._writer: Any = None

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """ema <- d ema + (1 - d) weight, with d = min(decay, (1 + step) / (10 + step)); buffers are copied.
+    """ema <- d ema + (1 - d) weight, with d = min(decay, (1 + step) / (10 + step)). Buffers are copied.
 
-    The ramp keeps the random start out of short runs. It keeps fp32 copies beside the model, thresholds included,
-    so `tensors` is a state dict to sample from.
+    The small d of early steps removes the random initial weights from the averages of short runs. `tensors` is a state
+    dict for sampling: it also contains the thresholds.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -21,7 +21,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the model after the step with this index, from 0."""
+        """Update the averages after a step. The first step is 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         parameters = dict(model.named_parameters())
         averages = [self.tensors[name] for name in parameters]
@@ -31,6 +31,6 @@ class EMA:
                 self.tensors[name].copy_(buffer)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over saved averages."""
+        """Replace the averages by saved ones."""
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])

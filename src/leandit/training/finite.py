@@ -1,4 +1,4 @@
-"""Stops for numbers that are not finite: before they reach the weights, and before they reach a checkpoint."""
+"""Errors for numbers that are not finite, before they reach the weights or a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 8
 
 
 def non_finite(what: str, step: int, keys: Sequence[str], saved: Sequence[int]) -> LeanDiTError:
-    """Build the error for the loss or gradient of a step on the samples with these keys."""
+    """Return the error for a loss or gradient that is not finite. `keys` name the samples of the step."""
     return LeanDiTError(
         f"step {step}: the {what} is not finite; stopped before it reached the weights.\n"
         f"Samples: {_shortened(keys)}\n{_way_out(saved)}, or look at these samples"
@@ -21,7 +21,7 @@ def non_finite(what: str, step: int, keys: Sequence[str], saved: Sequence[int]) 
 
 
 def check_finite(kind: str, tensors: Mapping[str, Tensor], step: int, saved: Sequence[int]) -> None:
-    """Raise LeanDiTError if any value is not finite: a finite gradient at a huge rate still ruins the weights."""
+    """Raise LeanDiTError if any value is not finite. A finite gradient with a huge rate can still ruin the weights."""
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise LeanDiTError(

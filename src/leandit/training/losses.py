@@ -1,4 +1,4 @@
-"""The training loss: the objective, what the routers' outputs ask for, and the reconstruction of hidden tokens."""
+"""The training loss: the objective, the auxiliary losses of routers, and the reconstruction of hidden tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from leandit.run.config import LossWeights
 
 @dataclass(frozen=True)
 class LossTerms:
-    """`total` is what is minimised; `parts` are its unweighted terms by name; `per_sample` the objective's part."""
+    """Training minimises `total`. `parts` are its unweighted terms by name, `per_sample` is the objective's loss."""
 
     total: Float[Tensor, ""]
     parts: dict[str, Float[Tensor, ""]]
@@ -28,10 +28,9 @@ def loss_terms(
 ) -> LossTerms:
     """Return objective + sum of weight * mean over layers of each auxiliary loss whose weight is not 0.
 
-    Per-layer regularisation is the objective's own loss, applied to every router's target head:
-    L_PLR = mean_i L(H(h_i), y).
+    Per-layer regularisation is the objective's loss of every router's target head: L_PLR = mean_i L(H(h_i), y).
 
-    With hidden tokens both are over the visible ones alone, and weight * `mask_reconstruction` is added.
+    If tokens are hidden, both use only the visible tokens, and weight * `mask_reconstruction` is added.
 
     Reference: Expert Race, eqs. 9-11 and Figure 12; MaskDiT (arXiv 2306.09305) for hidden tokens.
     """
@@ -62,11 +61,11 @@ def mask_reconstruction(
 ) -> Float[Tensor, ""]:
     """Return the mean over hidden tokens of |prediction - n(x_t)|² per number, n(x) = (x - mean) / sqrt(var + 1e-6).
 
-    n takes mean and (unbiased) variance of a patch over its pixels and channels: as MAE does with pixels, MaskDiT
-    reconstructs the noisy input. Its code compares it with the denoiser's estimate of the data, which under EDM's
-    preconditioning holds a share of that input itself. Here it is the network's raw output, whatever the objective
-    makes of it elsewhere: under flow matching the estimate x_t - t v would hand over all of x_t, and weigh v by t²; for
-    a network that predicts x0 both are one. EC-DiT, a rectified flow trained with masking, is silent.
+    n uses the mean and the (unbiased) variance of a patch over its pixels and channels. As MAE reconstructs pixels,
+    MaskDiT reconstructs the noisy input. MaskDiT's code compares n(x_t) with the denoiser's estimate of the data, which
+    under EDM's preconditioning contains a part of x_t. Here it is compared with the network's raw output, for every
+    objective: under flow matching the estimate x_t - t v would contain all of x_t and weight v by t². For a network
+    that predicts x0, output and estimate are the same. EC-DiT, a rectified flow with masking, does not describe this.
 
     Reference: MaskDiT (arXiv 2306.09305), section on training, and its public code; MAE (arXiv 2111.06377).
     """
@@ -96,12 +95,12 @@ def _router_parts(
 def _pixels_of(
     model: Backbone, x: Float[Tensor, "batch channels height width"], index: Int[Tensor, "batch kept"]
 ) -> Float[Tensor, "batch channels pixels"]:
-    """The pixels of the patches that `index` names, in the form that every objective takes."""
+    """Return the pixels of the patches in `index`, in a shape that every objective accepts."""
     return _by_channel(take_tokens(model.patchify(x), index), x.shape[1])
 
 
 def _by_channel(
     patches: Float[Tensor, "batch kept patch_dim"], channels: int
 ) -> Float[Tensor, "batch channels pixels"]:
-    """Patches are flattened as (row, column, channel)."""
+    """Return the numbers of the patches by channel. A patch is flattened as (row, column, channel)."""
     return patches.unflatten(2, (-1, channels)).permute(0, 3, 1, 2).flatten(2)

@@ -1,4 +1,4 @@
-"""Memory that ran out, as a message that names the settings which need less of it."""
+"""Out-of-memory errors as a message that names the settings which reduce memory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def explain_out_of_memory(train: TrainConfig) -> Iterator[None]:
             f"Raise train.accumulation (now {train.accumulation}: micro-batches of "
             f"{train.batch_size // train.accumulation}), set train.activation_checkpointing=true (now "
             f"{str(train.activation_checkpointing).lower()}), or lower train.batch_size (now {train.batch_size}) or "
-            "the model's size; `leandit train ... --dry-run` estimates what is needed"
+            "the model's size; `leandit train ... --dry-run` estimates the memory"
         ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, the GPU's allocator or the CPU's ran out of memory."""
+    """Return whether Python, the GPU's allocator or the CPU's allocator ran out of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _CPU_MESSAGES)

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are orthogonalised before they move the weights."""
+"""Muon: an optimiser that orthogonalises the momentum of matrices before the update."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# Coefficients of the quintic that pulls singular values to about 1 in few iterations (Jordan et al., 2024).
+# Coefficients of the quintic that moves singular values close to 1 in a few iterations (Jordan et al., 2024).
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrices: Float[Tensor, "stack rows cols"], iterations: int) -> Float[Tensor, "stack rows cols"]:
-    """Return each matrix with its singular values brought near 1 by Newton-Schulz iterations in bf16.
+    """Return the matrices with all singular values close to 1, by Newton-Schulz iterations in bf16.
 
-    X <- a X + (b A + c A²) X with A = X Xᵀ, starting from X / |X|; the product runs on the shorter side.
+    X <- a X + (b A + c A²) X with A = X Xᵀ, starting from X / |X|. A has the size of the shorter side.
 
     Reference: Jordan et al., "Muon" (2024).
     """
     a, b, c = _QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
-    # Contiguous, since that is what batched bf16 products are fast on.
+    # Batched bf16 products are fast only on contiguous tensors.
     x = (matrices.mT if tall else matrices).bfloat16().contiguous()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
@@ -34,9 +34,9 @@ def orthogonalize(matrices: Float[Tensor, "stack rows cols"], iterations: int) -
 class Muon(torch.optim.Optimizer):
     """u = orthogonalize(Nesterov momentum of the gradient); W <- (1 - lr wd) W - lr 0.2 sqrt(max(rows, cols)) u.
 
-    The factor gives updates the root mean square of AdamW's, so that one learning rate serves both. A parameter
-    with three dimensions is a stack of matrices, as experts' weights are: torch.optim.Muon takes two dimensions
-    only, which is why this one exists. Matrices of one shape are orthogonalised together.
+    The factor gives updates the same root mean square as AdamW's, so both can use one learning rate. A parameter with
+    three dimensions is a stack of matrices, such as the weights of experts. torch.optim.Muon accepts two dimensions
+    only. Matrices of the same shape are orthogonalised together.
 
     Reference: Jordan et al., "Muon" (2024); Liu et al., "Muon is scalable for LLM training" (2502.16982), eq. 4.
     """
@@ -50,9 +50,9 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         if closure is not None:
-            raise NotImplementedError("Muon takes no closure")
+            raise NotImplementedError("Muon does not support a closure")
         for group in self.param_groups:
             shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for parameter in group["params"]:

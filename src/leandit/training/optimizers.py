@@ -1,4 +1,4 @@
-"""Optimisers as lists of torch optimisers, and their state as flat named tensors."""
+"""Build the torch optimisers of a run, and convert their state to named tensors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from leandit.errors import LeanDiTError
 from leandit.run.recipe import AdafactorConfig, AdamWConfig, MuonConfig, OptimizerConfig, RMSPropConfig
 from leandit.training.muon import Muon
 
-# Matrices that map tokens to tokens inside a block of the backbone: what Muon is for.
+# Names of the matrices for Muon: those that map tokens to tokens inside a block of the backbone.
 _MUON_PARTS = ("attention.", "feed_forward.", "experts.w", "shared_experts.", "router.hidden.")
 
 
 def build_optimizers(config: OptimizerConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Return the torch optimisers that together move every parameter of the model once."""
+    """Return torch optimisers that together update every parameter of the model once."""
     options = config.model_dump(exclude={"type"})
     match config:
         case AdamWConfig():
@@ -73,7 +73,7 @@ def optimizer_tensors(optimizers: list[torch.optim.Optimizer], model: nn.Module)
 def load_optimizer_tensors(
     optimizers: list[torch.optim.Optimizer], model: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` returned; raise LeanDiTError for a state that is not of this model."""
+    """Restore the state from `optimizer_tensors`. Raises LeanDiTError if it belongs to another model."""
     parameters = dict(model.named_parameters())
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for key, value in tensors.items():
@@ -81,6 +81,6 @@ def load_optimizer_tensors(
         if name not in parameters:
             raise LeanDiTError(f"the checkpoint's optimiser state has {key!r}, but the model has no parameter {name!r}")
         parameter = parameters[name]
-        # AdamW counts steps in a CPU scalar; everything else lives beside its parameter.
+        # AdamW counts steps in a CPU scalar; all other state is on the device of its parameter.
         device = value.device if slot == "step" and parameter.device.type == "cpu" else parameter.device
         owner[parameter].state[parameter][slot] = value.to(device).clone()

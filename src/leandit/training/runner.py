@@ -31,10 +31,10 @@ def run_training(
     callbacks: Sequence[Callback] = (),
     task: Callable[[TaskContext], Task] | None = None,
 ) -> int:
-    """Train in the folder `out`; return 0, or 130 / 143 if a signal ended it after a checkpoint.
+    """Train in the folder `out`. Return 0, or 130 / 143 if a signal stopped it after a checkpoint.
 
-    With `resume`, go on from the newest checkpoint that verifies. Without any checkpoint yet, start anew, with the
-    weights of `config.start` if it names a run. `task` makes another task than the configuration names.
+    With `resume`, continue from the newest intact checkpoint. If there is no checkpoint yet, start from step 0, with
+    the weights of `config.start` if it is set. `task` replaces the task of the configuration.
     """
     keep_memory()
     source = build_source(config.data.source)
@@ -42,7 +42,7 @@ def run_training(
     if resume:
         check_encoder_of_run(out, config.text, text)
     folder = RunFolder(out)
-    # Before the lock too, which would otherwise leave its file in a folder that holds other things.
+    # Check this before locking too, because the lock would leave its file in a folder that contains other things.
     folder.check_usable()
     earlier = folder.read_config() if resume and folder.has_checkpoints() else None
     config = resolve(config, source, text, earlier)
@@ -54,7 +54,7 @@ def run_training(
         folder.check(config, resume)
         resuming = folder.has_checkpoints()
         if not resuming:
-            # Before anything else is written: a folder with files but no config is taken for none of ours.
+            # Write the config first: a folder with files but without a config does not count as a run.
             folder.record(config)
         given = task and task(TaskContext(config, source, text, torch.device(config.train.device)))
         trainer = Trainer(config, source, folder, callbacks, text, given)
@@ -63,7 +63,7 @@ def run_training(
             del start  # as large as the model
         trainer.resume()
         if resuming:
-            # Only now, since the checkpoint may refuse this config.
+            # Write the config after resuming, because the checkpoint may refuse it.
             folder.record(config)
         trainer.fit(stop)
     return stop.exit_code

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the step in hand."""
+"""Ctrl-C and SIGTERM as a request to stop after the current step."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """Ends what goes on between two steps, such as drawing, once a signal has come; the trainer catches it."""
+    """Ends work between two steps, such as drawing, after a signal. The trainer catches it."""
 
 
 class StopRequest:
-    """Context manager that notes SIGINT and SIGTERM instead of dying; a second Ctrl-C dies at once.
+    """Context manager that records SIGINT and SIGTERM instead of ending the process. A second Ctrl-C ends it at once.
 
-    `exit_code` is 128 + the signal's number, as shells have it: 130 or 143; 0 if nobody asked to stop. Outside the
-    main thread, where Python allows no handlers, it notes nothing.
+    `exit_code` is 128 + the signal's number, as in shells: 130 or 143. It is 0 without a signal. Outside the main
+    thread Python allows no signal handlers, so it records nothing.
     """
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self.exit_code != 0
 
     def check(self) -> None:
-        """Raise Stopped if a signal has come; for whatever takes long between two steps."""
+        """Raise Stopped if a signal has arrived. Call it during long work between two steps."""
         if self.requested:
             raise Stopped
 

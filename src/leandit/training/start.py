@@ -1,4 +1,4 @@
-"""Begin a run with the weights of another one: the stages of a training, or fine-tuning."""
+"""Start a run from the weights of another run: for training in stages, or fine-tuning."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from leandit.run.weights import checkpoints_of, read_weights
 
 _log = logging.getLogger("leandit")
 
-# What may be on one side only. A decoder comes with another output layer of the backbone, which then leads into it.
+# Parts that only one of the two models may have. With a decoder, the output layer of the backbone differs too.
 _TARGET_HEAD = ".target_head."
 _DECODER = "decoder."
 _TEXT_ENCODER = "text_encoder."
 _WITH_DECODER = ("decoder.", "final.")
-# Settings that are meant to change between stages, or are told of otherwise.
+# Settings that usually change between stages, or that other messages report.
 _EXPECTED = (
     *("model.input_size", "model.position_grid", "objective.timesteps."),
     *("model.masking", "model.moe.per_layer_regularisation"),
@@ -40,15 +40,15 @@ class StartWeights:
     """Verified weights of another run, and its configuration as plain data."""
 
     origin: str
-    """What they are, for messages."""
+    """A name for messages."""
     tensors: Mapping[str, Tensor]
     config: Tree
     identity: Mapping[str, Any]
-    """What they were trained on: see `leandit.run.identity`."""
+    """The identity of the data and text encoder that they were trained with: see `leandit.run.identity`."""
 
 
 def find_start(config: StartConfig) -> Checkpoint:
-    """Return the checkpoint that a run would start from; its tensors are not read. Raises as `read_start` does."""
+    """Return the checkpoint from which a run would start. Its tensors are not read. Raises as `read_start` does."""
     path = _path(config)
     checkpoint = next(checkpoints_of(path), None)
     if checkpoint is None:
@@ -57,7 +57,10 @@ def find_start(config: StartConfig) -> Checkpoint:
 
 
 def read_start(config: StartConfig) -> StartWeights:
-    """Read and verify the weights; NotFoundError without the folder, LeanDiTError for what is no intact checkpoint."""
+    """Read and verify the weights.
+
+    Raises NotFoundError if the folder does not exist, and LeanDiTError if it contains no intact checkpoint.
+    """
     checkpoint, tensors = read_weights(_path(config), config.weights)
     return StartWeights(f"{config.weights} weights of {checkpoint.path}", tensors, checkpoint.config, checkpoint.state)
 
@@ -67,19 +70,19 @@ def _path(config: StartConfig) -> Path:
     if not path.exists():
         raise NotFoundError(
             f"start.path: {path}: no such run or checkpoint folder (now in {Path.cwd()}); train that run first, "
-            "correct start.path, or set start=null to begin with random weights"
+            "correct start.path, or set start=null to start from random weights"
         )
     return path
 
 
 def load_start(model: nn.Module, start: StartWeights, config: RunConfig, identity: Mapping[str, Any]) -> None:
-    """Copy the weights into the model of `config`, thresholds included; `identity` is what it will be trained on.
+    """Copy the weights, with thresholds, into the model of `config`. `identity` is that of its data and text encoder.
 
-    Positions belong to no checkpoint, so another picture size fits. Target heads, and a decoder for hidden tokens
-    with the output layer before it, may be on one side only: new ones keep their random start, and those of the other
-    run are left behind. A text encoder that was frozen there may be fine-tuned here. A warning names all these,
-    settings that differ without changing a shape, and another text encoder or other classes. Any other tensor that is
-    missing, unknown or of another shape is a LeanDiTError.
+    Checkpoints contain no positions, so another picture size fits. Target heads, and a decoder for hidden tokens with
+    the output layer before it, may exist on one side only: new parts keep their initial weights, and parts of the other
+    run are not used. A text encoder that was frozen may be fine-tuned now. A warning names all these parts, settings
+    that differ without changing a shape, and a changed text encoder or changed classes. Raises LeanDiTError for any
+    other tensor that is missing, unknown or of another shape.
     """
     earlier = validate(type(config), start.config, f"the configuration of the {start.origin}")
     own = model.state_dict()
@@ -89,9 +92,9 @@ def load_start(model: nn.Module, start: StartWeights, config: RunConfig, identit
     used = {name: start.tensors[name] for name in start.tensors.keys() - set(left)}
     wanted = {name: tensor for name, tensor in own.items() if name not in fresh}
     if problem := _misfit(used, wanted):
-        differences = _differences(earlier, config) or "nothing that the two configurations say"
+        differences = _differences(earlier, config) or "none in the configurations"
         raise LeanDiTError(
-            f"start.path: the {start.origin} do not fit this model: {problem}.\nWhat differs: {differences}.\n"
+            f"start.path: the {start.origin} do not fit this model: {problem}.\nDifferences: {differences}.\n"
             "Give the model the same shape, or start from another run"
         )
     model.load_state_dict(used, strict=False)
@@ -105,19 +108,19 @@ def _has_decoder(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _is_optional(name: str, others: Mapping[str, Tensor], decoder_differs: bool) -> bool:
-    """Whether a tensor belongs to a part that the other side may lack, and lacks."""
+    """Return whether a tensor belongs to an optional part that the other model does not have."""
     if decoder_differs and name.startswith(_WITH_DECODER):
         return True
     return _TARGET_HEAD in name and name not in others
 
 
 def _is_new_encoder(name: str, start: StartWeights) -> bool:
-    """Whether a tensor is of a text encoder that is fine-tuned now and was frozen then, so that it is not in them."""
+    """Return whether a tensor belongs to a text encoder that is fine-tuned now and was frozen in the other run."""
     return name.startswith(_TEXT_ENCODER) and name not in start.tensors
 
 
 def _misfit(used: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """Say what is wrong with the first tensor that does not fit, or return None."""
+    """Return the problem of the first tensor that does not fit, or None."""
     for name, tensor in wanted.items():
         if name not in used:
             return f"{name} is missing there"
@@ -129,18 +132,18 @@ def _misfit(used: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | N
 
 def _remarks(earlier: RunConfig, config: RunConfig, fresh: Sequence[str], left: Sequence[str]) -> Iterator[str]:
     if fresh:
-        yield f"{_parts(fresh)} begin as in a run without start, for want of weights that fit"
+        yield f"{_parts(fresh)} keep their initial weights, because no weights fit"
     if left:
-        yield f"{_parts(left)} are left behind, since this model has no use for them"
+        yield f"{_parts(left)} are not used, because this model does not have these parts"
     if differences := _differences(earlier, config, _EXPECTED):
         yield f"settings differ: {differences}"
     yield from _position_remark(earlier.model, config.model)
 
 
 def _meaning_remarks(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What the same weights would take for something else."""
+    """Yield remarks about inputs that the weights learned with another meaning."""
     if TEXT_ENCODER in now and before.get(TEXT_ENCODER, now[TEXT_ENCODER]) != now[TEXT_ENCODER]:
-        yield "the text encoder is another one than theirs, under the same settings or others"
+        yield "the text encoder is not the one that they were trained with"
     old, new = before.get("class_names", []), now["class_names"]
     changed = [label for label in range(min(len(old), len(new))) if old[label] != new[label]]
     if changed and TEXT_ENCODER not in now:
@@ -149,26 +152,26 @@ def _meaning_remarks(before: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
 
 
 def _parts(names: Sequence[str]) -> str:
-    """Name the parts that tensors belong to, such as "decoder.*"."""
+    """Return the parts of the tensors, such as "decoder.*"."""
     parts = {f"*{_TARGET_HEAD}*" if _TARGET_HEAD in name else f"{name.split('.')[0]}.*" for name in names}
     return ", ".join(sorted(parts))
 
 
 def _position_remark(before: ModelConfig, now: ModelConfig) -> Iterator[str]:
-    """Sin-cos positions that are not spread over the new grid as they were over the old one; RoPE only extends."""
+    """Yield a remark if sin-cos positions have another spacing on the new grid. RoPE keeps its spacing."""
     old, new = (model.position_grid or model.grid for model in (before, now))
     if old != new and now.type != "dit_air":
-        yield f"they learned positions of {old} patches a side; model.position_grid={old} keeps their span"
+        yield f"they learned positions of {old} patches per side; model.position_grid={old} keeps their span"
 
 
 def _differences(before: RunConfig, now: RunConfig, expected: tuple[str, ...] = ()) -> str:
-    """Say how two runs' models, texts and objectives differ, except in what changes no result."""
+    """Return the differences of two runs' models, texts and objectives, without those that change no result."""
     compared = [
         change
         for change in identity_changes(before, now)
         if change[0].split(".")[0] in ("model", "text", "objective") and not change[0].startswith(expected)
     ]
-    # Another kind of thing has other fields, so the kind says most.
+    # A difference of `type` explains most other differences, so it comes first.
     compared.sort(key=lambda change: not change[0].endswith(".type"))
     found = [f"{key}: {_short(old)} there, {_short(new)} here" for key, old, new in compared]
     more = len(found) - _MAX_NAMED

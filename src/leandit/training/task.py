@@ -1,4 +1,4 @@
-"""What a run learns: the Trainer knows loops, a task knows the model, the loss and what belongs to them."""
+"""The interface of a task. The Trainer contains the loop; a task contains the model and the loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from leandit.text import TextEncoder
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a task is built from."""
+    """The inputs from which a task is built."""
 
     config: RunConfig
     """The resolved configuration."""
@@ -29,67 +29,67 @@ class TaskContext:
 
 @dataclass(frozen=True)
 class Step:
-    """What a task computes from a micro-batch; all of it stays on the device."""
+    """The result of a task for a micro-batch. All tensors stay on the device."""
 
     loss: Float[Tensor, ""]
-    """What is minimised."""
+    """The loss that training minimises."""
     per_sample: Float[Tensor, " batch"]
-    """The loss of each sample, to name those for which it is not finite."""
+    """The loss of each sample, to find samples whose loss is not finite."""
     parts: Mapping[str, Float[Tensor, ""]]
     """The terms of the loss by name, unweighted, for the log."""
     stats: Any = None
-    """What `Task.after_step` needs, such as statistics of routers."""
+    """Data for `Task.after_step`, such as statistics of routers."""
     flops: float = 0.0
     """FLOPs of the forward pass, for the log; 0 if unknown."""
 
 
 class Task:
-    """What is learned: `module`, and its loss in `forward`. The rest has defaults.
+    """A task has a `module`, and computes its loss in `forward`. All other methods have defaults.
 
-    No method reads a number from the device. The Trainer reads those that `numbers` names together with losses and
-    norms, once in each step.
+    No method may read a number from the device. The Trainer reads the tensors from `numbers` once per step, together
+    with losses and norms.
     """
 
     module: nn.Module
 
     def forward(self, batch: Batch, part: slice) -> Step:
-        """Return the loss of a micro-batch, the samples `part` of a batch whose tensors are on the device."""
+        """Return the loss of a micro-batch: the samples `part` of the batch. Its tensors are on the device."""
         raise NotImplementedError
 
     def draw(self, batch: Batch) -> Batch:
-        """Return the batch with what is drawn for it: noise, times, what is dropped. Runs in the loader's workers.
+        """Return the batch with its random draws: noise, times, dropped labels. Runs in the loader's workers.
 
-        It is a function of the seed and of `batch.indices` alone, so that a resumed run draws the same.
+        It must depend on the seed and `batch.indices` only, so that a resumed run draws the same.
         """
         return batch
 
     def numbers(self, steps: Sequence[Step]) -> Mapping[str, Tensor]:
-        """Return what `report` wants to know of the micro-batches of a step, as tensors on the device."""
+        """Return the numbers of a step for `watch` and `report`, as tensors on the device."""
         return {}
 
     def after_step(self, steps: Sequence[Step]) -> None:
-        """Move what moves once per optimiser step, such as thresholds of routers."""
+        """Update state once per optimiser step, such as thresholds of routers."""
 
     def watch(self, numbers: Mapping[str, np.ndarray]) -> list[str]:
-        """Return what a person should know after a step, such as experts that get no tokens."""
+        """Return warnings for the user after a step, for example about experts that get no tokens."""
         return []
 
     def report(self, numbers: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
-        """Return what goes into a line of metrics.jsonl beside the losses."""
+        """Return values for a line of metrics.jsonl, in addition to the losses."""
         return {}
 
     def held_out(self, batch: Batch) -> Float[Tensor, " batch"]:
-        """Return the loss of samples that training never shows; their draws belong to the sample, not to the step."""
+        """Return the loss per held-out sample. Random draws must depend on the sample and not on the step."""
         raise NotImplementedError
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What a checkpoint keeps and a resumed run must have as well, as JSON."""
+        """Values as JSON that a checkpoint stores. A resumed run must have the same values."""
         return {}
 
     def state(self) -> Mapping[str, Any]:
-        """Return what is neither weight nor buffer, as JSON; a checkpoint keeps it."""
+        """Return state that is neither weight nor buffer, as JSON. A checkpoint stores it."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of a checkpoint."""
+        """Restore the state from a checkpoint."""

@@ -1,4 +1,4 @@
-"""The training loop: one step is a pure function of the weights, the seed and the step's number."""
+"""The training loop. A step is a pure function of the weights, the seed and the number of the step."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _log = logging.getLogger("leandit")
 
 
 class Trainer:
-    """Trains the module of a task and keeps the run's folder; `fit` runs to the last step.
+    """Trains the module of a task and writes the run's folder. `fit` runs to the last step.
 
-    `step` counts finished optimiser steps. Draws and the order of samples are functions of (seed, sample index), so a
-    resumed run computes the very steps that an unbroken one would have. `task` is what the configuration names unless
-    one is given.
+    `step` is the number of finished optimiser steps. Draws and the order of samples are functions of (seed, sample
+    index), so a resumed run computes the same steps as a run without a stop. `task` replaces the task of the
+    configuration.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Trainer:
         self.stop = StopRequest()
         self.step = 0
         self._saved_step: int | None = None
-        # Once: a picture that is deleted meanwhile must not make another data set of it.
+        # Computed once: a picture that is deleted during training must not change the identity.
         self._identity = {**identity(source, text), **self.task.identity}
 
     @property
@@ -78,25 +78,25 @@ class Trainer:
         return self.ema.tensors
 
     def start_from(self, start: StartWeights) -> None:
-        """Begin with another run's weights, model and average alike, before the first step."""
+        """Set the weights and their average to the weights of another run. Call it before the first step."""
         load_start(self.model, start, self.config, self._identity)
         self.ema = EMA(self.model, self.config.train.ema_decay)
 
     def resume(self) -> bool:
-        """Go on from the newest checkpoint that verifies; return whether there was one."""
+        """Continue from the newest intact checkpoint. Return whether there was one."""
         checkpoint = self.store.newest()
         if checkpoint is not None:
             self._load(checkpoint)
         elif damaged := self.store.set_aside():
             raise LeanDiTError(
                 f"{self.folder.checkpoints}: no intact checkpoint to resume from; the damaged ones were renamed to "
-                f"{', '.join(damaged)}.\nRestore one from a copy under its old name, or start anew in another --out"
+                f"{', '.join(damaged)}.\nRestore one from a copy under its old name, or start again in another --out"
             )
         self.metrics.truncate_after(self.step)
         return checkpoint is not None
 
     def fit(self, stop: StopRequest) -> None:
-        """Train to the last step, or until `stop` is set; publish a checkpoint at the end in both cases."""
+        """Train to the last step, or until `stop` is set. Publish a checkpoint at the end in both cases."""
         self.stop = stop
         self._utilisation = Utilisation(self.config)
         try:
@@ -127,7 +127,7 @@ class Trainer:
                 factor = self.config.schedule.factor(self.step - 1, train.steps)
                 values = {**losses, "images_per_second": speed, "mfu": mfu, "learning_rate_factor": factor}
                 self.write_metrics({**values, **self.task.report(numbers)})
-            # Before the callbacks, which may draw for minutes.
+            # Save before the callbacks run, because they may draw for minutes.
             if self.step % train.checkpoint_every == 0 or self.step == train.steps:
                 self.save()
             for callback in self.callbacks:
@@ -140,13 +140,13 @@ class Trainer:
         try:
             return next(batches)
         except LeanDiTError:
-            # A picture that cannot be read costs no finished step: once it is mended, the run goes on from here.
+            # Save, so that an unreadable picture loses no finished step: after a repair the run continues from here.
             if self.step:
                 self.save()
             raise
 
     def save(self) -> None:
-        """Publish a checkpoint of this step, unless it exists; one with weights that are not finite is refused."""
+        """Publish a checkpoint of this step, unless it exists. Raises LeanDiTError if weights are not finite."""
         check_finite("weights", self.model.state_dict(), self.step, self.store.steps())
         check_finite("averaged weights", self.ema.tensors, self.step, self.store.steps())
         groups = {
@@ -179,10 +179,10 @@ class Trainer:
         self.step = self._saved_step = checkpoint.step
 
     def _train_step(self, batch: Batch) -> tuple[dict[str, float], dict[str, np.ndarray], float]:
-        """One optimiser step; return losses by name, the task's numbers, and the FLOPs of model and gradients.
+        """Make one optimiser step. Return losses by name, the task's numbers, and the FLOPs of both passes.
 
-        The host waits for the device once, when all numbers are read before the update: one that would not be finite
-        never reaches the weights, whatever the optimiser.
+        The host waits for the device once: it reads all numbers before the update, so that an update that is not finite
+        never reaches the weights.
         """
         self._set_rates()
         self.model.train()
@@ -219,7 +219,7 @@ class Trainer:
         return values, numbers, 3 * sum(step.flops for step in steps)
 
     def _check_finite(self, values: Mapping[str, float], finite: np.ndarray, keys: Sequence[str]) -> None:
-        """Raise LeanDiTError, naming the samples, for a loss or a gradient that is not finite."""
+        """Raise LeanDiTError, which names the samples, if the loss or the gradient is not finite."""
         if not np.isfinite(values["loss"]):
             bad = [key for key, good in zip(keys, finite, strict=True) if not good]
             raise non_finite("loss", self.step + 1, bad or keys, self.store.steps())
@@ -233,13 +233,13 @@ class Trainer:
             group["lr"] = rate * factor
 
     def write_metrics(self, values: Mapping[str, Any]) -> None:
-        """Append a line for this step to metrics.jsonl, and show it to the callbacks."""
+        """Append a line for this step to metrics.jsonl, and pass it to the callbacks."""
         self.metrics.write(self.step, values)
         for callback in self.callbacks:
             callback.on_metrics(self, self.step, values)
 
     def warn(self, message: str) -> None:
-        """Tell the callbacks what a person should know; if none listens, the log of the package."""
+        """Pass a warning for the user to the callbacks. If no callback handles warnings, log it."""
         line = f"step {self.step}: {message}"
         if not any(type(callback).on_warning is not Callback.on_warning for callback in self.callbacks):
             _log.warning(line)
@@ -248,7 +248,7 @@ class Trainer:
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch with its tensors on the device; from pinned memory, so that nothing waits for a copy."""
+    """Return the batch with its tensors on the device. Copies come from pinned memory, so the host does not wait."""
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
@@ -262,7 +262,7 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _read(numbers: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Return the tensors as arrays, read from the device as one vector."""
+    """Return the tensors as arrays. They are copied from the device as one vector."""
     vector = torch.cat([value.detach().reshape(-1).double() for value in numbers.values()]).cpu().numpy()
     sizes = [value.numel() for value in numbers.values()]
     parts = np.split(vector, np.cumsum(sizes)[:-1])

@@ -1,4 +1,4 @@
-"""How much of the processor a training step uses."""
+"""The share of the processor's peak that a training step uses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SIDE = {"cpu": 1024, "cuda": 8192}
 
 
 class Utilisation:
-    """Model FLOPs utilisation: FLOPs of the model over what plain matrix products reach on this device.
+    """Model FLOPs utilisation: the speed of the model relative to plain matrix products on this device.
 
-    MFU = FLOPs of forward and backward per second / peak; backward counts as two forward passes, and what
-    recomputation computes again is not counted. The peak is measured, at the run's precision, so that 100 % is what
-    this machine can do and not what a data sheet says.
+    MFU = FLOPs per second of forward and backward / peak. The backward pass counts as two forward passes;
+    recomputation does not count. The peak is measured at the run's precision, so 100 % is the speed that this machine
+    reaches, not that of a data sheet.
 
     Reference: PaLM (arXiv 2204.02311), appendix B, with a measured peak.
     """
@@ -32,11 +32,11 @@ class Utilisation:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the FLOPs per second of a large square matrix product, the best of a few."""
+    """Return the FLOPs per second of a large square matrix product: the best of a few rounds."""
     side = _SIDE.get(device.type, 1024)
     a = torch.ones(side, side, device=device, dtype=dtype)
     seconds = []
-    for _ in range(_ROUNDS + 1):  # the first one sets up what is measured
+    for _ in range(_ROUNDS + 1):  # the first round is a warm-up
         _wait(device)
         start = time.perf_counter()
         a @ a

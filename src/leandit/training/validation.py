@@ -13,8 +13,9 @@ from leandit.training.callbacks import Callback, RunView, StepReport
 class Validation(Callback):
     """Logs `validation_loss` every `train.validate_every` steps: the task's loss on held-out samples.
 
-    It is the raw model's in evaluation mode, so with thresholds instead of the race, over all pictures of
-    `data.validation`. Noise and times belong to the picture, not to the step: two values differ by the weights alone.
+    It is the mean over all pictures of `data.validation`, for the raw weights in evaluation mode, in which routers use
+    thresholds instead of the race. Noise and times depend on the picture and not on the step, so two values differ only
+    because of the weights.
     """
 
     def __init__(self) -> None:
@@ -32,9 +33,9 @@ class Validation(Callback):
 
 @torch.no_grad()
 def validation_loss(run: RunView, source: Source) -> float:
-    """Return the mean of the objective's loss over all pictures of `source`, one noise and one time for each.
+    """Return the mean of the objective's loss over all pictures of `source`, with one noise and one time per picture.
 
-    The last batch is filled up with pictures from the next round, under noise of their own.
+    The last batch is filled with pictures from the next round, which get other noise.
     """
     run.task.module.eval()
     config = run.config

@@ -1,4 +1,4 @@
-"""The tasks: each is a file with a class; `RunConfig.task` names one."""
+"""The tasks, one file per task. `RunConfig.task` selects one."""
 
 from leandit.run.config import DenoiseConfig
 from leandit.training.task import Task, TaskContext
@@ -8,7 +8,7 @@ __all__ = ["DenoiseTask", "build_task"]
 
 
 def build_task(context: TaskContext) -> Task:
-    """Return the task that the run's configuration names; one from outside the package has its own `build`."""
+    """Return the task of the run's configuration. The config of a task from outside the package has a `build`."""
     if isinstance(context.config.task, DenoiseConfig):
         return DenoiseTask(context)
     return context.config.task.build(context)

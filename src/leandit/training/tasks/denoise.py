@@ -1,4 +1,4 @@
-"""Denoising: the model predicts what noise has covered, as the run's objective asks for it."""
+"""Denoising: the model predicts the target of the run's objective from noised samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from leandit.training.task import Step, Task, TaskContext
 
 
 class DenoiseTask(Task):
-    """Noise a sample, predict, compare by the objective; add the auxiliary losses of routers that have a weight."""
+    """Noises samples, predicts, and computes the objective's loss plus the auxiliary losses whose weight is not 0."""
 
     module: Backbone
 
@@ -57,7 +57,7 @@ class DenoiseTask(Task):
         self._flops = cache(self._forward_flops)
 
     def draw(self, batch: Batch) -> Batch:
-        """Draw noise, times, dropped labels or captions, and visible tokens, by (seed, sample index) alone."""
+        """Draw noise, times, dropped labels or captions, and visible tokens, from (seed, sample index) only."""
         config, indices = self.config, batch.indices
         check_texts(config.text, batch)
         draws = {
@@ -90,22 +90,22 @@ class DenoiseTask(Task):
         return Step(terms.total, terms.per_sample, terms.parts, stats, len(x0) * self._flops(text_tokens))
 
     def numbers(self, steps: Sequence[Step]) -> Mapping[str, Tensor]:
-        """Return how often experts were chosen together, over the micro-batches of a step: (routers, E, E)."""
+        """Return how often pairs of experts were chosen together in a step, of shape (routers, E, E)."""
         stats = _combined(steps)
         return {"co_selection": torch.stack([router.co_selection for router in stats])} if stats else {}
 
     def after_step(self, steps: Sequence[Step]) -> None:
-        """Move the state of routers."""
+        """Update the state of routers."""
         after_step(self.module, _combined(steps))
 
     def watch(self, numbers: Mapping[str, np.ndarray]) -> list[str]:
-        """Return a line for each expert that starves."""
+        """Return a warning for each expert that gets too few tokens."""
         if "co_selection" not in numbers:
             return []
         return self.watch_loads.update(numbers["co_selection"].diagonal(axis1=1, axis2=2))
 
     def report(self, numbers: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
-        """Return, for each layer with experts, balance, combinations, loads, and thresholds."""
+        """Return balance, combinations, loads and thresholds of each layer with experts."""
         values: dict[str, Any] = {}
         together: Sequence[Tensor] = [*torch.from_numpy(numbers["co_selection"])] if "co_selection" in numbers else []
         for name, pairs in zip(self.watch_loads.names, together, strict=True):
@@ -121,21 +121,21 @@ class DenoiseTask(Task):
         return values
 
     def held_out(self, batch: Batch) -> Float[Tensor, " batch"]:
-        """Return the objective's loss of each sample, without auxiliary losses, under noise of its own."""
+        """Return the objective's loss per sample, without auxiliary losses, with noise that belongs to the sample."""
         noised, cond = draw_held_out(self.config, self.objective, self.conditioner, self.codec, batch)
         return loss_per_picture(self.module, self.objective, noised, cond)
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The codec's, if it has one."""
+        """The identity of the codec, if it has one."""
         return {"codec": dict(self.codec.identity)} if self.codec.identity else {}
 
     def state(self) -> Mapping[str, Any]:
-        """Return for how many steps each expert has starved."""
+        """Return the number of consecutive steps in which each expert got too few tokens."""
         return {"starved_steps": self.watch_loads.counts}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on counting."""
+        """Continue to count from the saved numbers."""
         self.watch_loads.restore(state.get("starved_steps", []))
 
     def _condition(self, batch: Batch, part: slice) -> Conditioning:
