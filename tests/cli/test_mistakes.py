@@ -280,7 +280,7 @@ def test_folders_that_cannot_be_trained_in(fails: Fails, tmp_path: Path, run: Pa
     (other / "thesis.tex").write_text("years")
     for resume in ([], ["--resume"]):
         message = fails("train", "tiny", "--out", other, *resume)
-        assert "not empty and holds no run (it has thesis.tex)" in message
+        assert "not empty and contains no run (it has thesis.tex)" in message
     assert tree(other) == {"thesis.tex": b"years"}
     assert "Not a directory" in fails("train", "tiny", "--out", other / "thesis.tex")
     assert "Not a directory" in fails("train", "tiny", "--out", other / "thesis.tex" / "below")

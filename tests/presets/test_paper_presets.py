@@ -159,7 +159,7 @@ def test_a_dry_run_says_what_it_needs_to_know_the_shape(
     assert dry(tmp_path, monkeypatch, "tiny", *absent) == 2
     error = capsys.readouterr().err
     assert "absent: no such folder" in error
-    assert "a dry run needs model.num_classes" in error
+    assert "set model.num_classes" in error
     assert dry(tmp_path, monkeypatch, "tiny", *absent, "model.num_classes=7") == 0
     encoders = 'text.encoders=[{"type": "t5", "path": "absent/t5"}]'
     capsys.readouterr()

@@ -45,7 +45,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path, config: RunConfig) -> None:
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path, config: RunConfig) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for resume in (False, True):
-        with pytest.raises(LeanDiTError, match="not empty and holds no run"):
+        with pytest.raises(LeanDiTError, match="not empty and contains no run"):
             start(RunFolder(tmp_path), config, resume=resume)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -95,7 +95,7 @@ def _print_cost(config: RunConfig, source: Source | None, text: TextEncoder | No
     flops = 3 * train.batch_size * forward_flops(config.model, _TYPICAL_TEXT_TOKENS, visible)
     pictures = "not here yet" if source is None else f"{len(source):,} in {len(source.class_names)} classes"
     print(f"\npictures              {pictures}")
-    print(f"parameters            {parameters:,}, of which in the blocks' matrices")
+    print(f"parameters            {parameters:,}; in the matrices of the blocks:")
     print(f"                      {count.total:,} in total and {count.activated:,} activated per token")
     print(f"FLOPs per step        {flops:.3g} (forward and backward, batch {train.batch_size})")
     print(f"memory                about {memory / 2**30:.1f} GiB")

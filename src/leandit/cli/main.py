@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("leandit: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # For commands that only print, a reader that stops early is no error, as in `leandit models | head`. For other
-        # commands the exit code is that of a shell.
+        # A reader that stops early, as in `leandit models | head`, is not an error for commands that only print. Other
+        # commands return the exit code of a shell.
         discard_output()
         return 0 if options.only_prints else 128 + signal.SIGPIPE
 

@@ -17,7 +17,7 @@ _WIDTH = 114
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print all named models as two tables or as JSON. The tables differ in what the papers' figures contain."""
+    """Print all named models as JSON or as two tables: one for figures of blocks, one for figures of whole models."""
     cards = [model_card(model) for model in MODELS.values()]
     if options.json:
         print(json.dumps([asdict(card) for card in cards], indent=2))

@@ -1,4 +1,4 @@
-"""Lines on stdout whose reader may have gone away, as in `leandit train ... | head -1`."""
+"""Print lines even if the reader of stdout is gone, as in `leandit train ... | head -1`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def say(text: str = "") -> None:
-    """Print a line at once; when nobody can read it, go on without."""
+    """Print a line immediately. If stdout is closed, discard this line and all later output."""
     try:
         print(text, flush=True)
     except OSError:
@@ -15,10 +15,10 @@ def say(text: str = "") -> None:
 
 
 def discard_output() -> None:
-    """Send what is printed from now on, and what stdout still buffers, to nowhere."""
+    """Discard the buffer of stdout and everything that is printed later."""
     try:
         descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # no real file, as under a test
+    except (OSError, ValueError):  # stdout is not a real file, as in a test
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)

@@ -1,4 +1,4 @@
-"""Where a command writes what it makes of a run."""
+"""The folder into which a command writes its results."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from leandit.sampling import bundled_name
 
 
 def output_folder(given: str | None, path: Path, name: str) -> Path:
-    """Return the folder for what a command makes, never inside a checkpoint: nothing is added to one.
+    """Return the folder for the results of a command.
 
-    By default RUN/name; for a checkpoint RUN/name-step-..., or beside it where it has no run around it; for a model
-    that comes with the package MODEL-name in the current folder.
+    By default it is RUN/name. For a checkpoint it is RUN/name-step-..., or a folder next to the checkpoint if that is
+    not in a run. For a model in the package it is MODEL-name in the current folder. Raises LeanDiTError if the folder
+    is inside a checkpoint, because checkpoints never change.
     """
     out = Path(given) if given else _default(path, name)
     for folder in (out.resolve(), *out.resolve().parents):
         if _is_checkpoint(folder):
-            raise LeanDiTError(f"--out {out}: {folder} is the place of a checkpoint; choose a folder outside it")
+            raise LeanDiTError(f"--out {out}: {folder} is the folder of a checkpoint; choose a folder outside it")
     return out
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    """Return whether the folder is a checkpoint, published or to come."""
+    """Return whether the folder is a checkpoint, or is reserved for future ones."""
     if (folder / MANIFEST).exists() and (folder / STATE).exists():
         return True
     return folder.parent.name == "checkpoints" and RunFolder(folder.parents[1]).config.exists()

@@ -145,12 +145,12 @@ def model_card(model: NamedModel) -> ModelCard:
     """Count the parameters of a named model in the way of its paper."""
     count = count_parameters(model.config)
     routers = 0 if model.counts_routers else count.router
-    beside = count.embedders + model.not_itemised if model.not_itemised is not None else 0
+    outside = count.embedders + model.not_itemised if model.not_itemised is not None else 0
     text_tokens = text_models.TEXT_TOKENS if model.config.conditions_on_text else 0
     return ModelCard(
         model.name,
-        count.total - routers + beside,
-        count.activated - routers + beside,
+        count.total - routers + outside,
+        count.activated - routers + outside,
         forward_flops(model.config, text_tokens),
         model.paper_total,
         model.paper_activated,

@@ -251,9 +251,9 @@ def _require_checkpoint_folder(path: Path) -> None:
 def _foreign(path: Path) -> str:
     newest = [inner / folder_name(s) for inner in (path / "checkpoints", path) for s in list_steps(inner)[-1:]]
     if newest:
-        return f"{path}: holds checkpoints but is none itself.\nDid you mean {newest[0]}?"
+        return f"{path}: contains checkpoints but is not a checkpoint.\nDid you mean {newest[0]}?"
     names = sorted(entry.name for entry in path.iterdir())
-    found = f"It holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}." if names else "It is empty."
+    found = f"It contains {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}." if names else "It is empty."
     message = f"{path}: not a checkpoint of LeanDiT: no {MANIFEST} in it. {found}"
     if any(name.endswith(PICKLE_SUFFIXES) for name in names):
         return f"{message}\n{_NO_PICKLES}"

@@ -1,4 +1,4 @@
-"""The configuration of a whole run: everything that decides what comes out of it."""
+"""The configuration of a whole run: everything that determines its result."""
 
 from __future__ import annotations
 

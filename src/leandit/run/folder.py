@@ -64,7 +64,7 @@ class RunFolder:
         """Return the run's resolved config."""
         if not self.config.exists():
             raise LeanDiTError(
-                f"{self.path}: no run of LeanDiT (it has no config.json); give the folder that training named"
+                f"{self.path}: not a run of LeanDiT (it has no config.json); give the folder that training printed"
             )
         return validate(RunConfig, read_tree(self.config), str(self.config))
 
@@ -114,7 +114,7 @@ class RunFolder:
         if foreign:
             shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
             raise LeanDiTError(
-                f"{self.path}: the folder is not empty and holds no run (it has {shown}); choose another --out"
+                f"{self.path}: the folder is not empty and contains no run (it has {shown}); choose another --out"
             )
 
     def _check_same(self, config: RunConfig) -> None:
@@ -125,7 +125,7 @@ class RunFolder:
         if changed:
             raise LeanDiTError(
                 "\n".join([f"{self.path}: cannot resume with another configuration:", *changed])
-                + "\nGo on with the run's own settings, or start a new run in another --out:\n  "
+                + "\nContinue with the run's own settings, or start a new run in another --out:\n  "
                 + shlex.join(["leandit", "train", str(self.config), "--out", str(self.path), "--resume"])
             )
 

@@ -94,7 +94,7 @@ class MetricsLog:
     def _failed(self, error: OSError) -> LeanDiTError:
         return LeanDiTError(
             f"{self.path}: the metrics could not be written: {error.strerror}.\n"
-            "What was logged before is intact. Free some space or check permissions, then start again."
+            "Earlier lines are intact. Free some space or check permissions, then start again."
         )
 
 
@@ -127,7 +127,7 @@ def _parse(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
         if record is None:
             raise LeanDiTError(
                 f'{path}, line {number}: not a record of metrics such as {{"step": 10, "loss": 0.5}}.\n'
-                "Only the last line may be torn; remove or mend this one."
+                "Only the last line may be incomplete; remove or correct this line."
             )
         records.append(record)
     return records

@@ -13,7 +13,7 @@ _ALWAYS = {Fact.MAY_CHANGE, Fact.BACKEND, Fact.DEVICE}
 def identity_changes(old: Config, new: Config) -> list[Change]:
     """Return (key, old value, new value) for each change that a resumed run does not allow.
 
-    A path may change, but it may not be added or removed. `leandit.run.identity` compares the fingerprints of what is
+    A path may change, but it may not be added or removed. `leandit.run.identity` compares the fingerprints of the data
     at the path.
     """
     return [change for change in diff(old, new) if not _is_allowed(change, old, new)]

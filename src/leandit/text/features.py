@@ -1,4 +1,4 @@
-"""The features of texts, per text or padded to a batch, and what every text encoder offers."""
+"""The features of texts, per text or padded to a batch, and the interface of text encoders."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _(scores_RP: Tensor, budget_R: Tensor, impl: str) -> tuple[Tensor, Tensor]:
 def pooled_topk_naive(
     scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"]
 ) -> tuple[Bool[Tensor, "rows pool"], Float[Tensor, " rows"]]:
-    """The definition: a stable sort of each row, of which the first `budget_R[r]` are selected. NaN is not allowed."""
+    """The definition: sort each row (stable) and select its first `budget_R[r]` scores. NaN is not allowed."""
     mask_RP = torch.zeros_like(scores_RP, dtype=torch.bool)
     cutoff_R = torch.full_like(scores_RP[:, 0], torch.inf)
     for row, budget in enumerate(budget_R.tolist()):

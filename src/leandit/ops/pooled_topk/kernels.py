@@ -1,8 +1,8 @@
 """Radix selection in Triton: histograms of a key's digits, highest digit first, find a row's cutoff without a sort.
 
 A key has 32 bits and the order of the scores: equal scores have equal keys, and NaN is above all. It has four digits
-of 8 bits. A histogram of 256 values is counted by votes among threads, in few registers; one of 2048 values takes
-seven times as many instructions. Counts are integers, so the order of additions does not matter.
+of 8 bits. A histogram of 256 values is counted by votes among threads, in few registers. A histogram of 2048 values
+takes seven times as many instructions. Counts are integers, so the order of additions does not matter.
 
 Legend: R rows, P scores of a row. A program handles a part of a row: `span` scores, in blocks of BLOCK.
 """
