@@ -178,7 +178,7 @@ def test_paths_that_are_no_local_shards(tmp_path: Path) -> None:
     (tmp_path / "empty.tar").write_bytes(b"")
     assert "empty file" in message(tmp_path / "empty.tar")
     (tmp_path / "text.tar").write_text("no tar file at all" * 100)
-    assert "no tar file" in message(tmp_path / "text.tar")
+    assert "not a tar file" in message(tmp_path / "text.tar")
     with tarfile.open(tmp_path / "z.tar", "w:gz") as tar:
         tar.addfile(info("0.png", tarfile.REGTYPE))
     assert "compressed with gzip" in message(tmp_path / "z.tar")

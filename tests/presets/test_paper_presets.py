@@ -166,7 +166,7 @@ def test_a_dry_run_says_what_it_needs_to_know_the_shape(
     assert dry(tmp_path, monkeypatch, "emoji-pixart", encoders) == 2
     error = capsys.readouterr().err
     assert "absent/t5: no such folder" in error
-    assert "needs model.text_dim and model.pooled_dim" in error
+    assert "set model.text_dim and model.pooled_dim" in error
     assert dry(tmp_path, monkeypatch, "emoji-pixart", encoders, "model.text_dim=8", "model.pooled_dim=8") == 0
     assert "text.encoders.0: absent/t5" in capsys.readouterr().out
 

@@ -206,7 +206,7 @@ def test_foreign_paths_are_refused_with_what_was_expected(store: CheckpointStore
     foreign = tmp_path / "diffusers"
     foreign.mkdir()
     (foreign / "model_index.json").write_text("{}")
-    with pytest.raises(LeanDiTError, match=r"holds model_index\.json(.|\n)*Expected manifest\.json"):
+    with pytest.raises(LeanDiTError, match=r"contains model_index\.json(.|\n)*Expected manifest\.json"):
         open_checkpoint(foreign)
     (foreign / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(LeanDiTError, match="never loads pickles"):

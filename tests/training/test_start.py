@@ -278,7 +278,7 @@ def test_an_encoder_that_is_fine_tuned_now_keeps_its_own_weights_but_not_the_oth
             "label 0 was 'cat' there and is 'apple' here",
         ),
         ({"class_names": ["cat"]}, {"class_names": ["cat", "dog"]}, None),
-        ({"class_names": [], "text_encoder": "a"}, {"class_names": [], "text_encoder": "b"}, "text encoder is another"),
+        ({"class_names": [], "text_encoder": "a"}, {"class_names": [], "text_encoder": "b"}, "text encoder is not the one"),
         ({"class_names": ["x"], "text_encoder": "a"}, {"class_names": ["y"], "text_encoder": "a"}, None),
         ({"class_names": []}, {"class_names": [], "text_encoder": "a"}, None),
     ],
