@@ -14,7 +14,7 @@ import torch
 
 from leandit.errors import LeanDiTError
 from leandit.evaluation.metric import Job, Measurement, Plan
-from leandit.evaluation.samples import sampling_facts
+from leandit.evaluation.samples import drawing_facts, sampling_facts
 from leandit.run.config import SamplingConfig
 from leandit.run.weights import checkpoints_of
 from leandit.sampling import LoadedRun
@@ -52,6 +52,7 @@ def build_record(
         "run": {"name": run.config.name, "path": str(run.path), **checkpoint},
         "conditions": {
             **sampling_facts(settings),
+            **drawing_facts(run),
             "weights": checkpoint["weights"],
             "autoencoder": None,
             "picture": {"size": run.model.config.input_size, "channels": run.model.config.channels},

@@ -71,11 +71,11 @@ class _Reference(Config):
     reference: SourceConfig
 
 
-def open_reference(run: LoadedRun, given: str | None) -> FittedSource:
-    """Return the pictures that `given` names: a folder, or a source as JSON such as {"type": "emoji"}.
+def open_reference(run: LoadedRun, given: str | Path | SourceConfig | None) -> FittedSource:
+    """Return the pictures that `given` names: a folder, a data source, or one as JSON such as {"type": "emoji"}.
 
-    None means the run's own training data, as it saw them but never mirrored. A folder with metadata.jsonl is read
-    with its captions, any other by its class folders. Raises LeanDiTError for what is not there, empty or no pictures.
+    None is the run's training data, as the run saw them but never mirrored. A folder with metadata.jsonl is read with
+    its captions, any other by its class folders. Raises LeanDiTError if it is missing, empty or holds no pictures.
     """
     data = run.config.data
     if data.holds_latents:
@@ -86,8 +86,9 @@ def open_reference(run: LoadedRun, given: str | None) -> FittedSource:
     if given is None:
         source = _training_data(run)
         return FittedSource(source, data.image_size, data.channels, "the run's training data", enlarges=True)
-    source = _open(_reference_config(given))
-    return FittedSource(source, data.image_size, data.channels, given, enlarges=False)
+    config = _reference_config(str(given)) if isinstance(given, str | Path) else given
+    name = str(given) if isinstance(given, str | Path) else given.model_dump_json()
+    return FittedSource(_open(config), data.image_size, data.channels, name, enlarges=False)
 
 
 def read_batches(source: Source, size: int = 64) -> Iterator[UInt8[Tensor, "samples height width channels"]]:

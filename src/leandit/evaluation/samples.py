@@ -158,12 +158,19 @@ class SampleSet:
             "sampling": sampling_facts(self.settings),
             "checkpoint": self.checkpoint["weights_sha256"],
             "text_encoder": None if self.run.text is None else self.run.text.fingerprint,
+            **drawing_facts(self.run),
         }
 
 
 def sampling_facts(settings: SamplingConfig) -> dict[str, Any]:
     """Return sampler, steps and guidance as JSON, without what only grids need."""
     return settings.model_dump(mode="json", include={"sampler", "guidance"})
+
+
+def drawing_facts(run: LoadedRun) -> dict[str, Any]:
+    """Return how a run draws other than by default: in bf16 or compiled. Such pictures are almost the same, no more."""
+    facts = {"precision": run.precision, "compile": run.compile}
+    return {name: value for name, value in facts.items() if value not in ("fp32", False)}
 
 
 def _within(progress: Progress | None, done: int, count: int, total: int) -> Progress | None:

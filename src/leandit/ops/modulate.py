@@ -85,7 +85,7 @@ def _forward(x_BLD: Tensor, weight_BD: Tensor, bias_BD: Tensor, eps: float) -> t
 @_forward.register_fake
 def _(x_BLD: Tensor, weight_BD: Tensor, bias_BD: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     batch, tokens, _ = x_BLD.shape
-    return torch.empty_like(x_BLD), *(x_BLD.new_empty(batch, tokens, 1) for _ in range(2))
+    return torch.empty_like(x_BLD), x_BLD.new_empty(batch, tokens, 1), x_BLD.new_empty(batch, tokens, 1)
 
 
 @torch.library.custom_op("leandit::norm_modulate_backward", mutates_args=(), schema=_BACKWARD)

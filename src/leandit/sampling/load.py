@@ -30,7 +30,7 @@ class LoadedRun:
     """A model in evaluation mode with the weights of one checkpoint, and all that sampling needs to know.
 
     `precision` is that of the network's products when pictures are drawn: bf16 by autocast, fp32 as the caller has it.
-    `compile` runs it through torch.compile. Whoever calls `model` itself has neither.
+    `compile` runs it through torch.compile. Whoever calls `model` itself has neither. `weights` is "ema" or "model".
     """
 
     config: RunConfig
@@ -42,6 +42,7 @@ class LoadedRun:
     text: TextEncoder | None = None
     precision: str = "fp32"
     compile: bool = False
+    weights: str = "ema"
 
     def predict(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """Return what the network predicts, in the dtype of x."""
@@ -115,7 +116,7 @@ def load(
         raise LeanDiTError(f"{checkpoint.path}: its weights do not fit its own config.json: {error}") from None
     names = tuple(checkpoint.state.get("class_names", ()))
     objective = build_objective(config.objective)
-    return LoadedRun(config, model, objective, names, checkpoint.step, path, text, precision, compile)
+    return LoadedRun(config, model, objective, names, checkpoint.step, path, text, precision, compile, weights)
 
 
 def _load_encoder(config: RunConfig, checkpoint: Checkpoint) -> TextEncoder | None:

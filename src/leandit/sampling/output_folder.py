@@ -1,4 +1,4 @@
-"""Where a command writes what it makes of a run."""
+"""The folder that a command or a function writes into."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from leandit.errors import LeanDiTError
 from leandit.run.checkpoint import STATE
 from leandit.run.folder import RunFolder
 from leandit.run.manifest import MANIFEST
-from leandit.sampling import bundled_name
+from leandit.sampling.bundled import bundled_name
 
 
-def output_folder(given: str | None, path: Path, name: str) -> Path:
-    """Return the folder for what a command makes, never inside a checkpoint: nothing is added to one.
+def output_folder(given: str | Path | None, path: Path, name: str) -> Path:
+    """Return the folder that is given, or the default one of the run; never inside a checkpoint.
 
-    By default RUN/name; for a checkpoint RUN/name-step-..., or beside it where it has no run around it; for a model
-    that comes with the package MODEL-name in the current folder.
+    The default is RUN/name. For a checkpoint it is RUN/name-step-..., or a folder beside a checkpoint that has no run
+    around it. For a model that comes with the package it is MODEL-name in the current folder.
     """
     out = Path(given) if given else _default(path, name)
     for folder in (out.resolve(), *out.resolve().parents):
