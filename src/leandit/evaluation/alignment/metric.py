@@ -7,18 +7,42 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from leandit.data import EmojiConfig
 from leandit.errors import LeanDiTError
-from leandit.evaluation.alignment.concepts import Pair, is_unseen, pairs_of, stack
-from leandit.evaluation.alignment.encoders import FrozenEncoders
-from leandit.evaluation.alignment.groups import groups_of
-from leandit.evaluation.alignment.heads import load_heads
-from leandit.evaluation.alignment.retrieval import choose_others, r_precision
+from leandit.evaluation.alignment.heads import FrozenEncoders, load_heads
+from leandit.evaluation.alignment.pairs import Pair, groups_of, is_unseen, pairs_of, stack
 from leandit.evaluation.metric import Drawn, Job, Measurement, Metric, Plan
+from leandit.random import Stream, generator
+
+
+def choose_others(concepts: Sequence[str], pool: Sequence[str], count: int, seed: int) -> np.ndarray:
+    """Return `count` places in `pool` for each of `concepts`, [len(concepts), count], none showing the same concept.
+
+    A row is a pure function of (seed, its number, the pool); a pool with too few other concepts is a ValueError.
+    """
+    names = np.array(pool)
+    rows = []
+    for place, concept in enumerate(concepts):
+        foreign = np.flatnonzero(names != concept)
+        rows.append(generator(seed, Stream.VALIDATION, place).choice(foreign, count, replace=False))
+    return np.array(rows)
+
+
+def r_precision(
+    own: Float[Tensor, " pictures"], others: Float[Tensor, "pictures others"]
+) -> tuple[float, Bool[Tensor, " pictures"]]:
+    """Return the share of pictures whose own caption is closer than all others, and which those are; a tie is lost.
+
+    Reference: AttnGAN (arXiv 1711.10485), section 4, with R = 1 relevant caption among 100.
+    """
+    first = own > others.max(1).values
+    return float(first.double().mean()), first
+
 
 OTHERS = 99
 _SEED = 0
