@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leandit.errors import LeanDiTError
 from leandit.evaluation.extractors.base import Extractor, Outputs
-from leandit.evaluation.extractors.clip import REPOSITORY, ClipVision
+from leandit.evaluation.extractors.clip import REPOSITORY, Clip
 from leandit.evaluation.extractors.efficientnet import EffNetLite0
 from leandit.evaluation.extractors.inception import FILE_NAME, SHA256_PREFIX, URL, Inception
 from leandit.evaluation.extractors.weights import fetch
@@ -41,7 +41,7 @@ def clip_extractor(job: Job) -> Extractor:
             f"Clip.from_pretrained('{REPOSITORY}').save_pretrained('clip')\"\n"
             "and name the folder with --weights-from clip=clip"
         )
-    return job.kept("extractor/clip", lambda: ClipVision(job.paths["clip"], job.run.device))
+    return job.kept("extractor/clip", lambda: Clip.of_pictures(job.paths["clip"], job.run.device))
 
 
 def drawn_outputs(job: Job, drawn: Drawn, extractor: Extractor) -> Outputs:

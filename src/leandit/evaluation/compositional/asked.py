@@ -15,7 +15,7 @@ from leandit.evaluation.compositional.answers import VQA
 from leandit.evaluation.compositional.blip import BlipVQA
 from leandit.evaluation.compositional.compbench import NounPhrases, PhrasedPrompt, phrases_score, read_phrased
 from leandit.evaluation.compositional.dsg import Generator, Graph, graph_score, read_graphs
-from leandit.evaluation.extractors.folder import named_path
+from leandit.evaluation.extractors.weights import named_path
 from leandit.evaluation.metric import Drawn, Job, Measurement, Metric, Plan
 from leandit.evaluation.plans import plan_like_reference
 from leandit.evaluation.prompts import need_prompts, repeat_prompts

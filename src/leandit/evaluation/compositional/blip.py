@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leandit.errors import LeanDiTError
 from leandit.evaluation.extractors.base import RESAMPLING, clip_planes
-from leandit.evaluation.extractors.folder import folder_hash, need_model_folder
+from leandit.evaluation.extractors.weights import folder_hash, need_model_folder
 from leandit.text.loading import load_pretrained, load_tokenizer
 
 _MOST_TOKENS = 35

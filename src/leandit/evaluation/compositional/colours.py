@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from leandit.evaluation.compositional.detections import Detected
-from leandit.evaluation.judges.clip import Clip
+from leandit.evaluation.extractors.clip import Clip
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 _TEMPLATES = ("a photo of a {colour} {name}", "a photo of a {colour}-colored {name}", "a photo of a {colour} object")
@@ -37,7 +37,7 @@ class ClipColours:
         return {"colours": "CLIP, zero-shot", **self._clip.about()}
 
     def _likeness(self, picture: Tensor, found: Detected) -> Float[Tensor, " colours"]:
-        return self._sentences(found.name) @ self._clip.pictures(cut_out(picture, found)[None])[0]
+        return self._sentences(found.name) @ self._clip(cut_out(picture, found)[None])[0]
 
     def _sentences(self, name: str) -> Float[Tensor, "colours dim"]:
         """Return a point per colour: the mean over the templates, of length 1."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leandit.evaluation.compositional.detections import Detected
 from leandit.evaluation.extractors.base import to_planes
-from leandit.evaluation.extractors.folder import folder_hash, need_model_folder
+from leandit.evaluation.extractors.weights import folder_hash, need_model_folder
 from leandit.text.loading import load_pretrained
 
 _MEAN = (0.485, 0.456, 0.406)

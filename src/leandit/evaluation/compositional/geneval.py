@@ -12,8 +12,8 @@ from leandit.evaluation.compositional.detections import Colours, Detector
 from leandit.evaluation.compositional.detectors import TransformersDetector
 from leandit.evaluation.compositional.geneval_prompts import TAGS, Prompt, read_prompts
 from leandit.evaluation.compositional.geneval_rules import GenEvalConfig, is_right
-from leandit.evaluation.extractors.folder import named_path
-from leandit.evaluation.judges.clip import Clip
+from leandit.evaluation.extractors.clip import Clip
+from leandit.evaluation.extractors.weights import named_path
 from leandit.evaluation.metric import Drawn, Job, Measurement, Metric, Plan
 from leandit.evaluation.prompts import repeat_prompts
 
