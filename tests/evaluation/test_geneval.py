@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from leandit.errors import LeanDiTError
-from leandit.evaluation.compositional import ClipColours, Detected, GenEval, GenEvalConfig, TransformersDetector
-from leandit.evaluation.compositional.colours import COLOURS, cut_out
-from leandit.evaluation.compositional.geneval_prompts import Prompt, read_prompts
-from leandit.evaluation.compositional.geneval_rules import is_right, relations
+from leandit.evaluation.benchmarks import ClipColours, Detected, GenEval, GenEvalConfig, TransformersDetector
+from leandit.evaluation.benchmarks.colours import COLOURS, cut_out
+from leandit.evaluation.benchmarks.geneval_rules import Prompt, is_right, read_prompts, relations
 from leandit.evaluation.extractors.clip import Clip
 from leandit.evaluation.metric import Drawn
 from tiny_judges import job, loud, pictures, save_clip, text_job

@@ -13,9 +13,9 @@ import torch
 from leandit.data.scenes import Category, Contents, Scene, Thing, captions_of, draw_scene, render
 from leandit.data.scenes.vocabulary import COLOURS, HELD_OUT_COLOURS, HELD_OUT_COUNTS, HELD_OUT_PAIRS, KINDS
 from leandit.errors import LeanDiTError
+from leandit.evaluation.benchmarks.scenes import Claim, Claims, benchmark_prompts, parse_claims, prompts_hash
 from leandit.evaluation.metric import Drawn, Job
 from leandit.evaluation.registry import build_metric
-from leandit.evaluation.scenes import Claim, Claims, benchmark_prompts, parse_claims, prompts_hash
 from leandit.presets import run_config
 
 EVERY = [prompt for some in benchmark_prompts().values() for prompt in some]

@@ -19,8 +19,7 @@ from leandit.evaluation.extractors.clip import Clip
 from leandit.evaluation.extractors.open_clip import clip_from_open_clip, read_state
 from leandit.evaluation.extractors.weights import folder_hash, named_path, need_model_folder
 from leandit.evaluation.metric import Drawn, Job, Measurement, Metric, Plan
-from leandit.evaluation.plans import drawn_sha256, plan_like_reference
-from leandit.evaluation.prompts import need_prompts
+from leandit.evaluation.plans import drawn_sha256, need_prompts, plan_like_reference
 from leandit.text.loading import load_tokenizer
 
 

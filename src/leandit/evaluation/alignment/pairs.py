@@ -15,7 +15,7 @@ from torch import Tensor
 from leandit.data import EmojiConfig, build_source
 from leandit.errors import LeanDiTError
 from leandit.evaluation.metric import Job
-from leandit.evaluation.prompts import need_prompts
+from leandit.evaluation.plans import need_prompts
 from leandit.random import Stream, generator
 
 # One concept in so many is kept from the heads, in both styles, to test them on what they never saw.

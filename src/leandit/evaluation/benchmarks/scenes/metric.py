@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from leandit.data.scenes import VERSION, Category
 from leandit.errors import LeanDiTError
+from leandit.evaluation.benchmarks.scenes.prompts import Prompt, benchmark_prompts, prompts_hash
+from leandit.evaluation.benchmarks.scenes.reader import SMALLEST
+from leandit.evaluation.benchmarks.scenes.scorer import SCORER_VERSION, score
 from leandit.evaluation.metric import Drawn, Job, Measurement, Metric, Plan
-from leandit.evaluation.scenes.prompts import Prompt, benchmark_prompts, prompts_hash
-from leandit.evaluation.scenes.reader import SMALLEST
-from leandit.evaluation.scenes.scorer import SCORER_VERSION, score
 from leandit.sampling import LoadedRun
 
 # Fewer pictures than ten for each category say nothing.

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from leandit.errors import LeanDiTError
-from leandit.evaluation.compositional.colours import ClipColours
-from leandit.evaluation.compositional.detections import Colours, Detector
-from leandit.evaluation.compositional.detectors import TransformersDetector
-from leandit.evaluation.compositional.geneval_prompts import TAGS, Prompt, read_prompts
-from leandit.evaluation.compositional.geneval_rules import GenEvalConfig, is_right
+from leandit.evaluation.benchmarks.colours import ClipColours
+from leandit.evaluation.benchmarks.detectors import Colours, Detector, TransformersDetector
+from leandit.evaluation.benchmarks.geneval_rules import TAGS, GenEvalConfig, Prompt, is_right, read_prompts
 from leandit.evaluation.extractors.clip import Clip
 from leandit.evaluation.extractors.weights import named_path
 from leandit.evaluation.metric import Drawn, Job, Measurement, Metric, Plan
-from leandit.evaluation.prompts import repeat_prompts
+from leandit.evaluation.plans import repeat_prompts
 
 
 class GenEval(Metric):

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from jaxtyping import UInt8
 from torch import Tensor
 
-from leandit.evaluation.scenes.claims import Claim, Claims
-from leandit.evaluation.scenes.reader import READER_VERSION, Found, read_pictures
+from leandit.evaluation.benchmarks.scenes.prompts import Claim, Claims
+from leandit.evaluation.benchmarks.scenes.reader import READER_VERSION, Found, read_pictures
 
 # Goes up when the same picture and prompt may be judged differently.
 SCORER_VERSION = f"1.{READER_VERSION}"

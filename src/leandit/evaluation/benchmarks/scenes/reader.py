@@ -24,7 +24,7 @@ from leandit.data.scenes.render import render
 from leandit.data.scenes.scene import Scene, Thing
 from leandit.data.scenes.vocabulary import COLOURS, EMOJI, KINDS, SHAPES
 from leandit.errors import LeanDiTError
-from leandit.evaluation.scenes.regions import Regions, find_regions
+from leandit.evaluation.benchmarks.scenes.regions import Regions, find_regions
 
 # Goes up when the same picture may be read differently.
 READER_VERSION = 1

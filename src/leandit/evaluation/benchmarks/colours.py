@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from leandit.evaluation.compositional.detections import Detected
+from leandit.evaluation.benchmarks.detectors import Detected
 from leandit.evaluation.extractors.clip import Clip
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import UInt8
+from torch import Tensor
 
 from leandit.errors import LeanDiTError
+from leandit.evaluation.benchmarks.vqa import VQA, AskedMetric
+from leandit.evaluation.extractors.weights import named_path
+from leandit.evaluation.metric import Job
+from leandit.evaluation.plans import plan_like_reference
 
 _COLUMNS = ("item_id", "text", "proposition_id", "dependency", "question_natural_language")
 
@@ -84,3 +91,30 @@ def _read(path: Path, line: int, row: Mapping[str, str]) -> tuple[str, int, Ques
         raise LeanDiTError(
             f'{path}, row {line}: proposition_id and dependency are numbers, as in 2 and 1 or "1,4"; correct the row'
         ) from None
+
+
+class Dsg(AskedMetric):
+    """DSG: the share of a prompt's questions that a picture answers with yes, where what they build on holds.
+
+    The questions come from a file in the authors' form, or for the reference's captions from a generator.
+
+    Reference: DSG (arXiv 2310.18235).
+    """
+
+    name = "dsg"
+    title = "DSG"
+
+    def __init__(self, vqa: VQA | None = None, generator: Generator | None = None) -> None:
+        super().__init__(vqa)
+        self._generator = generator
+
+    def read(self, job: Job) -> Sequence[Graph]:
+        """Return the graphs of --weights-from dsg=FILE, or what the generator makes of the reference's captions."""
+        if self._generator is not None:
+            return [self._generator(str(prompt)) for prompt in plan_like_reference(job).wanted or ()]
+        return read_graphs(named_path(job, "dsg", self.name, "its questions, dsg-1k-anns.csv of j-min/DSG"))
+
+    def score(self, picture: UInt8[Tensor, "height width channels"], item: Any, vqa: VQA) -> float:
+        """Return the share of questions answered with yes, P(yes) > 1/2, that build on no "no"."""
+        probable = vqa(picture, [question.text for question in item.questions.values()])
+        return graph_score(item, dict(zip(item.questions, (probable > 0.5).tolist(), strict=True)))

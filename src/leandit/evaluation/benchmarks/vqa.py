@@ -1,11 +1,13 @@
-"""BLIP's answers on pictures, through transformers."""
+"""Benchmarks that ask a model about pictures: what such a model offers, BLIP as one, and the metric that asks."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,8 +15,24 @@ from torch import Tensor
 
 from leandit.errors import LeanDiTError
 from leandit.evaluation.extractors.base import RESAMPLING, clip_planes
-from leandit.evaluation.extractors.weights import folder_hash, need_model_folder
+from leandit.evaluation.extractors.weights import folder_hash, named_path, need_model_folder
+from leandit.evaluation.metric import Drawn, Job, Measurement, Metric, Plan
+from leandit.evaluation.plans import need_prompts, repeat_prompts
 from leandit.text.loading import load_pretrained, load_tokenizer
+
+
+@runtime_checkable
+class VQA(Protocol):
+    """Answers questions on a picture with yes or no."""
+
+    def __call__(
+        self, picture: UInt8[Tensor, "height width channels"], questions: Sequence[str]
+    ) -> Float[Tensor, " questions"]:
+        """Return the probability of "yes" for each question, as against "no"."""
+
+    def about(self) -> dict[str, Any]:
+        """Return what its answers depend on, as JSON."""
+
 
 _MOST_TOKENS = 35
 _MOST_WORDS = 50
@@ -77,3 +95,53 @@ class BlipVQA:
 def plain(question: str) -> str:
     """Return a question as BLIP was trained on it: lower case, without marks but "?" and commas, 50 words at most."""
     return " ".join(re.sub(r'[.!"()*#:;~]', "", question.lower()).rstrip(" ").split(" ")[:_MOST_WORDS])
+
+
+class AskedMetric(Metric):
+    """Draws prompts equally often and averages what a model's answers make of each picture.
+
+    The model is that of --weights-from vqa=FOLDER (BLIP) unless one is given.
+    """
+
+    title: ClassVar[str]
+
+    def __init__(self, vqa: VQA | None = None) -> None:
+        self._vqa = vqa
+
+    def plan(self, job: Job) -> Plan:
+        """Return every prompt equally often, after a look at the prompts and the weights."""
+        plan = repeat_prompts(job, self.name, [item.prompt for item in self._items(job)])
+        self._answers(job)
+        return plan
+
+    def measure(self, job: Job, drawn: Drawn | None) -> Measurement:
+        """Return the mean score of the pictures."""
+        assert drawn is not None
+        items, vqa = self._items(job), self._answers(job)
+        each = len(drawn.pictures) // len(items)
+        scores = [self.score(picture, items[i // each], vqa) for i, picture in enumerate(drawn.pictures)]
+        asked = hashlib.sha256(repr(items).encode()).hexdigest()
+        made_of = {"answers": vqa.about(), "asked_sha256": asked, "pictures_per_prompt": each}
+        return Measurement({self.title: float(torch.tensor(scores, dtype=torch.float64).mean())}, made_of)
+
+    @abstractmethod
+    def score(self, picture: UInt8[Tensor, "height width channels"], item: Any, vqa: VQA) -> float:
+        """Return the score of one picture."""
+
+    @abstractmethod
+    def read(self, job: Job) -> Sequence[PhrasedPrompt] | Sequence[Graph]:
+        """Return the prompts, each with what is asked about its pictures."""
+
+    def _items(self, job: Job) -> Sequence[PhrasedPrompt] | Sequence[Graph]:
+        def items() -> Sequence[PhrasedPrompt] | Sequence[Graph]:
+            need_prompts(job, self.name)
+            return self.read(job)
+
+        return job.kept(f"asked/{self.name}", items)
+
+    def _answers(self, job: Job) -> VQA:
+        return self._vqa if self._vqa is not None else job.kept("judge/vqa", lambda: self._load(job))
+
+    def _load(self, job: Job) -> VQA:
+        what = "a model that answers questions, such as Salesforce/blip-vqa-capfilt-large"
+        return BlipVQA(named_path(job, "vqa", self.name, what), job.run.device)

@@ -6,12 +6,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import UInt8
 from torch import Tensor
 
 from leandit.errors import LeanDiTError
-from leandit.evaluation.compositional.answers import VQA
+from leandit.evaluation.benchmarks.vqa import VQA, AskedMetric
+from leandit.evaluation.extractors.weights import named_path
+from leandit.evaluation.metric import Job
 
 # From a prompt to its noun phrases, "a red book and a yellow vase" to "a red book", "a yellow vase".
 NounPhrases = Callable[[str], Sequence[str]]
@@ -83,3 +86,30 @@ def _read(path: Path, number: int, line: str) -> PhrasedPrompt:
             f'{path}, line {number}: is not {{"prompt": "...", "phrases": ["...", ...]}}; correct it'
         ) from None
     return PhrasedPrompt(prompt, tuple(phrases))
+
+
+class CompBench(AskedMetric):
+    """T2I-CompBench's BLIP-VQA, for its prompts on colour, shape and texture.
+
+    Its spatial score (UniDet) and its CLIPScore for other relations are not here.
+
+    Reference: T2I-CompBench (arXiv 2307.06350), section 4.1.
+    """
+
+    name = "t2i_compbench"
+    title = "T2I-CompBench BLIP-VQA"
+
+    def __init__(self, vqa: VQA | None = None, noun_phrases: NounPhrases | None = None) -> None:
+        super().__init__(vqa)
+        self._noun_phrases = noun_phrases
+
+    def read(self, job: Job) -> Sequence[PhrasedPrompt]:
+        """Return the prompts of --weights-from compbench=FILE and their noun phrases."""
+        file = named_path(
+            job, "compbench", self.name, "its prompts, such as color_val.txt of Karine-Huang/T2I-CompBench"
+        )
+        return read_phrased(file, self._noun_phrases)
+
+    def score(self, picture: UInt8[Tensor, "height width channels"], item: Any, vqa: VQA) -> float:
+        """Return the product over the noun phrases."""
+        return phrases_score(picture, item.phrases, vqa)
