@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leandit.probing.figure import new_figure, plain_legend
+from leandit.probing.figures import new_figure, plain_legend
 
 Report = dict[str, Any]
 
