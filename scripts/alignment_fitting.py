@@ -26,12 +26,12 @@ from leandit.random import Stream, generator
 class DegradeConfig(Config):
     """How much worse a picture gets at most; each amount is drawn evenly from zero to these."""
 
-    # Pixels to each side; the border is repeated.
     shift: int = Field(2, ge=0, le=8)
-    # Standard deviation of a Gaussian blur, pixels; half of the pictures stay sharp.
+    """Pixels to each side; the border is repeated."""
     blur: float = Field(1.0, ge=0, le=4)
-    # Standard deviation of Gaussian noise on 0..255; half of the pictures stay clean.
+    """Standard deviation of a Gaussian blur, pixels; half of the pictures stay sharp."""
     noise: float = Field(25.0, ge=0, le=128)
+    """Standard deviation of Gaussian noise on 0..255; half of the pictures stay clean."""
 
 
 def degrade(
@@ -80,15 +80,15 @@ class FitConfig(Config):
 
     epochs: int = Field(60, ge=1)
     batch_size: int = Field(512, ge=2)
-    # Peak rate of AdamW: a linear rise over a twentieth of the steps, then a cosine to zero.
     rate: float = Field(1e-3, gt=0)
+    """Peak rate of AdamW: a linear rise over a twentieth of the steps, then a cosine to zero."""
     weight_decay: float = Field(0.1, ge=0)
-    # On the encoders' features and on the hidden layer.
     dropout: float = Field(0.3, ge=0, lt=1)
+    """On the encoders' features and on the hidden layer."""
     hidden: int = Field(512, ge=1)
     dim: int = Field(256, ge=1)
-    # Cosines are divided by it before the softmax.
     temperature: float = Field(0.07, gt=0)
+    """Cosines are divided by it before the softmax."""
     seed: int = Field(0, ge=0)
 
 

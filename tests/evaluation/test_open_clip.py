@@ -131,7 +131,7 @@ def test_hps_scores_from_a_file(tmp_path: Path, folders: dict[str, Path], monkey
 
 
 def test_foreign_weights_are_refused(original: OpenClip) -> None:
-    with pytest.raises(LeanDiTError, match="no weight of open_clip"):
+    with pytest.raises(LeanDiTError, match="not a weight of open_clip"):
         clip_from_open_clip({**original.state_dict(), "visual.trunk.stem.weight": torch.zeros(1)})
     lacking = {name: tensor for name, tensor in original.state_dict().items() if name != "visual.ln_pre.bias"}
     with pytest.raises(LeanDiTError, match="no CLIP of two"):

@@ -47,7 +47,7 @@ def test_prompts_are_read_by_their_words(prompt: str, claims: Claims) -> None:
     ],
 )
 def test_other_wordings_are_refused(prompt: str) -> None:
-    with pytest.raises(LeanDiTError, match="not one that can be scored"):
+    with pytest.raises(LeanDiTError, match="cannot be scored"):
         parse_claims(prompt)
 
 
@@ -174,8 +174,8 @@ def test_a_measurement_says_what_it_is_made_of() -> None:
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (fake_run(preset="quickstart"), "asks for prompts, and the model knows none"),
-        (fake_run("data.image_size=16"), "from 32 x 32 on; the run draws 16 x 16"),
+        (fake_run(preset="quickstart"), "needs prompts, and the model reads none"),
+        (fake_run("data.image_size=16"), "at least 32 x 32; the run draws 16 x 16"),
         (fake_run("data.channels=1"), "grey pictures"),
     ],
 )

@@ -26,11 +26,11 @@ from leandit.text.loading import load_tokenizer
 class PromptJudge(Metric):
     """Draws the captions of the reference and averages a score over the pictures."""
 
-    # As it stands in the result.
     title: ClassVar[str]
+    """The name of the number in the result."""
 
     def plan(self, job: Job) -> Plan:
-        """Return the captions of the reference, after a look at the run and at the weights."""
+        """Check the run and the weights, and return the captions of the reference."""
         need_prompts(job, self.name)
         self._judge(job)
         return plan_like_reference(job)
@@ -52,7 +52,7 @@ class PromptJudge(Metric):
 
     @abstractmethod
     def load(self, job: Job) -> Clip:
-        """Return the judge from where the job says that its weights lie."""
+        """Return the judge with the weights that the job names."""
 
     def _judge(self, job: Job) -> Clip:
         return job.kept(f"judge/{self.name}", lambda: self.load(job))
@@ -66,8 +66,8 @@ def cosines(judge: Clip, pictures: Tensor, prompts: Sequence[str], batch_size: i
 class ClipScore(PromptJudge):
     """2.5 max(cos(picture, "A photo depicts " + prompt), 0).
 
-    The prefix is the paper's own; many papers on text to image leave it, or the 2.5, out. The paper's CLIP is
-    ViT-B/32; any is taken, and the result says by its hash which.
+    The prefix is the paper's own; many papers on text to image leave out the prefix or the 2.5. The paper's CLIP is
+    ViT-B/32; any other works too, and the result has its hash.
 
     Reference: CLIPScore (arXiv 2104.08718), section 3.
     """
@@ -91,7 +91,7 @@ class ClipScore(PromptJudge):
 
 
 class PickScore(PromptJudge):
-    """exp(logit_scale) cos(picture, prompt), with a CLIP ViT-H/14 that was trained on people's choices.
+    """exp(logit_scale) cos(picture, prompt), with a CLIP ViT-H/14 trained on people's choices.
 
     Reference: Pick-a-Pic (arXiv 2305.01569), section 3.
     """
@@ -112,9 +112,9 @@ class PickScore(PromptJudge):
 
 
 class HpsV2(PromptJudge):
-    """100 cos(picture, prompt), with a CLIP ViT-H/14 that was trained on people's choices.
+    """100 cos(picture, prompt), with a CLIP ViT-H/14 trained on people's choices.
 
-    Its weights are published under open_clip's names, as a .pt file; a converted .safetensors is better.
+    Its weights are published under open_clip's names as a .pt file; a converted .safetensors is better.
 
     Reference: HPSv2 (arXiv 2306.09341), section 4; times 100 as in its tables.
     """
@@ -125,12 +125,14 @@ class HpsV2(PromptJudge):
     def load(self, job: Job) -> Clip:
         """Return the CLIP of --weights-from hps=PATH: a folder of transformers, or open_clip's weights as a file.
 
-        A file brings no tokenizer, which then comes from --weights-from hps_tokenizer=FOLDER.
+        A file has no tokenizer, which then comes from --weights-from hps_tokenizer=FOLDER.
         """
         path = named_path(job, "hps", self.name, "HPS_v2_compressed.pt or HPS_v2.1_compressed.pt of xswu/HPSv2")
         if path.is_dir():
             return Clip.from_folder(path, job.run.device)
-        words = named_path(job, "hps_tokenizer", self.name, "a CLIP folder for its tokenizer, besides the weights")
+        words = named_path(
+            job, "hps_tokenizer", self.name, "a CLIP folder for its tokenizer, in addition to the weights"
+        )
         need_model_folder(words)
         about: dict[str, Any] = {"weights_sha256": folder_hash(path), "tokenizer_sha256": folder_hash(words)}
         return Clip(clip_from_open_clip(read_state(path)), load_tokenizer(words), about, job.run.device)
@@ -143,12 +145,12 @@ class HpsV2(PromptJudge):
 
 
 _WIDTHS = (768, 1024, 128, 64, 16, 1)
-# Places of the linear layers in the published weights, `layers.0.weight` and so on; dropout stands between them.
+# Places of the linear layers in the published weights, `layers.0.weight` and so on; dropout is between them.
 _PLACES = (0, 2, 4, 6, 7)
 
 
 class AestheticsHead(nn.Module):
-    """Five linear layers, 768-1024-128-64-16-1, with nothing between them: as published, it has no activations."""
+    """Five linear layers, 768-1024-128-64-16-1, with no activations between them, as published."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +158,7 @@ class AestheticsHead(nn.Module):
         self.layers = nn.ModuleDict({str(p): nn.Linear(*pair) for p, pair in zip(_PLACES, pairs, strict=True)})
 
     def forward(self, embeddings: Float[Tensor, "samples 768"]) -> Float[Tensor, " samples"]:
-        """Return the mark of each embedding, which must have length 1."""
+        """Return the mark of each embedding; embeddings have length 1."""
         for layer in self.layers.values():
             embeddings = layer(embeddings)
         return embeddings[:, 0]
@@ -165,7 +167,7 @@ class AestheticsHead(nn.Module):
 class LaionAesthetics(Metric):
     """The mean mark that a head gives the CLIP ViT-L/14 embeddings of the pictures, divided by their length.
 
-    It was fitted on photographs, paintings and logos; small icons lie outside of what it knows.
+    It was fitted on photographs, paintings and logos, not on small icons.
 
     Reference: LAION-5B (arXiv 2210.08402), appendix on LAION-Aesthetics; head "sac+logos+ava1-l14-linearMSE".
     """
@@ -173,7 +175,7 @@ class LaionAesthetics(Metric):
     name = "aesthetics"
 
     def plan(self, job: Job) -> Plan:
-        """Return what the reference shows, after a look at the weights."""
+        """Check the weights, and return what the reference shows."""
         self._judges(job)
         return plan_like_reference(job)
 
@@ -202,5 +204,5 @@ class LaionAesthetics(Metric):
         try:
             head.load_state_dict(read_state(file))
         except RuntimeError as error:
-            raise LeanDiTError(f"{file}: no weights of the aesthetics head: {error}") from None
+            raise LeanDiTError(f"{file}: not the weights of the aesthetics head: {error}") from None
         return clip, head, folder_hash(file)

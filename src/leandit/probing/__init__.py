@@ -1,4 +1,4 @@
-"""See what a model did: recorded from outside, drawn as pictures, reported as a page."""
+"""Record what a model does from outside, draw it as pictures, and report it as a page."""
 
 from leandit.probing.draw import Drawn, check_has_experts, check_pictures, draw_recorded
 from leandit.probing.figures import plot_compute, plot_curves

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches; matplotlib is imported here, since it takes half a second."""
+    """Return an empty figure, in inches; matplotlib is imported here, since this takes half a second."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -29,7 +29,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def plain_legend(axis: Axes, **options: Any) -> None:
-    """Add a legend whose names are taken literally: matplotlib reads text between dollar signs as a formula."""
+    """Add a legend with literal names: matplotlib would read text between dollar signs as a formula."""
     for text in axis.legend(**options).get_texts():
         text.set_parse_math(False)
 

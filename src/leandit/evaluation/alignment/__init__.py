@@ -1,4 +1,4 @@
-"""The alignment score: whether a picture of an emoji belongs to its caption, by heads fitted on the bundled emoji."""
+"""The alignment score: whether a picture of an emoji fits its caption, by heads fitted on the bundled emoji."""
 
 from leandit.evaluation.alignment.heads import AlignmentHeads, load_heads
 from leandit.evaluation.alignment.metric import AlignmentJudge, RPrecision, r_precision

@@ -1,4 +1,4 @@
-"""Two small heads that bring pictures and captions into one space, and the frozen encoders whose features they read."""
+"""Two small heads that map pictures and captions into one space, and the frozen encoders whose features they read."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from leandit.evaluation.extractors import EffNetLite0
 from leandit.evaluation.extractors.base import resize
 from leandit.text import TextConfig, build_text_encoder
 
-# Of the bundled emoji: pictures of any other size are brought to it first, since the heads know no other.
+# The size of the bundled emoji. Other pictures are resized to it first, since the heads were fitted on this size.
 PICTURE_SIZE = 32
 RESOLUTION = 96
-# A CPU's cache holds the maps of so many pictures, not of many more.
+# The maps of this many pictures fit into a CPU's cache.
 _BATCH = 8
 
 
 class FrozenEncoders:
-    """Features of pictures and captions; a LeanDiTError with pip's command where weights are not installed."""
+    """Features of pictures and captions; LeanDiTError with pip's command if weights are not installed."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._pictures = EffNetLite0(RESOLUTION, device)
         self._texts = build_text_encoder(TextConfig(batch_size=64), device)
 
     def pictures(self, pictures: UInt8[Tensor, "samples height width channels"]) -> Float[Tensor, "samples 1280"]:
-        """Return the pooled features of pictures, after a resize to 32 x 32 where they are of another size."""
-        # A clone can take part in a backward pass; what inference mode made cannot.
+        """Return the pooled features of pictures, which are first resized to 32 x 32."""
+        # Fitting needs a clone: tensors of inference mode cannot take part in a backward pass.
         return torch.cat([self._pictures(at_32(part), _BATCH) for part in pictures.split(1024)]).clone()
 
     def texts(self, captions: Sequence[str]) -> Float[Tensor, "samples 384"]:
         """Return the mean-pooled features of captions."""
-        # Alike in length side by side: less padding.
+        # Captions of similar length are encoded together: less padding.
         order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
         features = self._texts.encode([captions[i] for i in order]).pooled
         return features[torch.tensor(order).argsort()].clone()
@@ -82,7 +82,7 @@ class Head(nn.Module):
 
 
 class AlignmentHeads(nn.Module):
-    """A head for pictures and one for captions; the cosine of their points says how well the two fit."""
+    """A head for pictures and one for captions; the cosine of their points says how well they fit."""
 
     def __init__(
         self, picture_dim: int = 1280, text_dim: int = 384, hidden: int = 512, dim: int = 256, dropout: float = 0.0

@@ -18,7 +18,7 @@ from leandit.evaluation.metric import Job
 from leandit.evaluation.plans import need_prompts
 from leandit.random import Stream, generator
 
-# One concept in so many is kept from the heads, in both styles, to test them on what they never saw.
+# One concept in ten is kept from the heads, in both styles, to test them on unseen concepts.
 UNSEEN_ONE_IN = 10
 
 
@@ -41,7 +41,7 @@ def pairs_of(config: EmojiConfig) -> list[Pair]:
 def is_unseen(concept: str, part: Literal["test", "development"] = "test") -> bool:
     """Return whether a concept is kept from the heads: a pure function of its name.
 
-    `development` is another tenth, to choose settings by; the heads that are kept are fitted on it.
+    `development` is another tenth, for the choice of settings; the final heads are fitted on it.
     """
     digest = int.from_bytes(hashlib.sha256(concept.encode()).digest()[:8], "big")
     return digest % UNSEEN_ONE_IN == ("test", "development").index(part)
@@ -53,17 +53,17 @@ def stack(pairs: Sequence[Pair]) -> UInt8[Tensor, "samples height width channels
 
 
 TRAINING, HELD_OUT = "training concepts", "held-out pairs"
-# Below it a share is uncertain by more than five points (one standard error).
+# With fewer samples a share is uncertain by more than five points (one standard error).
 LEAST_SAMPLES = 100
 _SEED = 0
 
 
 def groups_of(job: Job) -> dict[str, list[Pair]]:
-    """Return the pairs to draw, by group; a LeanDiTError for a run that captions of emoji say nothing to.
+    """Return the pairs to draw, by group; raise LeanDiTError for a run that did not learn from captions of emoji.
 
-    `training concepts` are `job.num_samples` captions that the run learned from; `held-out pairs` at most as many
-    whose concept it knows in the other style only, and absent where the run held nothing out. Concepts that the
-    heads never saw are left out of both.
+    `training concepts` are `job.num_samples` captions that the run learned from. `held-out pairs` are at most as many
+    captions whose concept it knows only in the other style; if the run held nothing out, there is no such group.
+    Concepts that the heads never saw are in neither.
     """
     source = _emoji_of(job)
     shown = [pair for pair in pairs_of(source) if not is_unseen(pair.concept)]
@@ -71,7 +71,7 @@ def groups_of(job: Job) -> dict[str, list[Pair]]:
     known = [pair for pair in pairs_of(source.replace(split="all")) if pair.concept in concepts]
     held_out = [pair for pair in known if pair.caption not in captions]
     if not shown:
-        raise LeanDiTError(f"{job.run.path}: the heads of the alignment score know none of the concepts of this run")
+        raise LeanDiTError(f"{job.run.path}: the heads of the alignment score know no concept of this run")
     groups = {TRAINING: spread(shown, job.num_samples)}
     if held_out:
         groups[HELD_OUT] = spread(held_out, min(len(held_out), job.num_samples))
@@ -79,7 +79,7 @@ def groups_of(job: Job) -> dict[str, list[Pair]]:
 
 
 def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
-    """Return so many pairs: every concept once before any twice, its styles in turn, then all over again."""
+    """Return `count` pairs: every concept once before any twice, its styles in turn, then all of it again."""
     by_concept: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_concept.setdefault(pair.concept, []).append(pair)

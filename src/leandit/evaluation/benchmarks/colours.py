@@ -14,12 +14,12 @@ from leandit.evaluation.extractors.clip import Clip
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 _TEMPLATES = ("a photo of a {colour} {name}", "a photo of a {colour}-colored {name}", "a photo of a {colour} object")
-# What stands for the surroundings of an object whose mask is known, #999.
+# The colour of the surroundings of an object whose mask is known, #999.
 _GREY = 153
 
 
 class ClipColours:
-    """The colour whose three sentences lie nearest to the object cut out of the picture.
+    """The colour whose three sentences are nearest to the object cut out of the picture.
 
     Reference: GenEval (arXiv 2310.11513), section 3: CLIP ViT-L/14, zero-shot over ten colours.
     """
@@ -49,7 +49,7 @@ class ClipColours:
 
 
 def cut_out(picture: UInt8[Tensor, "height width channels"], found: Detected) -> UInt8[Tensor, "side side channels"]:
-    """Return the middle square of an object's box, all but the object grey where its mask is known."""
+    """Return the middle square of an object's box; if the mask is known, everything but the object is grey."""
     if found.mask is not None:
         mask = torch.from_numpy(found.mask).to(picture.device)
         picture = torch.where(mask[..., None], picture, torch.full_like(picture, _GREY))

@@ -1,4 +1,4 @@
-"""T2I-CompBench's BLIP-VQA score: does a picture show every noun phrase of its prompt?"""
+"""T2I-CompBench's BLIP-VQA score: whether a picture shows every noun phrase of its prompt."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from leandit.evaluation.metric import Job
 
 # From a prompt to its noun phrases, "a red book and a yellow vase" to "a red book", "a yellow vase".
 NounPhrases = Callable[[str], Sequence[str]]
-# Phrases of a prompt that are asked for; those beyond are passed over, as in the benchmark.
+# The first phrases of a prompt are asked for; further ones are not, as in the benchmark.
 MOST_PHRASES = 8
-# What spaCy takes for noun phrases in "on the left of" and the like; the benchmark's release leaves these out too.
+# spaCy takes these for noun phrases in "on the left of" and the like; the benchmark's release leaves them out too.
 _PLACES = ("top", "the side", "the left", "the right")
 
 
@@ -44,9 +44,9 @@ def phrases_score(picture: UInt8[Tensor, "height width channels"], phrases: Sequ
 def read_phrased(path: Path, noun_phrases: NounPhrases | None = None) -> list[PhrasedPrompt]:
     """Return the prompts of a file and their noun phrases.
 
-    A .jsonl file gives both, {"prompt": ..., "phrases": [...]} a line. Any other has a prompt a line, as the
-    benchmark's own color_val.txt and so on, and is parsed by `noun_phrases`, by default spaCy's en_core_web_sm
-    as in the benchmark.
+    A .jsonl file has both, {"prompt": ..., "phrases": [...]} in each line. Any other file has a prompt in each line,
+    like the benchmark's color_val.txt, and is parsed by `noun_phrases`, by default spaCy's en_core_web_sm as in the
+    benchmark.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -61,7 +61,7 @@ def read_phrased(path: Path, noun_phrases: NounPhrases | None = None) -> list[Ph
 
 
 def spacy_noun_phrases() -> NounPhrases:
-    """Return spaCy's parser of noun phrases, if it and en_core_web_sm are installed, else a LeanDiTError."""
+    """Return spaCy's parser of noun phrases; raise LeanDiTError if it or en_core_web_sm is not installed."""
     try:
         import spacy  # type: ignore[import-not-found]
 

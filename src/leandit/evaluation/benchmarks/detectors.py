@@ -1,4 +1,4 @@
-"""Objects in a picture: what a detector says of them, and the detectors of transformers, Mask2Former and DETR."""
+"""Objects in a picture: the interface of a detector, and the detectors of transformers, Mask2Former and DETR."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Detected:
-    """One object: its class, how sure the detector is, and where it is."""
+    """One object: its class, the detector's confidence, and its place."""
 
     name: str
     score: float
-    # Left, top, right, bottom in pixels.
     box: Box
-    # Its pixels, bool [height, width], from a detector that segments.
+    """Left, top, right, bottom in pixels."""
     mask: np.ndarray | None = None
+    """Its pixels, bool [height, width]; None from a detector without masks."""
 
 
 @runtime_checkable
@@ -60,7 +60,7 @@ class Colours(Protocol):
 
 
 def confident(objects: list[Detected], threshold: float, most: int) -> Mapping[str, list[Detected]]:
-    """Return class -> its objects above the threshold, the surest first, at most so many."""
+    """Return for each class its objects above the threshold, the surest first, `most` of them at most."""
     by_class: dict[str, list[Detected]] = {}
     for found in sorted(objects, key=lambda found: -found.score):
         if found.score > threshold:
@@ -74,7 +74,7 @@ _SHORTEST_SIDE = 800
 # Candidates per picture.
 _MOST = 100
 _CLASSES = {"mask2former": "Mask2FormerForUniversalSegmentation", "detr": "DetrForObjectDetection"}
-# What checkpoints call some of COCO's classes -> what GenEval calls them.
+# Names of some of COCO's classes: in checkpoints -> in GenEval.
 _RENAMED = {
     "mouse": "computer mouse",
     "remote": "tv remote",
@@ -157,7 +157,7 @@ class TransformersDetector:
 
 
 def _shortest_side(folder: Path) -> int:
-    """Return the size that the checkpoint asks for; 800 pixels, COCO's custom, where it does not say."""
+    """Return the size that the checkpoint asks for; without one 800 pixels, the custom for COCO."""
     try:
         size = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))["size"]
         return int(size["shortest_edge"] if isinstance(size, dict) else size)

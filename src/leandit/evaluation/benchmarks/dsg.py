@@ -22,7 +22,7 @@ _COLUMNS = ("item_id", "text", "proposition_id", "dependency", "question_natural
 
 @dataclass(frozen=True)
 class Question:
-    """A question to be answered with yes, and the numbers of those that must be answered with yes before."""
+    """A question that should be answered with yes, and the numbers of its parents, which must be answered with yes."""
 
     text: str
     parents: tuple[int, ...] = ()
@@ -56,8 +56,8 @@ class Generator(Protocol):
 def graph_score(graph: Graph, answers: Mapping[int, bool]) -> float:
     """Return the share of questions answered with yes; one with a parent answered with no counts as no.
 
-    Parents count by their own answer, not by what became of it, as in the authors' release: a grandchild of a "no"
-    keeps its answer if the child itself was answered with yes.
+    A parent counts by its own answer, not by its parents', as in the authors' release: a grandchild of a "no" keeps
+    its answer if the child itself was answered with yes.
 
     Reference: DSG (arXiv 2310.18235), section 3.
     """
@@ -84,7 +84,7 @@ def read_graphs(path: Path) -> list[Graph]:
 
 def _read(path: Path, line: int, row: Mapping[str, str]) -> tuple[str, int, Question]:
     try:
-        # 0 stands for no parent.
+        # 0 means no parent.
         parents = tuple(int(part) for part in row["dependency"].split(",") if part.strip() not in ("", "0"))
         return row["text"], int(row["proposition_id"]), Question(row["question_natural_language"], parents)
     except (ValueError, AttributeError):
@@ -94,9 +94,9 @@ def _read(path: Path, line: int, row: Mapping[str, str]) -> tuple[str, int, Ques
 
 
 class Dsg(AskedMetric):
-    """DSG: the share of a prompt's questions that a picture answers with yes, where what they build on holds.
+    """DSG: the share of a prompt's questions that are answered with yes and whose parents are too.
 
-    The questions come from a file in the authors' form, or for the reference's captions from a generator.
+    The questions come from a file in the authors' form, or from a generator for the captions of the reference.
 
     Reference: DSG (arXiv 2310.18235).
     """
@@ -109,12 +109,12 @@ class Dsg(AskedMetric):
         self._generator = generator
 
     def read(self, job: Job) -> Sequence[Graph]:
-        """Return the graphs of --weights-from dsg=FILE, or what the generator makes of the reference's captions."""
+        """Return the graphs of --weights-from dsg=FILE, or those of the generator for the reference's captions."""
         if self._generator is not None:
             return [self._generator(str(prompt)) for prompt in plan_like_reference(job).wanted or ()]
         return read_graphs(named_path(job, "dsg", self.name, "its questions, dsg-1k-anns.csv of j-min/DSG"))
 
     def score(self, picture: UInt8[Tensor, "height width channels"], item: Any, vqa: VQA) -> float:
-        """Return the share of questions answered with yes, P(yes) > 1/2, that build on no "no"."""
+        """Return the share of questions answered with yes, P(yes) > 1/2, without a parent answered with no."""
         probable = vqa(picture, [question.text for question in item.questions.values()])
         return graph_score(item, dict(zip(item.questions, (probable > 0.5).tolist(), strict=True)))

@@ -35,7 +35,7 @@ class GenEval(Metric):
         self._config = config or GenEvalConfig()
 
     def plan(self, job: Job) -> Plan:
-        """Return every prompt equally often, after a look at the prompts and the weights."""
+        """Check the prompts and the weights, and return every prompt equally often."""
         prompts = self._prompts(job)
         plan = repeat_prompts(job, self.name, [prompt.prompt for prompt in prompts])
         detector, _ = self._judges(job)
@@ -84,7 +84,7 @@ class GenEval(Metric):
 
 
 def _check_classes(detector: Detector, prompts: Sequence[Prompt]) -> None:
-    """Raise a LeanDiTError for a prompt that asks for what the detector cannot see, which would fail it silently."""
+    """Raise LeanDiTError for a prompt with a class that the detector cannot find: it would fail silently."""
     wanted = {wanted.class_ for prompt in prompts for wanted in (*prompt.include, *prompt.exclude)}
     unseen = sorted(wanted - detector.classes)
     if unseen:

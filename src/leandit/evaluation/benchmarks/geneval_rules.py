@@ -20,16 +20,16 @@ Relation = Literal["left of", "right of", "above", "below"]
 
 
 class Wanted(Config):
-    """Objects of one class that must be there, or must not."""
+    """Objects of one class that must be in the picture, or must not."""
 
-    # One of the detector's classes, COCO's in the benchmark.
     class_: str = Field(alias="class", min_length=1)
-    # So many at least, where they are wanted; fewer than so many, where they are excluded.
+    """A class of the detector; the benchmark uses COCO's."""
     count: int = Field(ge=1)
-    # The colour that so many of the surest objects must have.
+    """How many there must be at least; of excluded objects there must be fewer."""
     color: str | None = None
-    # Where they must be, seen from the objects of the clause of that number.
+    """The colour that the surest `count` objects must have."""
     position: tuple[Relation, int] | None = None
+    """Where they must be, seen from the objects of the clause with this number."""
 
 
 class Prompt(Config):
@@ -45,13 +45,13 @@ class Prompt(Config):
         for place, wanted in enumerate(self.include):
             if wanted.position is not None and not 0 <= wanted.position[1] < place:
                 raise ValueError(
-                    f"include[{place}] lies {wanted.position[0]} clause {wanted.position[1]}, no earlier one"
+                    f"include[{place}] lies {wanted.position[0]} clause {wanted.position[1]}, not an earlier one"
                 )
         return self
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Return the prompts of a .jsonl file, one object a line; a LeanDiTError names the line that is none."""
+    """Return the prompts of a .jsonl file, one object in each line; LeanDiTError names an invalid line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -67,8 +67,8 @@ def _read(path: Path, number: int, line: str) -> Prompt:
         return Prompt.model_validate_json(line)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise LeanDiTError(f"{path}, line {number}: {where}: {first['msg']}; see GenEval's metadata format") from None
+        place = ".".join(str(part) for part in first["loc"])
+        raise LeanDiTError(f"{path}, line {number}: {place}: {first['msg']}; see GenEval's metadata format") from None
 
 
 Found = Mapping[str, list[Detected]]
@@ -77,14 +77,14 @@ Found = Mapping[str, list[Detected]]
 class GenEvalConfig(Config):
     """Thresholds, those of the benchmark by default."""
 
-    # Objects below it are not seen.
     threshold: float = Field(0.3, ge=0, le=1)
-    # The same for prompts that count, where a doubtful object would be one too many.
+    """Objects with a lower score do not count."""
     counting_threshold: float = Field(0.9, ge=0, le=1)
-    # Objects per class that are looked at, the surest first.
+    """The same for prompts that count; there a doubtful object would be one too many."""
     most_objects: int = Field(16, ge=1)
-    # Part of both objects' sizes that two centres must be apart, beyond which a distance counts.
+    """The largest number of objects per class, the surest first."""
     margin: float = Field(0.1, ge=0)
+    """A distance of two centres counts beyond this share of both objects' sizes."""
 
 
 def is_right(
@@ -140,7 +140,7 @@ def relations(box: Box, other: Box, margin: float = 0.1) -> set[str]:
     """Return where `box` lies as seen from `other`: up to two of left of, right of, above, below.
 
     With d the distance of the centres and w both boxes' sizes added, each per axis, d' = sign(d) max(|d| - margin w, 0)
-    is what counts of the distance; a relation holds where d' / |d| is beyond 1/2 along its axis.
+    is the distance that counts; a relation holds if d' / |d| is beyond 1/2 along its axis.
     """
     distance = [(box[i] + box[i + 2] - other[i] - other[i + 2]) / 2 for i in (0, 1)]
     sizes = [abs(box[i + 2] - box[i]) + abs(other[i + 2] - other[i]) for i in (0, 1)]

@@ -1,4 +1,4 @@
-"""Benchmarks that ask a model about pictures: what such a model offers, BLIP as one, and the metric that asks."""
+"""Benchmarks that ask a model about pictures: the interface of such a model, BLIP, and the metric that asks."""
 
 from __future__ import annotations
 
@@ -82,23 +82,23 @@ class BlipVQA:
         )[0]
         start = torch.full((1, 1), self._model.decoder_start_token_id, device=self._device)
         logits = self._model.text_decoder(input_ids=start, encoder_hidden_states=states).logits[:, 0]
-        # A softmax over two of many is what the two keep of a softmax over all.
+        # The softmax over two words is their share of the softmax over all words.
         return logits[:, [self._yes, self._no]].float().softmax(-1)[:, 0]
 
     def _token(self, folder: Path, word: str) -> int:
         ids: list[int] = self._tokenizer(word, add_special_tokens=False).input_ids
         if len(ids) != 1 or ids[0] == self._tokenizer.unk_token_id:
-            raise LeanDiTError(f"{folder}: {word!r} is no word of its tokenizer; give the folder of BLIP for VQA")
+            raise LeanDiTError(f"{folder}: {word!r} is not a word of its tokenizer; give the folder of BLIP for VQA")
         return ids[0]
 
 
 def plain(question: str) -> str:
-    """Return a question as BLIP was trained on it: lower case, without marks but "?" and commas, 50 words at most."""
+    """Return a question in BLIP's form: lower case, no marks except "?" and commas, 50 words at most."""
     return " ".join(re.sub(r'[.!"()*#:;~]', "", question.lower()).rstrip(" ").split(" ")[:_MOST_WORDS])
 
 
 class AskedMetric(Metric):
-    """Draws prompts equally often and averages what a model's answers make of each picture.
+    """Draws prompts equally often and averages a score of each picture from a model's answers.
 
     The model is that of --weights-from vqa=FOLDER (BLIP) unless one is given.
     """
@@ -109,7 +109,7 @@ class AskedMetric(Metric):
         self._vqa = vqa
 
     def plan(self, job: Job) -> Plan:
-        """Return every prompt equally often, after a look at the prompts and the weights."""
+        """Check the prompts and the weights, and return every prompt equally often."""
         plan = repeat_prompts(job, self.name, [item.prompt for item in self._items(job)])
         self._answers(job)
         return plan
@@ -130,7 +130,7 @@ class AskedMetric(Metric):
 
     @abstractmethod
     def read(self, job: Job) -> Sequence[PhrasedPrompt] | Sequence[Graph]:
-        """Return the prompts, each with what is asked about its pictures."""
+        """Return the prompts, each with the questions about its pictures."""
 
     def _items(self, job: Job) -> Sequence[PhrasedPrompt] | Sequence[Graph]:
         def items() -> Sequence[PhrasedPrompt] | Sequence[Graph]:

@@ -37,17 +37,17 @@ _IN_BLOCK = {
 }
 _BLOCK = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)$")
 _PACKED = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$")
-# Buffers that are made anew.
+# Buffers that the model makes by itself.
 _IGNORED = {"attn_mask"}
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a .safetensors or .pt file, under their names without the "module." of a parallel run."""
+    """Return the tensors of a .safetensors or .pt file by name, without the "module." of a parallel run."""
     return {name.removeprefix("module."): tensor for name, tensor in read_tensors(path, "a judge").items()}
 
 
 def to_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the same weights under transformers' names; a LeanDiTError names the first that has none."""
+    """Return the same weights under transformers' names; LeanDiTError names the first that is unknown."""
     return dict(pair for name, tensor in state.items() for pair in _renamed(name, tensor))
 
 
@@ -56,7 +56,7 @@ def clip_from_open_clip(
 ) -> Any:
     """Return a CLIPModel of transformers with open_clip's weights.
 
-    Sizes are read off the weights; heads and activation are not in them: the defaults are those of ViT-H/14.
+    The weights say the sizes, but not the heads and the activation: the defaults are those of ViT-H/14.
     Raises LeanDiTError for weights of another architecture.
     """
     from transformers import CLIPConfig, CLIPModel
@@ -67,7 +67,7 @@ def clip_from_open_clip(
         model.load_state_dict(tensors)
     except LeanDiTError:
         raise
-    # Sizes are read off tensors that may have any shape, so this ends in any kind of error.
+    # The tensors may have any shape, so reading sizes from them can raise any kind of error.
     except Exception as error:
         reason = str(error).split("\n")[0][:200]
         raise LeanDiTError(f"the open_clip weights are no CLIP of two transformers: {reason}") from None
@@ -89,7 +89,7 @@ def _renamed(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     elif (match := _BLOCK.match(name)) and match[3] in _IN_BLOCK:
         yield f"{_layer(match)}.{_IN_BLOCK[match[3]]}.{match[4]}", tensor
     else:
-        raise LeanDiTError(f"{name}: no weight of open_clip's ViT; give the weights of a CLIP of two transformers")
+        raise LeanDiTError(f"{name}: not a weight of open_clip's ViT; give the weights of a CLIP of two transformers")
 
 
 def _layer(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""A compositional benchmark without a judge model: prompts of coloured shapes, and a scorer that reads the picture."""
+"""A benchmark without a judge model: prompts of coloured shapes, and a scorer that reads the picture."""
 
 from leandit.evaluation.benchmarks.scenes.prompts import (
     Claim,

@@ -13,7 +13,7 @@ from leandit.evaluation.benchmarks.scenes.scorer import SCORER_VERSION, score
 from leandit.evaluation.metric import Drawn, Job, Measurement, Metric, Plan
 from leandit.sampling import LoadedRun
 
-# Fewer pictures than ten for each category say nothing.
+# Ten pictures for each category; fewer mean nothing.
 MIN_SAMPLES = 10 * len(Category)
 
 
@@ -28,7 +28,7 @@ class ScenesMetric(Metric):
     name: ClassVar[str] = "scenes"
 
     def plan(self, job: Job) -> Plan:
-        """Ask for the prompts' pictures; refuse models without text, and pictures too small or grey to be read."""
+        """Return the prompts; raise LeanDiTError for models without text, and for small or grey pictures."""
         _check(job.run)
         if job.num_samples < MIN_SAMPLES:
             raise LeanDiTError(
@@ -58,14 +58,14 @@ def _check(run: LoadedRun) -> None:
     data = run.config.data
     if not run.config.model.conditions_on_text:
         raise LeanDiTError(
-            f"{run.path}: scenes asks for prompts, and the model knows none; train a text model, such as "
+            f"{run.path}: scenes needs prompts, and the model reads none; train a text model, such as "
             "`leandit train scenes-race-air`"
         )
     if data.holds_latents or data.channels != 3:
         raise LeanDiTError(f"{run.path}: scenes reads pictures in colour; the run draws latents or grey pictures")
     if data.image_size < SMALLEST:
         raise LeanDiTError(
-            f"{run.path}: scenes reads pictures from {SMALLEST} x {SMALLEST} on; the run draws {data.image_size} x "
+            f"{run.path}: scenes reads pictures of at least {SMALLEST} x {SMALLEST}; the run draws {data.image_size} x "
             f"{data.image_size}"
         )
 
@@ -96,7 +96,7 @@ def _values(prompts: Sequence[Prompt], right: Sequence[bool]) -> dict[str, float
 
 
 def _share(hits: Iterable[bool]) -> float | None:
-    """Return the share of hits, or None where there is nothing to count."""
+    """Return the share of hits, or None if there is nothing to count."""
     listed = list(hits)
     return sum(listed) / len(listed) if listed else None
 

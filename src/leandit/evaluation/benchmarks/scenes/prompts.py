@@ -16,7 +16,7 @@ from leandit.errors import LeanDiTError
 
 @dataclass(frozen=True)
 class Claim:
-    """So many things of a kind, of a colour if one is said."""
+    """`count` things of a kind, of a colour if the prompt names one."""
 
     kind: str
     colour: str | None = None
@@ -25,7 +25,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Claims:
-    """All that is to be seen: one kind, or two different ones that may stand in a relation, the first to the second."""
+    """The things that a picture must show: one kind, or two kinds, with the relation of the first to the second."""
 
     things: tuple[Claim, ...]
     relation: str | None = None
@@ -47,7 +47,7 @@ _BETWEEN = re.compile(rf" (and|{_any(RELATIONS)}) ")
 
 
 def parse_claims(prompt: str) -> Claims:
-    """Return the claims of a prompt such as "a red circle left of a cat"; other wordings are a LeanDiTError."""
+    """Return the claims of a prompt such as "a red circle left of a cat"; raise LeanDiTError for other wordings."""
     first, *rest = _BETWEEN.split(prompt.strip().lower())
     if not rest:
         return Claims((_parse_thing(first, prompt),))
@@ -69,7 +69,7 @@ def _parse_thing(text: str, prompt: str) -> Claim:
 
 def _unreadable(prompt: str) -> LeanDiTError:
     return LeanDiTError(
-        f"prompt {prompt[:60]!r}: not one that can be scored; say 'a red circle', 'three cats', 'a cat and a star' or "
+        f"prompt {prompt[:60]!r}: cannot be scored; say 'a red circle', 'three cats', 'a cat and a star' or "
         f"'a cat left of a red star', with the kinds {', '.join(KINDS)} and the colours {', '.join(COLOURS)}"
     )
 
@@ -84,7 +84,7 @@ class Prompt:
     text: str
     category: Category
     held_out: bool
-    """Whether what it says is a combination that the split "train" of the scenes never shows."""
+    """Whether the split "train" of the scenes never shows its combination of things."""
 
     @property
     def claims(self) -> Claims:
@@ -94,7 +94,7 @@ class Prompt:
 
 @lru_cache(maxsize=1)
 def benchmark_prompts() -> dict[Category, tuple[Prompt, ...]]:
-    """Return the prompts of each category, in an order of which every beginning is a fair mixture."""
+    """Return the prompts of each category, in a mixed order, so that the first N are a fair sample."""
     texts = {
         Category.SINGLE_OBJECT: [single(kind, phrase=phrase) for kind in KINDS for phrase in PHRASES],
         Category.TWO_OBJECTS: [both(single(one), single(other)) for one, other in _pairs()],

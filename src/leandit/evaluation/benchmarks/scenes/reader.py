@@ -1,7 +1,7 @@
-"""What a picture shows, read from its pixels alone: kind, colour and place of each thing.
+"""The things in a picture, read from its pixels alone: kind, colour and place of each.
 
-Every region that stands out from the background is compared, at a common area and around its centroid, with each
-kind drawn in three sizes. A shape explains a region by its mask times the best colour, an emoji by its own colours;
+Every region that differs from the background is compared, at a common area and around its centroid, with each kind
+drawn in several sizes. A shape explains a region by its mask times the best colour, an emoji by its own colours;
 the kind that explains the largest share of the region's energy wins:
 
     explained = 1 - |region - drawing|^2 / |region|^2
@@ -26,17 +26,17 @@ from leandit.data.scenes.vocabulary import COLOURS, EMOJI, KINDS, SHAPES
 from leandit.errors import LeanDiTError
 from leandit.evaluation.benchmarks.scenes.regions import Regions, find_regions
 
-# Goes up when the same picture may be read differently.
+# It is raised if the same picture may be read differently.
 READER_VERSION = 1
-# Side in pixels from which the kinds are told apart.
+# The smallest side in pixels at which kinds can be distinguished.
 SMALLEST = 32
 # Least share of a region's energy that a kind must explain.
 EXPLAINED = 0.85
 # Largest distance in Oklab from a colour of the palette; black and white are 0.8 apart, red and orange 0.2.
 _COLOUR_REACH = 0.11
-# Blur mixes a thin shape's colour with the background: shares of the colour that it is still known by.
+# Blur mixes a thin shape's colour with the background: the shares of the colour that are tried.
 _PURITY = (1.0, 0.85, 0.7)
-# Sizes in pixels of the drawings that regions are compared with: edges are the softer, the smaller the thing.
+# Sizes in pixels of the drawings that regions are compared with: smaller things have softer edges.
 _DRAWN = (7, 10, 16, 28)
 _PIXELS_AT_ONCE = 2**18
 
@@ -46,7 +46,7 @@ class Found:
     """A region of a picture; lengths are fractions of the picture's side, y grows downwards."""
 
     kind: str | None
-    """None for what looks like no known thing."""
+    """None if it looks like no known thing."""
     colour: str | None
     """None for emoji, and for colours far from the palette's."""
     x: float
@@ -57,7 +57,7 @@ class Found:
 
 
 def read_pictures(pictures: UInt8[Tensor, "pictures size size 3"]) -> list[tuple[Found, ...]]:
-    """Return what is found in each picture; pictures smaller than 32 x 32 or not square RGB are a LeanDiTError."""
+    """Return the things in each picture; raise LeanDiTError for pictures below 32 x 32 or not square RGB."""
     if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
         raise LeanDiTError(
             f"pictures of shape {tuple(pictures.shape)} and type {pictures.dtype} cannot be read; "
@@ -67,7 +67,7 @@ def read_pictures(pictures: UInt8[Tensor, "pictures size size 3"]) -> list[tuple
     if size < SMALLEST or pictures.shape[2] != size:
         raise LeanDiTError(
             f"pictures of {size} x {pictures.shape[2]} pixels cannot be read; give squares of at least {SMALLEST} x "
-            f"{SMALLEST}, where shapes are legible"
+            f"{SMALLEST}; shapes in smaller ones cannot be read"
         )
     return [found for part in pictures.split(max(1, _PIXELS_AT_ONCE // size**2)) for found in _read(part)]
 
@@ -88,7 +88,7 @@ def _name(regions: Regions) -> list[Found]:
     explained = torch.cat([shapes, emoji], dim=1)
     best, place = explained.max(dim=1)
     kind = torch.where(best >= EXPLAINED, place // len(_DRAWN), -1)
-    # The colour that fits the winning drawing; of emoji it is not asked for.
+    # The colour that fits the winning drawing; emoji have none.
     difference = fitted[torch.arange(len(place)), place.clamp(max=fitted.shape[1] - 1)]
     colour = _nearest_colour(background + difference, background)
     rows = zip(kind.tolist(), colour.tolist(), regions.box.tolist(), strict=True)
@@ -104,7 +104,7 @@ def _found(kind: int, colour: int, box: list[float]) -> Found:
 
 @dataclass(frozen=True)
 class _Drawings:
-    """The kinds as crops of regions are: each in all sizes, one kind after the other."""
+    """The kinds in the form of crops: each in all sizes, one kind after the other."""
 
     shapes: Float[Tensor, "shapes crop crop"]
     """Coverage."""
@@ -155,7 +155,7 @@ def _nearest_colour(
 
 
 def _oklab(rgb: Float[Tensor, "*colours 3"]) -> Float[Tensor, "*colours 3"]:
-    """Convert sRGB in [0, 1], where distances say little, to Oklab, where they are about as large as they look.
+    """Convert sRGB in [0, 1] to Oklab, in which distances are about as large as they look.
 
     Reference: B. Ottosson, "A perceptual color space for image processing", 2020.
     """

@@ -1,4 +1,4 @@
-"""Regions of a picture that stand out from its background: where they are, and each as a crop of one common scale."""
+"""Regions that differ from a picture's background: their places, and each as a crop at a common scale."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 
 def label_components(mask: Bool[np.ndarray, "pictures height width"]) -> Int[np.ndarray, "pictures height width"]:
-    """Return 0 outside of the mask, and inside a number above 0 that pixels share which are connected by their sides.
+    """Return 0 outside the mask and a number above 0 inside; pixels connected by their sides have the same number.
 
-    Each pixel starts with a number of its own; rows and columns take turns in handing the highest one to all pixels
-    of a run, until nothing changes. Regions of different pictures have different numbers.
+    Each pixel starts with its own number. In turn, rows and columns give the highest number of a run to all its pixels,
+    until nothing changes. Regions of different pictures have different numbers.
     """
     labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
     while True:
@@ -28,7 +28,7 @@ def label_components(mask: Bool[np.ndarray, "pictures height width"]) -> Int[np.
 def _along(
     labels: Int[np.ndarray, "pictures height width"], mask: Bool[np.ndarray, "pictures height width"], axis: int
 ) -> Int[np.ndarray, "pictures height width"]:
-    """Give every pixel the highest label of its unbroken run along an axis."""
+    """Return the labels with the highest one of every unbroken run along an axis on all its pixels."""
     onwards = _running_max(labels, mask, axis)
     backwards = _running_max(np.flip(onwards, axis), np.flip(mask, axis), axis)
     return np.ascontiguousarray(np.flip(backwards, axis))
@@ -99,7 +99,7 @@ def _background(values: Float[Tensor, "pictures size size 3"]) -> Float[Tensor, 
 def _number(
     labels: Int[Tensor, "pictures size size"],
 ) -> tuple[Int[Tensor, "pictures size size"], Int[Tensor, " regions"]]:
-    """Number the regions from 0, with -1 for the background and specks; return the picture of each, too."""
+    """Return the regions numbered from 0, with -1 for background and specks, and the picture of each region."""
     pixels = labels.shape[1] * labels.shape[2]
     found, place, area = torch.unique(labels, return_inverse=True, return_counts=True)
     kept = (found > 0) & (area >= _SPECK * pixels)
@@ -118,7 +118,7 @@ def _sums(pixels: _Pixels, values: Float[Tensor, "pixels n"], count: int) -> Flo
 
 
 def _direction(pixels: _Pixels, count: int) -> Float[Tensor, "regions 3"]:
-    """Return the difference from the background in the core of each region: a mean that edges hardly count in."""
+    """Return the difference from the background in the core of each region: a mean to which edges hardly contribute."""
     weight = pixels.difference.norm(dim=1, keepdim=True) ** 4
     return _sums(pixels, pixels.difference * weight, count) / _sums(pixels, weight, count)
 
@@ -126,7 +126,7 @@ def _direction(pixels: _Pixels, count: int) -> Float[Tensor, "regions 3"]:
 def _moments(
     pixels: _Pixels, direction: Float[Tensor, "regions 3"]
 ) -> tuple[Float[Tensor, "regions 2"], Float[Tensor, " regions"]]:
-    """Return centroid (x, y) and area, in pixels, with pixels on edges counting in part."""
+    """Return centroid (x, y) and area, in pixels, to which pixels on edges contribute in part."""
     core = direction[pixels.region]
     share = ((pixels.difference * core).sum(1, keepdim=True) / core.square().sum(1, keepdim=True)).clamp(0, 1)
     places = torch.stack([pixels.x + 0.5, pixels.y + 0.5, torch.ones_like(pixels.x)], dim=1)
@@ -149,7 +149,7 @@ def _crops(
     centre: Float[Tensor, "regions 2"],
     area: Float[Tensor, " regions"],
 ) -> Float[Tensor, "regions 3 crop crop"]:
-    """Sample a square around each region, without what belongs to others."""
+    """Return a sampled square around each region, without the pixels of other regions."""
     own = labels[picture] == torch.arange(len(picture))[:, None, None]
     alone = (difference[picture] * own[..., None]).permute(0, 3, 1, 2) / 255
     steps = (torch.arange(CROP) + 0.5) / CROP * 2 - 1

@@ -1,7 +1,7 @@
-"""Does a picture show what its prompt says? It sees pixels and claims, nothing else.
+"""Whether a picture shows what its prompt says, by its pixels and the claims of the prompt.
 
 A picture is right if it shows the claimed things in their numbers, colours and relation, and no other thing. GenEval
-overlooks things that no prompt asked for, except when counting; here nothing may be left over.
+ignores things that the prompt does not ask for, except in counting.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor
 from leandit.evaluation.benchmarks.scenes.prompts import Claim, Claims
 from leandit.evaluation.benchmarks.scenes.reader import READER_VERSION, Found, read_pictures
 
-# Goes up when the same picture and prompt may be judged differently.
+# It is raised if the same picture and prompt may be judged differently.
 SCORER_VERSION = f"1.{READER_VERSION}"
-# As in GenEval: of the offset between two centres a tenth of both widths or heights counts as none.
+# As in GenEval, an offset between two centres counts beyond a tenth of both widths or heights.
 _POSITION_TOLERANCE = 0.1
 
 
 def score(pictures: UInt8[Tensor, "pictures size size 3"], claims: Sequence[Claims]) -> list[bool]:
-    """Return for each picture whether it shows what is claimed of it."""
+    """Return for each picture whether it shows its claims."""
     return [judge(claim, found) for claim, found in zip(claims, read_pictures(pictures), strict=True)]
 
 
 def judge(claims: Claims, found: Sequence[Found]) -> bool:
-    """Return whether what was found in a picture is just what is claimed."""
+    """Return whether the things that were found in a picture are exactly the claimed ones."""
     if len(found) != sum(claim.count for claim in claims.things):
         return False
     groups = [[thing for thing in found if thing.kind == claim.kind] for claim in claims.things]
@@ -41,7 +41,7 @@ def _fits(claim: Claim, group: list[Found]) -> bool:
 
 
 def relations(one: Found, other: Found) -> set[str]:
-    """Return how one thing stands to the other: one relation, two if it stands diagonally, none if at the same place.
+    """Return the relations of one thing to the other: one, two on a diagonal, none at the same place.
 
     The offset between the centres of the boxes, less the tolerance, is scaled to length 1; each direction in which
     it is more than 1/2 holds. Reference: GenEval, section 3.2 and its code.
