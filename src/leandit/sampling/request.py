@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from leandit.config import apply_overrides, validate
 from leandit.errors import LeanDiTError
@@ -19,8 +20,11 @@ def every_pair(choices: list[int | str] | None, seeds: Sequence[int]) -> tuple[W
     return [choice for choice in choices for _ in seeds], [seed for _ in choices for seed in seeds]
 
 
-def choose(run: LoadedRun, labels: Iterable[int | str] | None, prompts: Iterable[str] | None) -> list[int | str] | None:
-    """Return the labels or prompts to draw, checked against the run; None for an unconditional model."""
+def choose(run: LoadedRun, labels: Iterable[Any] | None, prompts: Iterable[Any] | None) -> list[int | str] | None:
+    """Return the labels or prompts to draw; None for an unconditional model.
+
+    Raises LeanDiTError for what the run does not know, and for prompts that are not text.
+    """
     if run.text is not None:
         if labels is not None:
             raise LeanDiTError(f"{run.path}: the model is conditioned on text and has no classes; give prompts instead")
@@ -34,7 +38,7 @@ def choose(run: LoadedRun, labels: Iterable[int | str] | None, prompts: Iterable
     return [*range(run.model.config.num_classes)] if run.model.config.num_classes else None
 
 
-def _checked(run: LoadedRun, prompts: Iterable[str]) -> list[int | str]:
+def _checked(run: LoadedRun, prompts: Iterable[Any]) -> list[int | str]:
     """Return the prompts as a list; raise LeanDiTError for one that is empty, too long or not text."""
     assert run.config.text is not None
     chosen = prompts if isinstance(prompts, str) else list(prompts)
