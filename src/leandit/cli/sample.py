@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from leandit.api import choose, every_pair, load, sampling_settings
-from leandit.cli.output_folder import output_folder
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
@@ -25,6 +24,7 @@ from leandit.sampling import (
     draw_batches,
     draw_grid,
     fits_grid,
+    output_folder,
     rows_by_label,
     sample_batches,
     save_png,
