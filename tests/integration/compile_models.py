@@ -96,7 +96,7 @@ def check(backend: str, kind: str, strategy: str, bf16: bool, recompute: bool) -
             error = float((got.float() - expected.float()).norm() / (expected.float().norm() + 1e-12))
             assert error <= tolerance, f"{kind} {strategy}, result {number}: {error}"
         compilations = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-        # One graph for all layers in training and one in evaluation. With text, the last layer, which leaves it as it is,
+        # One graph for all layers in training and one in evaluation. With text, the last layer, which leaves it alone,
         # has its own, and in training the first one, too, whose text comes from elsewhere.
         most = 5 if kind in ("mmdit", "dit_air") else 2
         assert 2 <= compilations - before <= most, f"{kind} {strategy}: {compilations - before} graphs"
