@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
+from operator import mul
 from typing import Any
 
 import torch
@@ -11,13 +13,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from leandit.models.backbone import Backbone, BackboneConfig
 from leandit.models.records import Conditioning
+from leandit.moe import routers
 
 
 @contextlib.contextmanager
 def fake_model(config: BackboneConfig) -> Iterator[Backbone]:
-    """Yield the model in training mode; inside the context every new tensor is fake, on what looks like a CPU."""
+    """Yield the model in training mode; inside the context every new tensor is fake, on what looks like a CPU.
+
+    Its routers announce k experts for each token: masks without content cannot be counted.
+    """
     with torch.device("meta"):  # initialises nothing
         model = config.build().train()
+    if config.moe is not None:
+        for _, router in routers(model):
+            router.most_pairs = partial(mul, config.moe.k)  # type: ignore[method-assign]
     with FakeTensorMode(allow_non_fake_inputs=True):
         # Not "meta" itself: autocast, which the model asks for, does not know it.
         yield model.to_empty(device="cpu")
