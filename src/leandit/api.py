@@ -12,6 +12,7 @@ from torch import Tensor
 from leandit import sampling
 from leandit.config import apply_overrides, validate
 from leandit.errors import LeanDiTError
+from leandit.grid import Grid, read_size
 from leandit.models import Backbone
 from leandit.pictures import FinalPictures, SampleGrids
 from leandit.presets import model_config, run_config
@@ -49,19 +50,29 @@ def sample(
     prompts: Iterable[str] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    size: int | tuple[int, int] | None = None,
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> UInt8[Tensor, "batch height width channels"]:
     """Return pictures 0..255 on the CPU: for each label or prompt, in the order given, one picture per seed.
 
     Labels are numbers or class names; None means every class of a class-conditional model. A text model takes
-    `prompts`. `steps` and `guidance` default to the run's own. One seed and label or prompt is one picture, whatever
-    else is drawn with it (to 1e-4).
+    `prompts`. `steps` and `guidance` default to the run's own, and so does `size`: one number for a square, or (height,
+    width), which the model's patch size divides; for a run on latents it counts those. One seed, size and label or
+    prompt is one picture, whatever else is drawn with it (to 1e-4).
     """
     loaded = run if isinstance(run, LoadedRun) else load(run)
     settings = sampling_settings(loaded.config.sampling, steps, guidance)
     wanted, each_seed = every_pair(choose(loaded, labels, prompts), list(seeds))
-    return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress)
+    return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress, picture_size(size))
+
+
+def picture_size(size: object) -> Grid | None:
+    """Return the size that one number, (height, width) or a text such as 48x32 names; LeanDiTError for no size."""
+    try:
+        return None if size is None else Grid.of(read_size(size))
+    except ValueError as error:
+        raise LeanDiTError(f"size: {error}") from None
 
 
 def every_pair(choices: list[int | str] | None, seeds: Sequence[int]) -> tuple[Wanted, list[int]]:

@@ -126,7 +126,7 @@ def test_the_layers_run_on_visible_tokens_at_their_own_positions(moe: MoEConfig 
         for place, token in enumerate(visible[picture].tolist()):
             row, column = 2 * (token // 4), 2 * (token % 4)
             patch = x[picture, :, row : row + 2, column : column + 2].permute(1, 2, 0).flatten()
-            expected = model.patch_embedding(patch) + model.positions[token]
+            expected = model.patch_embedding(patch) + model.positions(model.grid)[token]
             torch.testing.assert_close(seen[0][picture, place], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -146,9 +146,10 @@ def naive_decoder(decoder: MaskDecoder, x: Tensor, condition: Tensor, visible: l
     def linear(name: str, value: Tensor) -> Tensor:
         return value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
-    count, width = decoder.positions.shape
+    positions = decoder.positions(decoder.config.grid)
+    count, width = positions.shape
     tokens = [x[visible.index(i)] if i in visible else weights["mask_token"] for i in range(count)]
-    y = torch.stack([token + decoder.positions[i] for i, token in enumerate(tokens)])
+    y = torch.stack([token + positions[i] for i, token in enumerate(tokens)])
     silu = condition / (1 + torch.exp(-condition))
     for block in range(len(decoder.blocks)):
         shift1, scale1, gate1, shift2, scale2, gate2 = linear(f"blocks.{block}.adaln.linear", silu).view(6, width)
@@ -176,11 +177,11 @@ def test_the_decoder_equals_one_written_out(count: int) -> None:
     x = torch.randn(3, count, 16, dtype=torch.float64, generator=generator).requires_grad_()
     condition = torch.randn(3, 32, dtype=torch.float64, generator=generator).requires_grad_()
     visible = kept(3, count)
-    found = decoder(x, condition, visible)
+    found = decoder(x, condition, visible, decoder.config.grid)
     expected = torch.stack([naive_decoder(decoder, x[i], condition[i], visible[i].tolist(), 2) for i in range(3)])
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
     if count == 16:
-        torch.testing.assert_close(decoder(x, condition, None), expected, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(decoder(x, condition, None, decoder.config.grid), expected, rtol=1e-9, atol=1e-11)
     cotangent = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
     of = [x, condition, *(p for name, p in decoder.named_parameters() if count < 16 or name != "mask_token")]
     for one, other in zip(
@@ -243,7 +244,7 @@ def test_activation_checkpointing_keeps_less_of_the_decoder(form: str) -> None:
         with torch.autograd.graph.saved_tensors_hooks(lambda v, s=stored: (s.append(v.numel()), v)[1], lambda v: v):
             decoder = model.decoder
             assert decoder is not None
-            decoder(torch.randn(4, 8, 16), torch.randn(4, 32), kept())
+            decoder(torch.randn(4, 8, 16), torch.randn(4, 32), kept(), decoder.config.grid)
         sizes.append(sum(stored))
     assert sizes[1] < 0.5 * sizes[0]
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leandit.api import choose, every_pair, load, sampling_settings
+from leandit.api import choose, every_pair, load, picture_size, sampling_settings
 from leandit.cli.output_folder import output_folder
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
@@ -20,6 +20,7 @@ from leandit.errors import LeanDiTError
 from leandit.run.conditioner import Wanted
 from leandit.sampling import (
     LoadedRun,
+    check_size,
     draw_batches,
     draw_grid,
     fits_grid,
@@ -43,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options.folder, weights=options.weights, precision=options.precision, compile=options.compile)
     settings = sampling_settings(loaded.config.sampling, options.steps, options.guidance)
     build_sampler(settings.sampler, loaded.objective.path)
+    if (size := picture_size(options.size)) is not None:
+        check_size(loaded, size)
     out = output_folder(options.out, loaded.path, "samples")
     wanted, seeds = every_pair(_choices(options, loaded, len(seeds)), seeds)
     with _writing(out):
@@ -50,10 +53,10 @@ def run(options: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     if loaded.config.data.holds_latents:
         with SamplingProgress() as progress:
-            drawn = list(draw_batches(loaded, wanted, seeds, settings, options.batch_size, progress))
+            drawn = list(draw_batches(loaded, wanted, seeds, settings, options.batch_size, progress, size))
         return _write_latents(torch.cat(drawn), wanted, seeds, out)
     with SamplingProgress() as progress:
-        batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress)
+        batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress, size)
         shown = _write(batches, wanted, seeds, out, loaded.class_names, options.npz)
     print(f"{len(seeds)} pictures and grid.png in {out} (weights of step {loaded.step})")
     if shown < len(seeds):

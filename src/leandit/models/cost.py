@@ -63,7 +63,7 @@ def forward_flops(config: BackboneConfig, text_tokens: int = 0, visible_tokens: 
     """
     if config.input_size is None or config.channels is None:
         raise ValueError("FLOPs need input_size and channels: see BackboneConfig.complete")
-    tokens = config.grid**2 if visible_tokens is None else visible_tokens
+    tokens = config.grid.tokens if visible_tokens is None else visible_tokens
     blocks = sum(_block_flops(config, index, text_tokens, tokens) for index in range(config.depth))
     return _patch_flops(config, tokens) + _condition_flops(config, text_tokens) + blocks
 
@@ -73,7 +73,7 @@ def _patch_flops(config: BackboneConfig, tokens: int) -> int:
     patch_in = (config.channels or 0) * config.patch_size**2
     patch_out = patch_in * (2 if config.learned_sigma else 1)
     modulation = 0 if isinstance(config, PixArtConfig) and config.adaln == "single" else 4 * config.dim**2
-    embedding = 2 * config.grid**2 * config.dim * patch_in
+    embedding = 2 * config.grid.tokens * config.dim * patch_in
     if not isinstance(config, PixArtConfig) or config.masking is None:
         return embedding + 2 * tokens * config.dim * patch_out + modulation
     width = config.masking.decoder_dim
@@ -82,7 +82,7 @@ def _patch_flops(config: BackboneConfig, tokens: int) -> int:
 
 def _decoder_flops(config: PixArtConfig, masking: MaskingConfig, patch_out: int) -> int:
     """Its blocks, each modulated by a condition of the model's width, and its last layer."""
-    d, tokens = masking.decoder_dim, config.grid**2
+    d, tokens = masking.decoder_dim, config.grid.tokens
     modulation = 2 * config.dim * d * (6 * masking.decoder_depth + 2)
     block = 8 * tokens * d * d + 4 * tokens * tokens * d + 4 * tokens * d * int(d * config.mlp_ratio)
     return masking.decoder_depth * block + modulation + 2 * tokens * d * patch_out

@@ -50,9 +50,8 @@ def plot_compute(
 
 
 def _maps(trace: ComputeTrace) -> np.ndarray:
-    """Return (1 + moments, batch, grid, grid): the mean map, then the one of the call nearest each moment."""
-    grid = int(trace.experts.shape[-1] ** 0.5)
-    per_call = trace.experts.mean(1).unflatten(-1, (grid, grid)).numpy()
+    """Return (1 + moments, batch, rows, columns): the mean map, then the one of the call nearest each moment."""
+    per_call = trace.experts.mean(1).unflatten(-1, (trace.grid.height, trace.grid.width)).numpy()
     calls = [int((trace.times - moment).abs().argmin()) for moment in _MOMENTS]
     return np.concatenate([per_call.mean(0, keepdims=True), per_call[calls]])
 

@@ -18,6 +18,7 @@ from leandit.diffusion import (
     build_sampler,
 )
 from leandit.errors import LeanDiTError
+from leandit.grid import Grid
 from leandit.models import ModelConfig
 from leandit.run.recipe import AdamWConfig, OptimizerConfig, ScheduleConfig
 from leandit.text import TextConfig
@@ -163,7 +164,7 @@ class RunConfig(Config):
                 f"train.mask_ratio = {ratio} needs the decoder that fills in hidden tokens: "
                 "set model.masking={} (model.type=pixart has it) or train.mask_ratio=0"
             )
-        tokens = ((self.model.input_size or self.data.image_size) // self.model.patch_size) ** 2
+        tokens = Grid.of(self.model.input_size or self.data.image_size).patches(self.model.patch_size).tokens
         visible = self.train.visible_tokens(tokens)
         if visible in (0, tokens):
             raise ValueError(

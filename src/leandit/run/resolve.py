@@ -7,6 +7,7 @@ import torch
 from leandit.data import Source
 from leandit.data.latents import fit_latent
 from leandit.errors import LeanDiTError
+from leandit.grid import Grid
 from leandit.models import BackboneConfig
 from leandit.run.config import RunConfig
 from leandit.text import TextEncoder, check_captions
@@ -20,10 +21,9 @@ def resolve(config: RunConfig, source: Source | None, text: TextEncoder | None =
     """
     if source is not None and not len(source):
         raise LeanDiTError("data.source: there is not a single picture in it")
-    if config.model.input_size is None and config.data.image_size % config.model.patch_size:
+    if config.model.input_size is None and not config.data.size.divisible(config.model.patch_size):
         raise LeanDiTError(
-            f"data.image_size = {config.data.image_size} is not divisible by "
-            f"model.patch_size = {config.model.patch_size}"
+            f"data.image_size = {config.data.size} is not divisible by model.patch_size = {config.model.patch_size}"
         )
     model = config.model.complete(
         input_size=config.data.image_size,
@@ -32,11 +32,11 @@ def resolve(config: RunConfig, source: Source | None, text: TextEncoder | None =
         text_dim=text.text_dim if text else None,
         pooled_dim=text.pooled_dim if text else None,
     )
-    _check_fit(config, model.input_size, model.channels)
+    _check_fit(config, model.size, model.channels)
     if source is not None:
         _check_classes(model.num_classes, len(source.class_names))
         if config.data.holds_latents:
-            fit_latent(source[0], config.data.channels, config.data.image_size)
+            fit_latent(source[0], config.data.channels, config.data.size)
     if text is not None:
         _check_text(model, text, source)
     _check_prompts(config)
@@ -52,11 +52,11 @@ def _num_classes(source: Source | None) -> int | None:
     return None if source is None else len(source.class_names)
 
 
-def _check_fit(config: RunConfig, size: int | None, channels: int | None) -> None:
-    if (size, channels) != (config.data.image_size, config.data.channels):
+def _check_fit(config: RunConfig, size: Grid, channels: int | None) -> None:
+    if (size, channels) != (config.data.size, config.data.channels):
         raise LeanDiTError(
             f"model.input_size = {size} and model.channels = {channels} do not fit data.image_size = "
-            f"{config.data.image_size} and data.channels = {config.data.channels}; "
+            f"{config.data.size} and data.channels = {config.data.channels}; "
             "leave the model's at null to follow the data"
         )
 

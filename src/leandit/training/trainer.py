@@ -251,7 +251,7 @@ class Trainer:
         """Return what tells the model which tokens it sees, by (seed, sample index) alone; without masking nothing."""
         if not self.config.train.mask_ratio:
             return {}
-        tokens = self.model.grid**2
+        tokens = self.model.grid.tokens
         visible = self.config.train.visible_tokens(tokens)
         drawn = subsets(self.config.seed, Stream.MASK, indices, tokens, visible)
         return {"visible": torch.from_numpy(drawn).to(self.device)}

@@ -33,7 +33,7 @@ class Utilisation:
         """Return the MFU of a step whose captions were padded to so many tokens."""
         if text_tokens not in self._flops:
             model, train = self._config.model, self._config.train
-            visible = train.visible_tokens(model.grid**2) if train.mask_ratio else None
+            visible = train.visible_tokens(model.grid.tokens) if train.mask_ratio else None
             self._flops[text_tokens] = 3.0 * forward_flops(model, text_tokens, visible)
         return self._flops[text_tokens] * pictures_per_second / self._peak
 
