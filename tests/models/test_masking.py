@@ -33,7 +33,8 @@ Inputs = tuple[Tensor, Tensor, Conditioning]
 
 
 def config(form: str = "ec-dit", **changes: Any) -> PixArtConfig:
-    small = {"dim": 32, "depth": 2, "heads": 4, "patch_size": 2, "input_size": 8, "channels": 3, "num_classes": 0}
+    small: dict[str, Any] = {"dim": 32, "depth": 2, "heads": 4, "patch_size": 2, "channels": 3, "num_classes": 0}
+    small["input_size"] = (4, 16)
     masking = MaskingConfig(decoder_depth=2, decoder_dim=16, decoder_heads=2)
     return PixArtConfig(**{**small, "text_dim": 20, "pooled_dim": 8, "masking": masking, **FORMS[form], **changes})
 
@@ -47,7 +48,7 @@ def perturbed(model: PixArt, std: float = 0.12) -> PixArt:
 
 def batch(size: int = 4) -> Inputs:
     generator = torch.Generator().manual_seed(1)
-    x, t = torch.randn(size, 3, 8, 8, generator=generator), torch.rand(size, generator=generator)
+    x, t = torch.randn(size, 3, 4, 16, generator=generator), torch.rand(size, generator=generator)
     return x, t, Conditioning(text=torch.randn(size, 5, 20, generator=generator))
 
 
@@ -66,7 +67,7 @@ def change(x: Tensor, visible: Tensor, of_visible: bool) -> Tensor:
     for picture in range(len(x)):
         for token in range(16):
             if (token in visible[picture].tolist()) == of_visible:
-                row, column = 2 * (token // 4), 2 * (token % 4)
+                row, column = 2 * (token // 8), 2 * (token % 8)
                 other[picture, :, row : row + 2, column : column + 2] += 5.0
     return other
 
@@ -124,7 +125,7 @@ def test_the_layers_run_on_visible_tokens_at_their_own_positions(moe: MoEConfig 
     assert all(router.mask.shape[:2] == (4, 5) for router in routers)
     for picture in range(4):
         for place, token in enumerate(visible[picture].tolist()):
-            row, column = 2 * (token // 4), 2 * (token % 4)
+            row, column = 2 * (token // 8), 2 * (token % 8)
             patch = x[picture, :, row : row + 2, column : column + 2].permute(1, 2, 0).flatten()
             expected = model.patch_embedding(patch) + model.positions(model.grid)[token]
             torch.testing.assert_close(seen[0][picture, place], expected, rtol=1e-5, atol=1e-6)

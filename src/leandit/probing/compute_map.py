@@ -34,8 +34,9 @@ def plot_compute(
     Reference: Expert Race, Figure 6.
     """
     count = len(pictures)
-    figure = new_figure(11.5, 1.5 * count + 3.4)
-    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.5 * count, 3.4])[:, 0]
+    rows = 1.5 * count * min(max(trace.grid.height / trace.grid.width, 0.6), 2.0)
+    figure = new_figure(11.5, rows + 3.4)
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[rows, 3.4])[:, 0]
     axes = top.subplots(count, 2 + len(_MOMENTS), squeeze=False)
     maps = _maps(trace)
     scale = {"vmin": 0.0, "vmax": float(np.percentile(maps, 99.5)), "cmap": "inferno"}
