@@ -27,7 +27,7 @@ from leandit.diffusion import (
     initial_noise,
 )
 from leandit.models import BackboneOutput, Conditioning, DiT, DiTConfig
-from leandit.moe import MoEConfig, post_step, router_similarity, router_stats
+from leandit.moe import MoEConfig, after_step, router_similarity, router_stats
 from leandit.random import Stream, normal, uniform
 from leandit.sampling import draw_grid, rows_by_label, save_png, to_pictures
 
@@ -85,7 +85,7 @@ def train(model: DiT, objective: Objective, loader: Loader, steps: int) -> DiT:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         # The race of this step moves the thresholds that replace it when sampling; forward itself changes nothing.
-        post_step(model, router_stats(output.routers, len(output.routers)))
+        after_step(model, router_stats(output.routers, len(output.routers)))
         update_average(average, model, step)
         if step % 20 == 0 or step == steps - 1:
             print(f"step {step + 1}/{steps}  loss {loss.item():.4f}", flush=True)

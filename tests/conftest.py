@@ -6,8 +6,8 @@ from jaxtyping import install_import_hook
 
 _METRICS = ("frechet", "kernel", "precision_recall", "inception_score", "extractors")
 CHECKED = (
-    *("ops", "nn", "moe", "diffusion", "models", "sampling", "probe", "text", "data.scenes"),
-    *(f"evaluate.{module}" for module in _METRICS),
+    *("ops", "nn", "moe", "diffusion", "models", "sampling", "probing", "text", "data.scenes"),
+    *(f"evaluation.{module}" for module in _METRICS),
 )
 install_import_hook([f"leandit.{package}" for package in CHECKED], "beartype.beartype").__enter__()
 

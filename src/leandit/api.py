@@ -19,7 +19,7 @@ from leandit.presets import model_config, run_config
 from leandit.run import RunConfig, SamplingConfig
 from leandit.sampling import LoadedRun, load
 from leandit.text import check_captions
-from leandit.training import Callback, run_training
+from leandit.training import Callback, Task, TaskContext, run_training
 
 __all__ = ["create_model", "load", "run_config", "sample", "sampling_settings", "train"]
 
@@ -34,12 +34,19 @@ def create_model(name: str, **overrides: Any) -> Backbone:
     return validate(type(config), {**config.model_dump(mode="json"), **overrides}, f"create_model({name!r})").build()
 
 
-def train(config: RunConfig, out: str | Path, resume: bool = False, callbacks: Sequence[Callback] = ()) -> int:
+def train(
+    config: RunConfig,
+    out: str | Path,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    task: Callable[[TaskContext], Task] | None = None,
+) -> int:
     """Train a run in the folder `out` and leave samples.png, loss.png and compute.png in it.
 
-    Returns 0, or 130 / 143 when Ctrl-C or SIGTERM ended it after a checkpoint.
+    `task` makes what is learned, if it is not what the configuration names: a class or a function that takes a
+    `leandit.training.TaskContext`. Returns 0, or 130 / 143 when Ctrl-C or SIGTERM ended it after a checkpoint.
     """
-    return run_training(config, Path(out), resume, [*callbacks, SampleGrids(), FinalPictures()])
+    return run_training(config, Path(out), resume, [*callbacks, SampleGrids(), FinalPictures()], task)
 
 
 def sample(
@@ -51,6 +58,7 @@ def sample(
     steps: int | None = None,
     guidance: float | None = None,
     size: int | tuple[int, int] | None = None,
+    compute: float = 1.0,
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> UInt8[Tensor, "batch height width channels"]:
@@ -58,13 +66,17 @@ def sample(
 
     Labels are numbers or class names; None means every class of a class-conditional model. A text model takes
     `prompts`. `steps` and `guidance` default to the run's own, and so does `size`: one number for a square, or (height,
-    width), which the model's patch size divides; for a run on latents it counts those. One seed, size and label or
-    prompt is one picture, whatever else is drawn with it (to 1e-4).
+    width), which the model's patch size divides; for a run on latents it counts those. `compute` is the share of the
+    trained experts per token, about: 0.5 is half of them, 1 is as trained; another share than 1 needs a router with a
+    threshold, and first makes a few drawings to shift it by. One seed, size and label or prompt is one picture,
+    whatever else is drawn with it (to 1e-4).
     """
     loaded = run if isinstance(run, LoadedRun) else load(run)
     settings = sampling_settings(loaded.config.sampling, steps, guidance)
     wanted, each_seed = every_pair(choose(loaded, labels, prompts), list(seeds))
-    return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress, picture_size(size))
+    grid = picture_size(size)
+    with sampling.at_compute(loaded, float(compute)):
+        return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress, grid)
 
 
 def picture_size(size: object) -> Grid | None:

@@ -13,6 +13,7 @@ from leandit.run.conditioner import NO_CAPTION
 from leandit.sampling import LoadedRun, draw_grid, rows_by_label, sample, save_png
 from leandit.text import CombinedEncoder, attach_finetuned
 from leandit.training import Callback, RunView, StepReport
+from leandit.training.tasks import DenoiseTask
 
 # Rows of a grid and of the compute map: with more classes or prompts, the first ones are shown.
 _GRID_ROWS = 16
@@ -24,7 +25,7 @@ class SampleGrids(Callback):
 
     def on_step(self, view: RunView, report: StepReport) -> None:
         every = view.config.train.sample_every
-        if view.config.data.holds_latents:
+        if not _draws_pictures(view):
             return
         if every and report.step % every == 0 and report.step < view.config.train.steps:
             try:
@@ -42,34 +43,40 @@ class FinalPictures(Callback):
     """
 
     def on_start(self, view: RunView) -> None:
-        if view.config.data.holds_latents:
+        if isinstance(view.task, DenoiseTask) and not _draws_pictures(view):
             view.warn("the data are latents, so no pictures are drawn; `leandit sample` writes latents")
 
     def on_finish(self, view: RunView) -> None:
-        run = averaged_run(view)
-        pictures = not view.config.data.holds_latents
+        path = view.folder.path
         try:
-            if pictures:
-                _save_grid(run, run.path / "samples.png", _stoppable(view))
-            plot_curves(read_metrics(view.folder.metrics), run.path / "loss.png")
-            if pictures and any(True for _ in routers(run.model)):
+            run = averaged_run(view) if _draws_pictures(view) else None
+            if run is not None:
+                _save_grid(run, path / "samples.png", _stoppable(view))
+            plot_curves(read_metrics(view.folder.metrics), path / "loss.png")
+            if run is not None and any(True for _ in routers(run.model)):
                 _save_routing(run, _stoppable(view))
         except OSError as error:
             raise LeanDiTError(
-                f"{run.path}: the pictures cannot be written: {error.strerror}.\n"
+                f"{path}: the pictures cannot be written: {error.strerror}.\n"
                 "The last checkpoint is safe; with space at hand, `leandit sample` draws from it"
             ) from None
 
 
+def _draws_pictures(view: RunView) -> bool:
+    return isinstance(view.task, DenoiseTask) and view.task.codec.no_pictures is None
+
+
 def averaged_run(view: RunView) -> LoadedRun:
     """Return a run to sample from: a copy of the model in evaluation mode with the averaged weights."""
-    text = view.conditioner.encoder
+    task = view.task
+    assert isinstance(task, DenoiseTask)
+    text = task.conditioner.encoder
     text = text.copy() if isinstance(text, CombinedEncoder) else text
     model = view.config.model.build()
     attach_finetuned(model, text)
-    model.to(view.conditioner.device).load_state_dict(view.averaged_weights)
+    model.to(task.device).load_state_dict(view.averaged_weights)
     names, path = view.source.class_names, view.folder.path
-    return LoadedRun(view.config, model.eval(), view.objective, names, view.step, path, text)
+    return LoadedRun(view.config, model.eval(), task.objective, names, view.step, path, text)
 
 
 def _stoppable(view: RunView) -> Progress:

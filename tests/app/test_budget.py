@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import leandit
-from leandit.app.budget import Calibration, calibrate, has_thresholds, shifted
 from leandit.app.drawing import Drawing, draw_frames
 from leandit.app.request import read_request
 from leandit.app.runs import ServedRun
 from leandit.moe import routers
-from leandit.presets import run_config
+from leandit.moe.budget import shifted
+from leandit.sampling import calibrate
 
 
 def thresholds(served: ServedRun) -> list[torch.Tensor]:
@@ -26,25 +25,6 @@ def draw(served: dict[str, ServedRun], budget: float, seed: int = 5) -> Drawing:
     *_, drawing = draw_frames(read_request(served, ("run", None, "heart", seed, 4, 2.0, budget)))
     assert isinstance(drawing, Drawing)
     return drawing
-
-
-def test_thresholds_are_quantiles_of_the_recorded_scores() -> None:
-    scores = torch.tensor([5.0, 4, 3, 2, 1, 0])[:, None]
-    calibration = Calibration((torch.tensor(2.5),), (scores,))
-    for budget, kept in ((1 / 3, 1), (2 / 3, 2), (4 / 3, 4), (2.0, 6), (9.0, 6)):
-        (tau,) = calibration.thresholds(budget)
-        assert tau.shape == ()
-        assert sum(score >= float(tau) for score in scores[:, 0].tolist()) == kept
-    assert calibration.thresholds(1)[0] == 2.5
-
-
-def test_a_threshold_per_expert_is_shifted_by_its_own_scores() -> None:
-    scores = torch.tensor([[4.0, 40], [3, 30], [2, 20], [1, 10]])
-    calibration = Calibration((torch.tensor([3.0, 99.0]),), (scores,))
-    (tau,) = calibration.thresholds(2)
-    # The first expert kept two and now keeps four; the second kept none, which says nothing.
-    assert tau.tolist() == [1.0, 99.0]
-    assert calibration.thresholds(0.5)[0].tolist() == [4.0, 99.0]
 
 
 def test_the_record_holds_what_routers_said(served: dict[str, ServedRun]) -> None:
@@ -59,7 +39,7 @@ def test_the_record_holds_what_routers_said(served: dict[str, ServedRun]) -> Non
 def test_thresholds_come_back_to_the_bit(served: dict[str, ServedRun]) -> None:
     run = served["run"]
     before = thresholds(run)
-    moved = run.calibration.thresholds(2)
+    moved = run.calibration.thresholds(2.0)
     with pytest.raises(ZeroDivisionError), shifted(run.run.model, moved):
         assert 1 / int(any(torch.equal(a, b) for a, b in zip(before, thresholds(run), strict=True)))
     assert all(torch.equal(a, b) for a, b in zip(before, thresholds(run), strict=True))
@@ -94,9 +74,3 @@ def test_load_and_maps_are_the_same_pairs(served: dict[str, ServedRun]) -> None:
     assert drawing.load.sum() == drawing.trace.experts.sum()
     means = [frame.experts for frame in frames]  # type: ignore[union-attr]
     assert np.sum(means) * 2 == pytest.approx(drawing.load.sum())
-
-
-@pytest.mark.parametrize("moe", ["model.moe=null", "model.moe.strategy=expert_choice"])
-def test_without_thresholds_there_is_nothing_to_shift(moe: str) -> None:
-    config: Any = run_config("tiny", [moe]).model.complete(input_size=32, channels=3, num_classes=2)
-    assert not has_thresholds(config.build())

@@ -39,7 +39,7 @@ def tree(folder: Path) -> dict[str, bytes]:
         (["tiny", "train.stepz=3"], ["train.stepz: unknown key", "Did you mean 'steps'?"]),
         (["tiny", "modle.dim=3"], ["modle: unknown key", "Did you mean 'model'?"]),
         (["tiny", "model.moe.strategy=expert_rase"], ["model.moe.strategy", "Did you mean 'expert_race'?"]),
-        (["tiny", "optimizer.type=adam"], ["optimizer", "'adam'", "'adamw', 'muon'"]),
+        (["tiny", "optimizer.type=adam"], ["optimizer", "'adam'", "adamw, muon"]),
         (["tiny", "train.steps=0"], ["train.steps", "greater than or equal to 1", "given: 0"]),
         (["tiny", "optimizer.lr=-1"], ["optimizer.lr", "greater than 0", "given: -1"]),
         (["tiny", "optimizer.lr=fast"], ["optimizer.lr", "valid number", "'fast'"]),

@@ -86,3 +86,15 @@ def test_what_is_no_override_is_refused(text: str) -> None:
 def test_a_value_has_no_keys() -> None:
     with pytest.raises(LeanDiTError, match=r"optimizer\.lr\.x: optimizer\.lr is a value, not a group"):
         apply_overrides(tree(), ["optimizer.lr.x=3"])
+
+
+def test_items_of_lists_are_reached_by_number() -> None:
+    listed = {"encoders": [{"type": "a", "path": "x"}, {"path": "y"}], "names": ["p", "q"]}
+    changed = apply_overrides(listed, ["encoders.1.path=z", "names.0=r"])
+    assert changed == {"encoders": [{"type": "a", "path": "x"}, {"path": "z"}], "names": ["r", "q"]}
+    assert apply_overrides(listed, ["encoders.0.type=b"])["encoders"][0] == {"type": "b"}
+    for bad in ("encoders.2.path=z", "encoders.path=z", "names.-1=z", "encoders.type=b"):
+        with pytest.raises(LeanDiTError, match=r"is a list of 2; its items are (encoders|names)\.0 and so on"):
+            apply_overrides(listed, [bad])
+    with pytest.raises(LeanDiTError, match=r"names\.0 is a value"):
+        apply_overrides(listed, ["names.0.x=z"])

@@ -69,7 +69,7 @@ def make_small(words: list[str]) -> list[str]:
 
 def run_block(block: Block, namespace: dict[str, object], page: Path) -> None:
     if block.language == "python":
-        exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), namespace)
+        exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec", dont_inherit=True), namespace)
     elif block.language == "bash":
         for words in commands(block):
             assert main(make_small(words)) == 0, f"{page.name}, line {block.line}: leandit {' '.join(words)} failed"
@@ -129,6 +129,18 @@ def test_blocks_are_found_with_their_lines(tmp_path: Path) -> None:
     first, second = blocks(page)
     assert (first.language, first.code, first.line) == ("python", "x = 1\n", 4)
     assert list(commands(second)) == [["train", "tiny", "--out", "a"]]
+
+
+def test_the_layer_trains_in_a_model_of_your_own() -> None:
+    script = ROOT / "examples" / "moe_in_your_model.py"
+    assert len(script.read_text().splitlines()) <= 100
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), "--steps", "51"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+    first, last = re.findall(r"loss ([\d.]+)", result.stdout)
+    assert float(last) < float(first) / 2
+    assert re.search(r"[\d.]+ experts a token", result.stdout)
 
 
 def test_the_minimal_example_trains_and_draws(tmp_path: Path) -> None:

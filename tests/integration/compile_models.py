@@ -1,6 +1,9 @@
 """Compile small models and compare them with themselves. Its own program: type checks of tests break torch's graphs.
 
-python compile_models.py BACKEND CELL...     (a cell is backbone:strategy, with "dense" for no experts)
+python compile_models.py BACKEND CELL...     (a cell is backbone:strategy:precision)
+
+The strategy "dense" is a model without experts, "biased" one with the biased router. The backbone "layer" is a MoE
+layer alone, with several batch sizes.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from leandit.models import Backbone, Conditioning, DiTAirConfig, DiTConfig, MMDiTConfig, PixArtConfig
-from leandit.moe import MoEConfig
+from leandit.moe import BiasedRouterConfig, MoEConfig, MoELayer
 
 KINDS = {"dit": DiTConfig, "pixart": PixArtConfig, "mmdit": MMDiTConfig, "dit_air": DiTAirConfig}
 GEOMETRY = {"dim": 32, "depth": 2, "heads": 2, "patch_size": 2, "input_size": (4, 16), "channels": 3}
@@ -21,9 +24,15 @@ BATCH = 4
 TOLERANCE = {"aot_eager": 1e-6, "inductor": 1e-4}
 
 
+def experts(strategy: str) -> MoEConfig:
+    if strategy == "biased":
+        return MoEConfig(k=2, num_experts=4, routing=BiasedRouterConfig(num_groups=2))
+    return MoEConfig(strategy=strategy, k=2, num_experts=4, threshold_init=0.0)
+
+
 def build(kind: str, strategy: str) -> Backbone:
     config = KINDS[kind]
-    moe = None if strategy == "dense" else MoEConfig(strategy=strategy, k=2, num_experts=4, threshold_init=0.0)
+    moe = None if strategy == "dense" else experts(strategy)
     torch.manual_seed(0)
     model = config(**GEOMETRY, **(TEXT if config.conditions_on_text else {"num_classes": 3}), moe=moe).build()
     for parameter in model.parameters():
@@ -31,10 +40,10 @@ def build(kind: str, strategy: str) -> Backbone:
     return model
 
 
-def inputs(model: Backbone, scale: float) -> tuple[Tensor, Tensor, Conditioning]:
-    x, t = scale * torch.randn(BATCH, 3, 4, 16), torch.rand(BATCH)
+def inputs(model: Backbone, scale: float, batch: int = BATCH) -> tuple[Tensor, Tensor, Conditioning]:
+    x, t = scale * torch.randn(batch, 3, 4, 16), torch.rand(batch)
     if not model.config.conditions_on_text:
-        return x, t, Conditioning(torch.arange(BATCH) % 3)
+        return x, t, Conditioning(torch.arange(batch) % 3)
     mask = torch.arange(5) < torch.tensor([5, 2, 1, 4])[:, None]
     return x, t, Conditioning(text=torch.randn(BATCH, 5, 10), text_mask=mask, pooled=torch.randn(BATCH, 7))
 
@@ -50,6 +59,26 @@ def results(model: Backbone, call: nn.Module, given: tuple[Tensor, Tensor, Condi
     model.eval()
     with torch.no_grad():
         return [prediction.detach(), *gradients, call(*given).prediction]
+
+
+def check_sizes(backend: str, strategy: str) -> None:
+    """A second batch size makes the size symbolic, in training and in evaluation; a third one compiles nothing."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    layer = MoELayer(experts(strategy), dim=8, hidden=16, target_dim=12)
+    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    for batch in (4, 6, 8):
+        before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        x = torch.randn(batch, 5, 8, requires_grad=True)
+        for training in (True, False):
+            layer.train(training)
+            with torch.set_grad_enabled(training):
+                outputs = [call(x)[0] for call in (layer, compiled)]
+            torch.testing.assert_close(outputs[1], outputs[0])
+            if training:
+                expected, got = (torch.autograd.grad(y.square().sum(), (x, layer.experts.w1)) for y in outputs)
+                torch.testing.assert_close(got, expected)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before, f"{strategy} compiled again"
 
 
 def check(backend: str, kind: str, strategy: str, bf16: bool) -> None:
@@ -76,4 +105,7 @@ if __name__ == "__main__":
     importlib.import_module("leandit.ops.linear")._HAS_ONEDNN = False
     for cell in sys.argv[2:]:
         kind, strategy, precision = cell.split(":")
-        check(sys.argv[1], kind, strategy, precision == "bf16")
+        if kind == "layer":
+            check_sizes(sys.argv[1], strategy)
+        else:
+            check(sys.argv[1], kind, strategy, precision == "bf16")

@@ -16,6 +16,7 @@ from leandit.training import run_training
 CELLS = {
     "dit": [f"dit:{strategy}:fp32" for strategy in STRATEGIES],
     "low precision": [f"{kind}:expert_race:bf16" for kind in ("dit", "pixart", "mmdit", "dit_air")],
+    "batch sizes": [f"layer:{strategy}:fp32" for strategy in (*STRATEGIES, "biased")],
     "text": [f"{kind}:{how}:fp32" for kind in ("pixart", "mmdit", "dit_air") for how in ("dense", "expert_race")],
 }
 

@@ -22,7 +22,7 @@ from leandit.models import (
     count_parameters,
     forward_flops,
 )
-from leandit.moe import MoEConfig
+from leandit.moe import BiasedRouterConfig, MoEConfig
 from leandit.ops import expert_ffn
 
 
@@ -43,6 +43,7 @@ def config(**changes: Any) -> DiTConfig:
             )
         },
         {"moe": MoEConfig(k=2, num_experts=6, router="linear", per_layer_regularisation=False)},
+        {"moe": MoEConfig(k=2, num_experts=6, routing=BiasedRouterConfig())},
         {
             "moe": MoEConfig(
                 **{"k": 2, "num_experts": 6, "expert": "swiglu", "num_shared_experts": 2, "shared_split": 4},
@@ -50,7 +51,7 @@ def config(**changes: Any) -> DiTConfig:
             )
         },
     ],
-    ids=["dense", "learned sigma", "race", "every second", "linear router", "swiglu"],
+    ids=["dense", "learned sigma", "race", "every second", "linear router", "biased router", "swiglu"],
 )
 def test_flops_equal_torchs_count(changes: dict[str, Any]) -> None:
     """In training the budget is exact."""

@@ -13,7 +13,7 @@ from leandit.errors import LeanDiTError
 from leandit.models import Backbone, BackboneConfig, BackboneOutput, Conditioning
 from leandit.models.dit_air import DiTAirConfig
 from leandit.models.mmdit import MMDiTConfig
-from leandit.moe import STRATEGIES, MoEConfig, RouterStats, post_step, router_stats, routers
+from leandit.moe import STRATEGIES, MoEConfig, RouterStats, after_step, router_stats, routers
 from leandit.nn import Sharing
 
 BOTH = pytest.mark.parametrize("kind", [MMDiTConfig, DiTAirConfig])
@@ -154,7 +154,7 @@ def test_experts_see_image_tokens_only(kind: type[BackboneConfig]) -> None:
 def test_in_evaluation_a_sample_does_not_depend_on_its_batch(kind: type[BackboneConfig], strategy: str) -> None:
     model = build(kind, moe=routing(strategy=strategy))
     with torch.no_grad():
-        post_step(model, statistics(model, model.train()(*batch(12, seed=9))))
+        after_step(model, statistics(model, model.train()(*batch(12, seed=9))))
     model.eval()
     x, t, cond = batch(17)
     together = run(model, x, t, cond)
@@ -208,7 +208,7 @@ def test_a_shared_block_has_one_router_that_every_layer_uses(kind: type[Backbone
     assert len(output.routers) == 3
     assert not torch.equal(output.routers[0].logits, output.routers[2].logits)
     cutoffs = [router.cutoff for router in output.routers if router.cutoff is not None]
-    post_step(model, statistics(model, output))
+    after_step(model, statistics(model, output))
     [(_, router)] = routers(model)
     torch.testing.assert_close(router.threshold.value, torch.stack(cutoffs).mean())
 

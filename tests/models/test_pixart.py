@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from leandit.errors import LeanDiTError
 from leandit.models import BackboneOutput, Conditioning, PixArt, PixArtConfig
-from leandit.moe import STRATEGIES, MoEConfig, post_step, router_stats, routers
+from leandit.moe import STRATEGIES, MoEConfig, after_step, router_stats, routers
 
 FORMS: dict[str, dict[str, Any]] = {
     "pixart": {},
@@ -171,7 +171,7 @@ def test_in_evaluation_a_sample_does_not_depend_on_its_batch(form: str, strategy
     moe = MoEConfig(strategy=strategy, k=2, num_experts=8, threshold_momentum=0.0)
     model = perturbed(config(form, moe=moe).build())
     with torch.no_grad():
-        post_step(model, router_stats(model.train()(*batch(12, seed=9)).routers, 3))
+        after_step(model, router_stats(model.train()(*batch(12, seed=9)).routers, 3))
     model.eval()
     inputs = batch(17)
     together = run(model, inputs)

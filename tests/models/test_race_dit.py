@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from leandit.models import BackboneOutput, Conditioning, DiT, DiTConfig
-from leandit.moe import STRATEGIES, MoEConfig, post_step, router_similarity, router_stats, routers
+from leandit.moe import STRATEGIES, MoEConfig, after_step, router_similarity, router_stats, routers
 
 
 def build(**moe: Any) -> DiT:
@@ -46,7 +46,7 @@ def with_thresholds(model: DiT) -> DiT:
     """With momentum 0, one step puts the thresholds at the cutoffs of a batch of other samples."""
     with torch.no_grad():
         outputs = model.train()(*batch(12, seed=9)).routers
-        post_step(model, router_stats(outputs, len(outputs)))
+        after_step(model, router_stats(outputs, len(outputs)))
     return model.eval()
 
 
@@ -153,7 +153,7 @@ def test_routers_come_in_order_of_depth() -> None:
 def test_thresholds_follow_their_own_layer() -> None:
     model = build()
     outputs = run(model, batch(6)).routers
-    post_step(model, router_stats(outputs, len(outputs)))
+    after_step(model, router_stats(outputs, len(outputs)))
     for (_, router), output in zip(routers(model), outputs, strict=True):
         smallest = output.scores.flatten().sort(descending=True).values[6 * 16 * 2 - 1]
         assert router.threshold.value.item() == pytest.approx(smallest.item())

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
-from leandit.moe import STRATEGIES, MoEConfig, Router, select
-from leandit.moe.strategies import select_mask
+from leandit.moe import STRATEGIES, MoEConfig, PooledRouter, select_mask
 
 
 def mask_of(scores: Tensor, k: int, group_tokens: int | None) -> Tensor:
@@ -78,20 +77,10 @@ def test_non_contiguous_scores_and_an_empty_batch() -> None:
     assert mask_of(torch.empty(0, 6, 4), 1, 8).shape == (0, 6, 4)
 
 
-def test_pairs_carry_their_scores_and_gradient() -> None:
-    scores = torch.randn(2, 5, 4, requires_grad=True)
-    pairs = select(scores, strategy="expert_choice", k=2, group_tokens=4)
-    mask = mask_of(scores, 2, 4)
-    chosen = mask.view(10, 4).T
-    assert pairs.weight.tolist() == scores.view(10, 4).T[chosen].tolist()
-    (gradient,) = torch.autograd.grad(pairs.weight.sum(), scores)
-    assert torch.equal(gradient, mask.float())
-
-
 @pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"expert_choice"}))
 def test_other_strategies_have_no_groups(strategy: str) -> None:
     with pytest.raises(LeanDiTError, match=f"strategy {strategy} has no groups of tokens"):
-        select(torch.randn(2, 4, 4), strategy=strategy, k=1, group_tokens=4)
+        select_mask(torch.randn(2, 4, 4), strategy=strategy, k=1, group_tokens=4)
     for key in ("group_tokens", "inference_group_tokens"):
         with pytest.raises(ValidationError, match=f"{key} is for strategy=expert_choice; with {strategy}"):
             MoEConfig(strategy=strategy, **{key: 4})
@@ -102,11 +91,11 @@ def test_a_group_has_at_least_one_token() -> None:
         MoEConfig(strategy="expert_choice", group_tokens=0)
 
 
-def router(**groups: int | None) -> Router:
+def router(**groups: int | None) -> PooledRouter:
     settings = MoEConfig(
         strategy="expert_choice", gate="softmax", k=1, num_experts=4, router="linear", per_layer_regularisation=False
     )
-    layer = Router(settings.replace(**groups), 8, 12)
+    layer = PooledRouter(settings.replace(**groups), 8, 12)
     nn.init.normal_(layer.gate_head.weight, generator=torch.Generator().manual_seed(0))
     return layer
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leandit.moe import MoEConfig, Router, Threshold, combine, post_step, router_stats, routers
+from leandit.moe import MoEConfig, PooledRouter, Threshold, after_step, combine, router_stats, routers
 
 
-def router(strategy: str, momentum: float = 0.9, init: float = 1.0) -> Router:
+def router(strategy: str, momentum: float = 0.9, init: float = 1.0) -> PooledRouter:
     config = MoEConfig(
         strategy=strategy,
         k=2,
@@ -18,7 +18,7 @@ def router(strategy: str, momentum: float = 0.9, init: float = 1.0) -> Router:
         threshold_init=init,
         per_layer_regularisation=False,
     )
-    module = Router(config, 8, 3)
+    module = PooledRouter(config, 8, 3)
     for parameter in module.parameters():
         nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     return module
@@ -40,7 +40,7 @@ def test_one_step_moves_by_the_mean_of_its_micro_batches_once(strategy: str) -> 
     outputs = [module(torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(i))) for i in range(2)]
     before = module.threshold.value.clone()
     assert (before == 1.0).all()
-    post_step(module, combine([router_stats([output], 1) for output in outputs]))
+    after_step(module, combine([router_stats([output], 1) for output in outputs]))
     cutoff = torch.stack([smallest_kept(output.scores.detach(), strategy) for output in outputs]).mean(0)
     torch.testing.assert_close(module.threshold.value, 0.9 * before + 0.1 * cutoff)
     assert module.threshold.value.shape == ((4,) if strategy == "bl_choice" else ())
@@ -84,7 +84,7 @@ def test_rules_within_a_sample_need_no_threshold(strategy: str) -> None:
     training, evaluation = module(x), module.eval()(x)
     assert training.cutoff is None
     assert torch.equal(training.mask, evaluation.mask)
-    post_step(module, router_stats([training], 1))
+    after_step(module, router_stats([training], 1))
 
 
 def test_an_expert_that_kept_nothing_leaves_its_threshold_alone() -> None:
@@ -103,4 +103,4 @@ def test_logits_stay_in_fp32_under_autocast() -> None:
     module = router("expert_race")
     with torch.autocast("cpu", torch.bfloat16):
         output = module(torch.randn(3, 6, 8))
-    assert output.logits.dtype == output.assignment.weight.dtype == torch.float32
+    assert output.logits.dtype == output.weights.dtype == torch.float32

@@ -69,11 +69,12 @@ def test_gradients_are_those_of_finite_differences(tmp_path: Path, folders: dict
     batch = trainer.loader.batch(0)
     whole = slice(0, len(batch.indices))
     trainer.model.train()
-    trainer._micro_batch(batch, whole)
+    trainer.task.forward(batch, whole).loss.backward()
 
     def loss() -> float:
         with torch.enable_grad():
-            noised, cond = trainer._draw(batch, whole)
+            noised = trainer.task.objective.draw(batch.images, batch.draws["u"], batch.draws["noise"])
+            cond = trainer.task.conditioner(list(batch.texts))
             prediction = trainer.model(noised.x_t, noised.t, cond).prediction.double()
         return float((prediction - (noised.eps - noised.x0).double()).square().mean())
 
@@ -158,9 +159,9 @@ class Draw(Callback):
         averaged = averaged_run(trainer)
         drawn = sample(averaged, prompts=["red apple", "tiger"], seeds=[3])
         if report.step == 6:
-            encoder, names = trainer.conditioner.encoder, trainer.source.class_names
+            encoder, names = trainer.text, trainer.source.class_names
             model = trainer.model.eval()
-            raw = LoadedRun(trainer.config, model, trainer.objective, names, 6, trainer.folder.path, encoder)
+            raw = LoadedRun(trainer.config, model, trainer.task.objective, names, 6, trainer.folder.path, encoder)
             self.pictures = {"ema": drawn, "model": sample(raw, prompts=["red apple", "tiger"], seeds=[3])}
 
 
@@ -237,7 +238,7 @@ def test_the_encoder_stays_without_dropout(tmp_path: Path, folders: dict[str, Pa
     assert any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in trainer.model.text_encoder.modules())
     trainer.model.train()
     assert trainer.model.training
-    one, other = (trainer.conditioner(["tiger"]).text for _ in range(2))
+    one, other = (trainer.task.conditioner(["tiger"]).text for _ in range(2))
     assert one is not None
     assert other is not None
     assert torch.equal(one, other)

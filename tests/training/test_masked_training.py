@@ -185,7 +185,7 @@ class HashEncoder:
 
     text_dim, pooled_dim, fingerprint = 12, 10, "hash"
 
-    def encode(self, texts: Sequence[str]) -> TextFeatures:
+    def encode(self, texts: Sequence[str], checked: bool = False) -> TextFeatures:
         draws = [np.random.default_rng(zlib.crc32(text.encode())) for text in texts]
         tokens = torch.tensor(np.stack([d.normal(size=(5, 12)) for d in draws]), dtype=torch.float32)
         return TextFeatures(tokens, torch.ones(len(texts), 5, dtype=torch.bool), torch.zeros(len(texts), 10))
@@ -297,11 +297,10 @@ def test_a_masked_run_learns_validates_unmasked_and_samples(tmp_path: Path) -> N
 
     class Watch(Callback):
         def on_start(self, trainer: Trainer) -> None:
-            original = trainer.model._block
-            trainer.model._block = lambda parts, x, *rest: (  # type: ignore[method-assign]
-                shapes.add((trainer.model.training, x.shape[1])),
-                original(parts, x, *rest),
-            )[1]
+            for layer in trainer.model.blocks:
+                layer.register_forward_pre_hook(
+                    lambda _layer, given: shapes.add((trainer.model.training, given[1].shape[1]))
+                )
 
         def on_step(self, trainer: Trainer, report: StepReport) -> None:
             assert trainer.model.training or report.step % 30 == 0

@@ -146,14 +146,14 @@ def build_trainer(out: Path, *overrides: str) -> Trainer:
 
 
 def test_a_dense_step_is_the_one_written_out_by_hand(dense: Trainer) -> None:
-    batch = dense.loader.batch(0)
+    batch = Loader(dense.source, dense.config.data, 12, dense.config.seed).batch(0)  # without draws
     twin = dense.config.model.build()
     twin.load_state_dict(dense.model.state_dict())
     start = {name: tensor.clone() for name, tensor in twin.state_dict().items()}
     rows = list(batch.indices)
     eps = torch.from_numpy(normal(0, Stream.NOISE, rows, (3, 32, 32)))
     u = torch.from_numpy(uniform(0, Stream.TIMESTEP, rows))
-    noised = dense.objective.draw(batch.images, u, eps)
+    noised = dense.task.objective.draw(batch.images, u, eps)
     dropped = torch.from_numpy(uniform(0, Stream.LABEL_DROP, rows)) < 0.4
     assert 0 < dropped.sum() < 12
     label = batch.labels.clone()
@@ -171,7 +171,7 @@ def test_a_dense_step_is_the_one_written_out_by_hand(dense: Trainer) -> None:
             gradient = p.grad * 0.05 / (norm + 1e-6)
             # AdamW's first step without weight decay: both moments are the gradient's own.
             p.sub_(1e-3 * gradient / (gradient.abs() + 1e-8))
-    parts, _ = dense._train_step(batch)
+    parts, _, _ = dense._train_step(dense.loader.batch(0))
     assert parts["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert parts["gradient_norm"] == pytest.approx(norm.item(), rel=1e-5)
     for name, p in twin.named_parameters():
@@ -183,8 +183,8 @@ def test_a_dense_step_is_the_one_written_out_by_hand(dense: Trainer) -> None:
 def test_accumulated_gradients_of_a_dense_model_are_those_of_the_whole_batch(tmp_path: Path, dense: Trainer) -> None:
     parts = build_trainer(tmp_path / "parts", "model.moe=null", "train.clip=0.05", "train.accumulation=4")
     batch = dense.loader.batch(0)
-    whole, _ = dense._train_step(batch)
-    split, _ = parts._train_step(batch)
+    whole, *_ = dense._train_step(batch)
+    split, *_ = parts._train_step(batch)
     parts.metrics.close()
     assert split == pytest.approx(whole, rel=1e-4)
 
@@ -192,7 +192,7 @@ def test_accumulated_gradients_of_a_dense_model_are_those_of_the_whole_batch(tmp
 def test_thresholds_move_once_per_step_whatever_the_accumulation(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path, "train.accumulation=3", "train.activation_checkpointing=true")
     seen: list[float] = []
-    router = next(iter(trainer.model.blocks))["moe"].router
+    router = next(iter(trainer.model.blocks)).moe.router
     handle = router.register_forward_hook(lambda m, i, out: seen.append(float(out.cutoff)))
     trainer._train_step(trainer.loader.batch(0))
     handle.remove()
@@ -475,7 +475,7 @@ def test_a_micro_batch_leaves_none_of_its_routing_behind(tmp_path: Path) -> None
         alive.append(sum(mask() is not None for mask in masks))
         masks.append(weakref.ref(output.mask))
 
-    handle = next(iter(trainer.model.blocks))["moe"].router.register_forward_hook(look)
+    handle = next(iter(trainer.model.blocks)).moe.router.register_forward_hook(look)
     trainer._train_step(trainer.loader.batch(0))
     handle.remove()
     trainer.metrics.close()
@@ -551,9 +551,9 @@ def test_a_resume_counts_the_steps_of_a_starved_expert_on(tmp_path: Path) -> Non
 
         def on_start(self, trainer: Trainer) -> None:
             if not trainer.step:
-                trainer.watch.restore([[0, 0, 0, 0], [0, 49, 0, 0]])
+                trainer.task.watch_loads.restore([[0, 0, 0, 0], [0, 49, 0, 0]])
             # Nothing is ever fair enough.
-            trainer.watch.share = 100.0
+            trainer.task.watch_loads.share = 100.0
 
     class Listen(Callback):
         def on_warning(self, trainer: Trainer, message: str) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from leandit.app.budget import shifted
 from leandit.app.request import DrawRequest
 from leandit.app.runs import ServedRun
 from leandit.grid import Grid
+from leandit.moe.budget import shifted
 from leandit.probing import RoutingRecorder, RoutingTrace
 from leandit.probing.allocation import spent_flops
 from leandit.sampling import draw, to_pictures
@@ -102,7 +102,7 @@ def _next(items: queue.SimpleQueue[tuple[str, Any]], served: ServedRun) -> tuple
 
 
 def _draw(request: DrawRequest, emit: Emit) -> None:
-    run = request.served.run.uncompiled()
+    run = request.served.run
     frames: list[Frame] = []
     with contextlib.ExitStack() as stack:
         if request.budget != 1:

@@ -151,7 +151,7 @@ def _about(served: ServedRun) -> str:
     run, config = served.run, served.config
     moe = config.moe
     count = count_parameters(config)
-    experts = f"{moe.strategy}, {moe.k} of {moe.num_experts} experts" if moe else "dense"
+    experts = f"{moe.routing_name}, {moe.k} of {moe.num_experts} experts" if moe else "dense"
     size = f"{config.size} px, {config.depth} layers, {count.total / 1e6:.1f} M parameters in the blocks"
     return (
         f'<div class="ld-about"><b>{html.escape(served.name)}</b> · {run.config.model.type}, {experts} · '

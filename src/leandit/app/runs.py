@@ -8,10 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-from leandit.app.budget import Calibration, calibrate, has_thresholds
 from leandit.errors import LeanDiTError
 from leandit.models import BackboneConfig
-from leandit.sampling import LoadedRun, load
+from leandit.moe.budget import Calibration, has_thresholds
+from leandit.sampling import LoadedRun, calibrate, load
 
 
 class ServedRun:
@@ -60,7 +60,7 @@ def open_runs(folders: Sequence[str | Path]) -> dict[str, ServedRun]:
     served: dict[str, ServedRun] = {}
     for folder in folders:
         run = load(folder)
-        if run.config.data.holds_latents:
+        if run.codec.no_pictures is not None:
             raise LeanDiTError(
                 f"{run.path}: the run learned latents, which are no pictures, so a page cannot show them; "
                 "`leandit sample` writes them to samples.npz"

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # A list that is read in part is no failure, as in `leandit models | head`; elsewhere as a shell has it.
         discard_output()
-        return 0 if options.run is _models else 128 + signal.SIGPIPE
+        return 0 if options.run in (_models, _config) else 128 + signal.SIGPIPE
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -54,11 +54,18 @@ def build_parser() -> argparse.ArgumentParser:
     _add_probe(commands)
     _add_serve(commands)
     _add_models(commands)
+    _add_config(commands)
     return parser
 
 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    train = commands.add_parser("train", help="train a preset, with overrides", description="Train a run.")
+    train = commands.add_parser(
+        "train",
+        help="train a preset, with overrides",
+        description="Train a run.",
+        epilog="`leandit config doc train.steps` says what a setting means, and whether it may change on --resume; "
+        "`leandit config show tiny` prints all settings with comments; `leandit config schema` is for editors.",
+    )
     train.add_argument("preset", help="a preset such as quickstart, or a .json or .toml file")
     train.add_argument("overrides", nargs="*", metavar="a.b.c=value", help="change the config, as in train.steps=100")
     train.add_argument("--out", help="the run's folder; default: the first free one of runs/NAME, runs/NAME-2, ...")
@@ -80,6 +87,7 @@ def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     sample.add_argument(
         "--size", metavar="HEIGHTxWIDTH", help="as in 48x32, or one number for a square; default: the run's"
     )
+    sample.add_argument("--compute", type=float, default=1.0, help="share of the trained experts per token, as in 0.5")
     sample.add_argument("--out", help="folder for the pictures; default: samples in the run's folder")
     sample.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
     sample.add_argument("--weights", default="ema", help="ema or model (default: %(default)s)")
@@ -140,6 +148,27 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     models.set_defaults(run=_models)
 
 
+def _add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    config = commands.add_parser("config", help="explain settings", description="Explain the settings of a run.")
+    parts = config.add_subparsers(title="what to print", required=True, metavar="WHAT", dest="what")
+    parts.add_parser(
+        "schema", help="JSON schema of .toml and .json files, for editors", description="Print the schema."
+    )
+    show = parts.add_parser(
+        "show",
+        help="a complete configuration with comments, as a .toml file to change",
+        description="Print a complete configuration.",
+    )
+    show.add_argument("preset", help="a preset such as quickstart, or a .json or .toml file")
+    show.add_argument("overrides", nargs="*", metavar="a.b.c=value", help="change the config, as in train.steps=100")
+    show.add_argument("--json", action="store_true", help="print JSON, which has no comments")
+    doc = parts.add_parser(
+        "doc", help="what a key means", description="Say what a key means, and its type and default."
+    )
+    doc.add_argument("key", help="such as train.accumulation, or a table of keys such as model.moe")
+    config.set_defaults(run=_config)
+
+
 def _train(options: argparse.Namespace) -> int:
     from leandit.cli.train import run
 
@@ -172,5 +201,11 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     from leandit.cli.models import run
+
+    return run(options)
+
+
+def _config(options: argparse.Namespace) -> int:
+    from leandit.cli.config import run
 
     return run(options)

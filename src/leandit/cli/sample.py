@@ -17,9 +17,11 @@ from leandit.cli.output_folder import output_folder
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
+from leandit.moe.budget import check_share
 from leandit.run.conditioner import Wanted
 from leandit.sampling import (
     LoadedRun,
+    at_compute,
     check_size,
     draw_batches,
     draw_grid,
@@ -46,16 +48,17 @@ def run(options: argparse.Namespace) -> int:
     build_sampler(settings.sampler, loaded.objective.path)
     if (size := picture_size(options.size)) is not None:
         check_size(loaded, size)
+    check_share(loaded.model, options.compute, "--compute")
     out = output_folder(options.out, loaded.path, "samples")
     wanted, seeds = every_pair(_choices(options, loaded, len(seeds)), seeds)
     with _writing(out):
         # Before the drawing, which may take hours.
         out.mkdir(parents=True, exist_ok=True)
-    if loaded.config.data.holds_latents:
-        with SamplingProgress() as progress:
+    if loaded.codec.no_pictures is not None:
+        with at_compute(loaded, options.compute), SamplingProgress() as progress:
             drawn = list(draw_batches(loaded, wanted, seeds, settings, options.batch_size, progress, size))
         return _write_latents(torch.cat(drawn), wanted, seeds, out)
-    with SamplingProgress() as progress:
+    with at_compute(loaded, options.compute), SamplingProgress() as progress:
         batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress, size)
         shown = _write(batches, wanted, seeds, out, loaded.class_names, options.npz)
     print(f"{len(seeds)} pictures and grid.png in {out} (weights of step {loaded.step})")

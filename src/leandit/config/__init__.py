@@ -1,8 +1,26 @@
-"""Configuration machinery: frozen nodes, `a.b.c=value` overrides, files, differences; nodes sit beside their code."""
+"""Configuration machinery: frozen nodes, `a.b.c=value` overrides, files, differences; nodes sit beside their code.
+
+What documents a configuration is imported by itself, so that a training does not: `leandit.config.describe`,
+`leandit.config.schema` and `leandit.config.toml`.
+"""
 
 from leandit.config.base import Config, one_of
+from leandit.config.facts import Fact, facts_at, facts_of
 from leandit.config.files import read_tree, write_config
 from leandit.config.registry import Registry
 from leandit.config.tree import Tree, apply_overrides, diff, validate
 
-__all__ = ["Config", "Registry", "Tree", "apply_overrides", "diff", "one_of", "read_tree", "validate", "write_config"]
+__all__ = [
+    "Config",
+    "Fact",
+    "Registry",
+    "Tree",
+    "apply_overrides",
+    "diff",
+    "facts_at",
+    "facts_of",
+    "one_of",
+    "read_tree",
+    "validate",
+    "write_config",
+]

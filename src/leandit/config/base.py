@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from leandit.errors import nearest
 
@@ -39,4 +39,4 @@ def one_of(names: Iterable[str]) -> Any:
             raise ValueError(f"{value!r} is not one of {', '.join(known)}.{nearest(value, known)}")
         return value
 
-    return Annotated[str, AfterValidator(check)]
+    return Annotated[str, AfterValidator(check), Field(json_schema_extra={"enum": list(known)})]

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from leandit.config.base import Config
 from leandit.config.tree import Tree
 from leandit.errors import LeanDiTError
 
+NULL = "null"
+"""What stands for null in a TOML file, which has none of its own: a value that is this text."""
+
 
 def read_tree(path: Path) -> Tree:
-    """Read a .json or .toml file into plain data; a syntax error names the file and the line."""
+    """Read a .json or .toml file into plain data; a syntax error names the file and the line.
+
+    In TOML, which has no null, a key whose value is the text "null" is null.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -28,7 +35,19 @@ def read_tree(path: Path) -> Tree:
         raise LeanDiTError(f"{path}: not usable {language}: a number too long or values nested too deep") from None
     if not isinstance(tree, dict):
         raise LeanDiTError(f"{path}: a configuration is a table of keys, not a {type(tree).__name__}")
-    return tree
+    return _with_nulls(tree) if language == "TOML" else tree
+
+
+def _with_nulls(tree: Tree) -> Tree:
+    return {
+        key: None if value == NULL else _with_nulls(value) if isinstance(value, dict) else _in_list(value)
+        for key, value in tree.items()
+    }
+
+
+def _in_list(value: Any) -> Any:
+    """Tables in a list have nulls; a text in a list stays a text."""
+    return [_with_nulls(item) if isinstance(item, dict) else item for item in value] if type(value) is list else value
 
 
 def write_config(config: Config, path: Path) -> None:

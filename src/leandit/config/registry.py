@@ -86,4 +86,5 @@ class Registry(Generic[C]):
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"oneOf": [handler(kind.__pydantic_core_schema__) for kind in self._kinds.values()]}
+        choices = [handler(kind.__pydantic_core_schema__) for kind in self._kinds.values()]
+        return {"oneOf": choices, "discriminator": {"propertyName": "type"}}

@@ -5,16 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import math
-import types
-import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from leandit.config.base import Config
-from leandit.config.registry import Registry
+from leandit.config.fields import find, nearest_key, node_kinds
 from leandit.errors import LeanDiTError, nearest
 
 C = TypeVar("C", bound=Config)
@@ -78,25 +75,34 @@ def _split_override(text: str) -> tuple[list[str], Any]:
 
 
 def _set(tree: Tree, path: list[str], value: Any) -> None:
-    node = tree
-    for depth, part in enumerate(path[:-1]):
-        child = node.get(part)
-        if child is not None and not isinstance(child, dict):
-            raise LeanDiTError(
-                f"override {'.'.join(path)}: {'.'.join(path[: depth + 1])} is a value, not a group of keys"
-            )
-        if child is None:
-            node[part] = {}
-        node = node[part]
-    if path[-1] == "type" and node.get("type") != value:
-        node.clear()
-    node[path[-1]] = value
+    node: Any = tree
+    for depth, part in enumerate(path):
+        if isinstance(node, list):
+            if not part.isdecimal() or int(part) >= len(node):
+                raise LeanDiTError(
+                    f"override {'.'.join(path)}: {'.'.join(path[:depth])} is a list of {len(node)}; its items are "
+                    f"{'.'.join(path[:depth])}.0 and so on"
+                )
+        elif not isinstance(node, dict):
+            raise LeanDiTError(f"override {'.'.join(path)}: {'.'.join(path[:depth])} is a value, not a group of keys")
+        place: Any = int(part) if isinstance(node, list) else part
+        if depth == len(path) - 1:
+            if part == "type" and node.get("type") != value:
+                node.clear()
+            node[place] = value
+        else:
+            if isinstance(node, dict) and node.get(part) is None:
+                node[part] = {}
+            node = node[place]
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
+        for place, item in enumerate(tree):
+            yield from _leaves(item, f"{prefix}.{place}")
     else:
         yield prefix, tree
 
@@ -105,14 +111,23 @@ def _describe(kind: type[Config], error: ValidationError) -> Iterator[str]:
     for item in error.errors():
         key, owner = _locate(kind, item["loc"])
         if item["type"] == "extra_forbidden":
-            hint = nearest(str(item["loc"][-1]), owner.model_fields if owner else ())
+            hint = nearest_key(kind, str(item["loc"][-1]), owner.model_fields if owner else ())
             yield f"{key}: unknown key.{hint}"
         elif item["type"] == "missing":
             yield f"{key}: missing; give it a value"
+        elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            tags = [str(_tag(node)) for field in find(kind, key) for node in field.kinds]
+            yield f"{key}: {_wrong_tag(item.get('ctx', {}).get('tag'), tags)}"
         else:
             message = item["msg"].removeprefix("Value error, ")
             given = "" if item["type"] == "value_error" else f" (given: {_short(item['input'])})"
             yield f"{key}: {message}{given}" if key else message
+
+
+def _wrong_tag(tag: str | None, known: list[str]) -> str:
+    if tag is None:
+        return f"type is missing; choose one of {', '.join(known)}"
+    return f"type = {tag!r} is not one of {', '.join(known)}.{nearest(tag, known)}"
 
 
 def _short(value: Any) -> str:
@@ -142,33 +157,10 @@ def _locate(kind: type[Config], loc: tuple[int | str, ...]) -> tuple[str, type[B
         owner = candidates[0] if candidates else None
         key.append(str(part))
         field = owner.model_fields.get(str(part)) if owner else None
-        candidates, tagged = _candidates(field) if field else ([], False)
+        candidates, tagged = node_kinds(field) if field else ([], False)
     return ".".join(key), owner
 
 
 def _tag(kind: type[BaseModel]) -> Any:
     field = kind.model_fields.get("type")
     return field.default if field else kind.__name__
-
-
-def _candidates(field: FieldInfo) -> tuple[list[type[BaseModel]], bool]:
-    """Return the classes that a field's value can have, and whether a tag in an error's place tells which."""
-    registries = [item for item in field.metadata if isinstance(item, Registry)]
-    found = [kind for registry in registries for kind in registry.kinds.values()] or list(_configs_in(field.annotation))
-    return found, len(found) > 1 or bool(registries) or _has_registry(field.annotation)
-
-
-def _has_registry(annotation: Any) -> bool:
-    return isinstance(annotation, Registry) or any(map(_has_registry, typing.get_args(annotation)))
-
-
-def _configs_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, Registry):
-        yield from annotation.kinds.values()
-    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif typing.get_origin(annotation) is typing.Annotated and _has_registry(annotation):
-        yield from (kind for item in typing.get_args(annotation)[1:] for kind in _configs_in(item))
-    elif typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, tuple, list):
-        for argument in typing.get_args(annotation):
-            yield from _configs_in(argument)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.paths import user_path
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, read_picture
 from leandit.data.source import Example, fingerprint
@@ -20,10 +20,10 @@ class ClassFolderConfig(Config):
     """A folder whose sub-folders, sorted by name, are the classes; without them there are no labels."""
 
     type: Literal["class_folder"] = "class_folder"
-    # The folder; relative to the current directory, ~ is the home directory.
-    path: str
-    # A larger picture is an error: a small file can unpack to gigabytes.
-    max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    path: Annotated[str, Fact.PATH]
+    """The folder. A relative path starts at the current directory; ~ is the home directory."""
+    max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 
 class ClassFolderSource:

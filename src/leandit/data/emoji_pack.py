@@ -22,18 +22,22 @@ class EmojiConfig(Config):
     """Which of the embedded emoji to use, and how they form classes."""
 
     type: Literal["emoji"] = "emoji"
-    # Art styles: "noto" is flat, "fluent" looks three-dimensional.
     styles: tuple[Style, ...] = Field(("noto", "fluent"), min_length=1)
-    # Class name -> the subcategories that it gathers, such as {"fruit": ["food-fruit"]}; the rest is left
-    # out. None makes every subcategory a class of its own.
+    """Art styles to use: "noto" is flat, "fluent" looks three-dimensional."""
     classes: dict[str, tuple[str, ...]] | None = Field(None, min_length=1)
-    # "held_out" are concepts that "train" shows in the other style only, about a tenth; "all" is both.
+    """Classes by name, each with the subcategories that it gathers, such as {"fruit": ["food-fruit"]}; all other
+    pictures are left out. null makes each subcategory a class.
+    """
     split: Literal["train", "held_out", "all"] = "train"
-    # Pictures whose name contains one of these texts are left out.
+    """"train" leaves out the "held_out" pictures: about a tenth of the concepts, which "train" shows in one style only
+    and "held_out" in the other. "all" is both.
+    """
     exclude_names: tuple[str, ...] = ()
-    # Beside "{name}, {style} emoji" also "a picture of {name}" and "{subcategory}: {name}", drawn 8 : 1 : 1. The
-    # latter two do not say the style.
+    """Leave out pictures whose name contains one of these texts."""
     caption_variants: bool = False
+    """Use three captions instead of one: "{name}, {style} emoji", "a picture of {name}" and "{subcategory}: {name}",
+    drawn in the ratio 8 : 1 : 1. The last two do not name the style.
+    """
 
     @field_validator("classes")
     @classmethod

@@ -6,12 +6,12 @@ import gzip
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Annotated, BinaryIO, Literal, cast
 
 import numpy as np
 from pydantic import Field
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.captions import Caption
 from leandit.data.paths import user_path
 from leandit.data.source import Example, fingerprint
@@ -24,14 +24,17 @@ class IdxConfig(Config):
     """A pair of idx files."""
 
     type: Literal["idx"] = "idx"
-    # File of pictures, three dimensions of unsigned bytes, such as train-images-idx3-ubyte.gz.
-    images: str
-    # File of labels, one dimension of unsigned bytes; None for pictures without labels.
-    labels: str | None = None
-    # Names by label; None names the classes "0", "1", ...
+    images: Annotated[str, Fact.PATH]
+    """File of pictures: three dimensions of unsigned bytes, plain or gzipped, such as train-images-idx3-ubyte.gz."""
+    labels: Annotated[str | None, Fact.PATH] = None
+    """File of labels: one dimension of unsigned bytes, plain or gzipped. null is a set without labels."""
     class_names: tuple[str, ...] | None = None
-    # Black pixels added on every side. None: 2 for pictures of 28x28, which makes them 32x32, otherwise 0.
+    """Class names, in the order of the labels; they also become the captions. null names the classes "0", "1", ... and
+    gives no captions.
+    """
     pad: int | None = Field(None, ge=0, le=64)
+    """Black pixels to add on each side. null adds 2 to pictures of 28x28, which makes them 32x32, and none to others.
+    """
 
 
 class IdxSource:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.class_folder import open_folder
 from leandit.data.jsonl import Label, name_classes
 from leandit.data.sidecar import Sidecar, read_sidecar
@@ -39,14 +39,16 @@ class LatentsConfig(Config):
     """
 
     type: Literal["latents"] = "latents"
-    # The folder; relative to the current directory, ~ is the home directory.
-    path: str
-    # Key of the caption or captions in a line.
+    path: Annotated[str, Fact.PATH]
+    """The folder. A relative path starts at the current directory; ~ is the home directory."""
     text_key: str = Field("text", min_length=1)
-    # Key of the class in a line: a whole number from 0, or a name.
+    """Key of the caption in a line, or of a list of captions."""
     label_key: str = Field("label", min_length=1)
-    # Names by class number. None: sorted names from the files, or "0", "1", ... up to the highest number.
+    """Key of the class in a line. The class is a whole number from 0, or a name."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
+    """Class names, in the order of the class numbers. null takes the sorted names in the files, or "0", "1", ... up to
+    the highest number.
+    """
 
 
 @dataclass(frozen=True)

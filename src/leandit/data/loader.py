@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.captions import draw_caption
 from leandit.data.latents import fit_latent
 from leandit.data.pictures import fit_picture, to_channels
@@ -34,20 +34,23 @@ _MOST_PIXELS = 4096
 class DataConfig(Config):
     """The pictures and what is done to them before the model sees them."""
 
-    # Where the pictures come from.
     source: SourceConfig
-    # Pictures for the validation loss, never trained on; null has none.
-    validation: SourceConfig | None = None
-    # Height and width in pixels, as in [24, 40] or 24x40, or one number for a square. Pictures of other proportions are
-    # cropped to their centre, and all are resized with antialiasing. Latents must have it.
+    """The pictures to train on."""
+    validation: Annotated[SourceConfig | None, Fact.MAY_CHANGE] = None
+    """Pictures for the validation loss; the run never trains on them. null computes no validation loss."""
     image_size: Size = 32
-    # Of pictures: 3 is RGB, 1 is grey. Latents have those of their autoencoder.
+    """Height and width of the model's pictures in pixels, as in [24, 40] or 24x40, or one number for a square. Pictures
+    of other proportions are cropped to their centre, and all are resized with antialiasing. Latents must have this size
+    already.
+    """
     channels: int = Field(3, ge=1)
-    # Probability that a picture is mirrored left to right.
+    """Channels of the pictures: 3 is RGB, 1 is grey. For latents, the channels of their autoencoder."""
     flip: float = Field(0.0, ge=0, le=1)
-    # Threads that read ahead, one batch each. 0 reads in the caller's thread: best for pictures in memory
-    # (emoji, idx); 2 to 16 for folders.
-    num_threads: int = Field(0, ge=0, le=64)
+    """Probability that a picture is mirrored left to right."""
+    num_threads: Annotated[int, Fact.MAY_CHANGE] = Field(0, ge=0, le=64)
+    """Threads that read ahead, one batch each. 0 reads in the caller's thread, which is best for pictures in memory
+    (emoji, idx); use 2 to 16 for folders.
+    """
 
     @model_validator(mode="after")
     def _check(self) -> Any:
@@ -90,16 +93,29 @@ class Batch:
     """The number n of each sample in the run, from 0: the counter for its noise."""
     keys: tuple[str, ...]
     """Name of each picture, for messages."""
+    draws: Mapping[str, Tensor] = field(default_factory=dict)
+    """What a task has drawn for the samples, such as noise; each tensor has one entry per sample."""
 
 
 class Loader:
-    """Batches of `source` in an order that is a function of (seed, epoch) alone."""
+    """Batches of `source` in an order that is a function of (seed, epoch) alone.
 
-    def __init__(self, source: Source, config: DataConfig, batch_size: int, seed: int) -> None:
+    `draw` completes a batch as soon as it is read, in whatever thread reads it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: DataConfig,
+        batch_size: int,
+        seed: int,
+        draw: Callable[[Batch], Batch] | None = None,
+    ) -> None:
         self._source = source
         self._config = config
         self._batch_size = batch_size
         self._seed = seed
+        self._draw = draw
         # A batch touches one epoch or two, a few threads a few batches: old permutations may go.
         self._order = lru_cache(maxsize=4)(self._permutation)
 
@@ -121,13 +137,14 @@ class Loader:
         first = step * self._batch_size
         indices = tuple(range(first, first + self._batch_size))
         examples = [self._source[self._position(n)] for n in indices]
-        return Batch(
+        batch = Batch(
             images=self._images(examples, indices),
             labels=_labels(examples),
             texts=self._texts(examples, indices),
             indices=indices,
             keys=tuple(example.key for example in examples),
         )
+        return batch if self._draw is None else self._draw(batch)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return generator(self._seed, Stream.ORDER, epoch).permutation(len(self._source))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, kind, parse_captions
 from leandit.data.class_folder import open_folder
 from leandit.data.jsonl import BadLine, Label, name_classes, parse_label, parse_object, report
@@ -25,16 +25,18 @@ class MetadataFolderConfig(Config):
     """
 
     type: Literal["metadata_folder"] = "metadata_folder"
-    # The folder; relative to the current directory, ~ is the home directory.
-    path: str
-    # Key of the caption or captions in a line; lines without it anywhere mean a set without captions.
+    path: Annotated[str, Fact.PATH]
+    """The folder. A relative path starts at the current directory; ~ is the home directory."""
     text_key: str = Field("text", min_length=1)
-    # Key of the class in a line: a whole number from 0, or a name.
+    """Key of the caption in a line, or of a list of captions. If no line has it, the set has no captions."""
     label_key: str = Field("label", min_length=1)
-    # Names by class number. None: sorted names from the file, or "0", "1", ... up to the highest number.
+    """Key of the class in a line. The class is a whole number from 0, or a name."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    # A larger picture is an error: a small file can unpack to gigabytes.
-    max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """Class names, in the order of the class numbers. null takes the sorted names in the file, or "0", "1", ... up to
+    the highest number.
+    """
+    max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 
 @dataclass(frozen=True)

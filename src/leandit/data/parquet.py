@@ -8,11 +8,11 @@ from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, parse_captions
 from leandit.data.jsonl import MAX_CLASSES
 from leandit.data.pictures import PILLOW_MAX_PIXELS, decode_picture
@@ -25,19 +25,26 @@ class ParquetConfig(Config):
     """Parquet files with pictures inside: a column of {"bytes", "path"} as the hub has it, or of bytes."""
 
     type: Literal["parquet"] = "parquet"
-    # Files and wildcards, such as "data/train-*.parquet".
-    paths: tuple[str, ...] = Field(min_length=1)
+    paths: Annotated[tuple[str, ...], Fact.PATH] = Field(min_length=1)
+    """Files and wildcards, such as "data/train-*.parquet"."""
     image_column: str = Field("image", min_length=1)
-    # A text, a list of texts, or a list of {"text", "weight"} per row; null or a column that is not there: no captions.
+    """Column of the pictures, encoded as PNG, JPEG or another format of files."""
     text_column: str | None = "text"
-    # Whole numbers; null or a column that is not there: no labels.
+    """Column of the captions: a text, a list of texts, or a list of {text, weight} in each row. null, or a column that
+    the files do not have, gives no captions.
+    """
     label_column: str | None = "label"
-    # Names by class number. null: those that the file's hub metadata gives, otherwise "0", "1", ...
+    """Column of the classes, whole numbers. null, or a column that the files do not have, gives no labels."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    # Row groups kept in memory. Training reads at random, and a row group is read whole: keep as many as fit.
-    cached_row_groups: int = Field(16, ge=1)
-    # A larger picture is an error: a small file can unpack to gigabytes.
-    max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """Class names, in the order of the class numbers. null takes the names in the files' metadata, if there are any,
+    and otherwise "0", "1", ...
+    """
+    cached_row_groups: Annotated[int, Fact.MAY_CHANGE] = Field(16, ge=1)
+    """Row groups to keep in memory. Training reads rows in random order and a row group can only be read whole, so keep
+    as many as fit.
+    """
+    max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 
 class ParquetSource:

@@ -6,11 +6,11 @@ import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from leandit.config import Config
+from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, parse_captions
 from leandit.data.jsonl import MAX_CLASSES
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, decode_picture
@@ -24,16 +24,18 @@ class WebDatasetConfig(Config):
     """Tar shards on this machine, uncompressed; they are indexed at the start and then read at random."""
 
     type: Literal["webdataset"] = "webdataset"
-    # Files and wildcards (*, ?, [0-9]), such as "shards/train-*.tar".
-    paths: tuple[str, ...] = Field(min_length=1)
-    # Member that holds the caption: NAME.txt, or `text_key` of NAME.json; "auto" is txt, else json, else none.
+    paths: Annotated[tuple[str, ...], Fact.PATH] = Field(min_length=1)
+    """Files and wildcards (*, ?, [0-9]), such as "shards/train-*.tar"."""
     captions: Literal["auto", "txt", "json", "none"] = "auto"
-    # Key of the caption, or of a list of captions, in NAME.json.
+    """Member that holds the caption: "txt" is NAME.txt, "json" is `text_key` of NAME.json, "auto" takes the first of
+    the two that exists, "none" reads no captions.
+    """
     text_key: str = Field("text", min_length=1)
-    # Names by the class number in NAME.cls; null names the classes "0", "1", ...
+    """Key of the caption, or of a list of captions, in NAME.json."""
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    # A larger picture is an error: a small file can unpack to gigabytes.
-    max_pixels: int = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """Class names, in the order of the class numbers in NAME.cls. null names the classes "0", "1", ..."""
+    max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
+    """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
 
 
 @dataclass

@@ -21,11 +21,15 @@ class GuidanceConfig(Config):
     (2404.07724), eq. 5.
     """
 
-    scale: float = Field(default=1.0, ge=0, le=1000)  # 1 = none, 0 = unconditional
+    scale: float = Field(default=1.0, ge=0, le=1000)
+    """How far a prediction goes from the unconditional one towards the conditional one, and beyond it. 1 is no
+    guidance, 0 is unconditional.
+    """
     interval: tuple[float, float] = (
         0.0,
         1.0,
-    )  # (low, high), times at which guidance acts, both ends included
+    )
+    """(low, high): the times at which guidance acts, both ends included. 0 is data, 1 is noise."""
 
     @model_validator(mode="after")
     def _ordered(self) -> GuidanceConfig:

@@ -41,7 +41,12 @@ def size_shift(old: int | tuple[int, int], new: int | tuple[int, int]) -> float:
 
 
 class _Shifted(Config):
-    shift: float = Field(default=1.0, gt=0, le=1000)  # towards noise above 1, as for larger images; 1 = none
+    """What all distributions of times have."""
+
+    shift: float = Field(default=1.0, gt=0, le=1000)
+    """Moves the training times: above 1 towards noise, as larger pictures need, below 1 towards data. 1 leaves them as
+    they are.
+    """
 
 
 class LogitNormalTimesteps(_Shifted):
@@ -51,8 +56,10 @@ class LogitNormalTimesteps(_Shifted):
     """
 
     type: Literal["logit_normal"] = "logit_normal"
-    loc: float = Field(default=0.0, ge=-20, le=20)  # mean of logit(t); above 0 favours noise
-    scale: float = Field(default=1.0, gt=0, le=20)  # standard deviation of logit(t)
+    loc: float = Field(default=0.0, ge=-20, le=20)
+    """Mean of logit(t); above 0 there is more training at noisy times."""
+    scale: float = Field(default=1.0, gt=0, le=20)
+    """Standard deviation of logit(t)."""
 
     def draw(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return times for uniforms u in [0, 1)."""
@@ -73,7 +80,8 @@ class DiscreteTimesteps(_Shifted):
     """t = (i + 1) / N with i uniform on 0..N-1: the grid of DDPM, which has no t = 0."""
 
     type: Literal["discrete"] = "discrete"
-    num_timesteps: int = Field(default=1000, ge=1, le=1_000_000)  # N, grid points in (0, 1]
+    num_timesteps: int = Field(default=1000, ge=1, le=1_000_000)
+    """N, the number of points of the time grid in (0, 1]."""
 
     def draw(self, u: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return times for uniforms u in [0, 1)."""

@@ -101,7 +101,7 @@ def _batches(loader: Loader, total: int, size: int) -> Iterator[tuple[Batch, int
 @torch.no_grad()
 def _losses(run: LoadedRun, batch: Batch) -> Float[Tensor, "times batch"]:
     """Return per picture the loss at a time of the training's distribution, then at one in each bin."""
-    first, cond = draw_held_out(run.config, run.objective, Conditioner(run.text, run.device), batch)
+    first, cond = draw_held_out(run.config, run.objective, Conditioner(run.text, run.device), run.codec, batch)
     noised = [first]
     for number in range(BINS):
         step = _FIRST_BIN_STEP + number

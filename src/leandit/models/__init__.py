@@ -1,6 +1,7 @@
 """Backbones: one complete file each, all of the form `Backbone(x, t, cond) -> BackboneOutput`."""
 
 from leandit.models.backbone import BACKBONES, Backbone, BackboneConfig, ModelConfig
+from leandit.models.compilation import check_compiler, compile_layers, uncompiled
 from leandit.models.cost import ParameterCount, count_parameters, forward_flops
 from leandit.models.dit import DiT, DiTConfig
 from leandit.models.dit_air import DiTAir, DiTAirConfig
@@ -26,7 +27,10 @@ __all__ = [
     "ParameterCount",
     "PixArt",
     "PixArtConfig",
+    "check_compiler",
+    "compile_layers",
     "count_parameters",
     "forward_flops",
     "take_tokens",
+    "uncompiled",
 ]

@@ -12,11 +12,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from leandit.config import Config, Registry
+from leandit.config import Config, Fact, Registry
 from leandit.errors import LeanDiTError
 from leandit.grid import Grid, Size
 from leandit.models.records import BackboneOutput, Conditioning, LayerOutput
-from leandit.moe import Experts, MoEConfig, MoELayer, RouterOutput, Threshold, routers
+from leandit.moe import Experts, MoEConfig, MoELayer, RouterModule, RouterOutput, Threshold, routers
 from leandit.nn import AdaLN, FeedForward, Layer, Layers, Linear, Makers, Parts, Sharing, sincos_positions
 from leandit.ops import norm_modulate
 from leandit.ops.attention import AttentionImpl
@@ -28,42 +28,53 @@ class BackboneConfig(Config):
     # Whether the backbone reads text (Conditioning.text and .pooled) or labels.
     conditions_on_text: ClassVar[bool] = False
 
-    # The tag by which configurations name the backbone; each kind has its own.
     type: str
+    """Tag by which configurations name the backbone; each kind has its own."""
     dim: int = Field(384, ge=4)
+    """Width of the tokens."""
     depth: int = Field(12, ge=1)
+    """Number of layers."""
     heads: int = Field(6, ge=1)
+    """Number of attention heads; they divide dim."""
     patch_size: int = Field(2, ge=1)
-    # Height and width of the input, pixels or latents, or one number for a square; null takes the data's. A model
-    # takes any other size too: it is the one that it is trained on.
+    """Side of a patch; one patch is one token."""
     input_size: Size | None = None
-    # Channels of the input; null takes the data's.
+    """Height and width of the input in pixels or latents, or one number for a square. null takes data.image_size. The
+    model takes other sizes too, but this is the one that it learns.
+    """
     channels: int | None = Field(None, ge=1)
-    # Classes to condition on; 0 is a model without, null takes the data's.
+    """Channels of the input. null takes data.channels."""
     num_classes: int | None = Field(None, ge=0)
-    # Width of the text features; null takes the text encoder's.
+    """Number of classes to condition on. 0 is an unconditional model, null takes the number that the data has."""
     text_dim: int | None = Field(None, ge=1)
-    # Width of the pooled text vector; null takes the text encoder's.
+    """Width of the text features. null takes that of the text encoders."""
     pooled_dim: int | None = Field(None, ge=1)
-    # Patches along height and width, or one number for a square, for which positions were first learned, if the picture
-    # has grown since: sin-cos positions then lie closer, within the same span. null is this grid. RoPE (DiT-Air)
-    # extends as it is and has no use for it.
+    """Width of the pooled text vector. null takes that of the text encoders."""
     position_grid: Size | None = None
-    # Hidden width of the dense feed-forward, in multiples of dim.
+    """Patches along height and width, or one number for a square, of the pictures that the positions were learned
+    with, if the pictures have grown since: sin-cos positions then lie closer together, within the same span. null is
+    the present grid. RoPE (DiT-Air) does not use it.
+    """
     mlp_ratio: float = Field(4.0, gt=0)
-    # RMS normalisation of queries and keys.
+    """Hidden width of the dense feed-forward, in multiples of dim."""
     qk_norm: bool = False
-    # Predict a variance beside the mean: twice the output channels.
+    """Normalise queries and keys by their root mean square. DiT-Air and SD3 do it for stability."""
     learned_sigma: bool = False
-    # 0 in DiT's own code, 1 in diffusers' port; public checkpoints disagree.
+    """Also predict a variance: twice the output channels. objective.learned_sigma must be the same."""
     timestep_freq_shift: float = Field(0.0, ge=0, lt=128)
-    # 1e-6 in DiT's own code, 1e-5 in diffusers' port; public checkpoints disagree.
+    """Shift in the frequencies of the time embedding: 0 in DiT's own code, 1 in diffusers' port. Public checkpoints
+    disagree.
+    """
     norm_eps: float = Field(1e-6, gt=0)
-    # What the layers have in common: nothing, the AdaLN modulation, attention too, or the whole block.
+    """Added to the variance in norms: 1e-6 in DiT's own code, 1e-5 in diffusers' port. Public checkpoints disagree."""
     sharing: Sharing = "none"
-    attention_impl: AttentionImpl = "auto"
-    # Experts in place of the dense feed-forward; null is a dense model.
+    """Which weights the layers share: none, the AdaLN modulation ("adaln"), attention as well ("attention"), or the
+    whole block ("block").
+    """
+    attention_impl: Annotated[AttentionImpl, Fact.BACKEND] = "auto"
+    """Implementation of attention; all give the same result up to rounding."""
     moe: MoEConfig | None = None
+    """Experts in place of the dense feed-forward. null is a dense model."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:
@@ -103,7 +114,11 @@ class BackboneConfig(Config):
         """The grid over whose span sin-cos positions lie, whatever the grid of an input."""
         return Grid.of(self.position_grid) if self.position_grid else self.grid
 
-    def complete(self, **given: Size | None) -> Any:
+    def tokens(self, shape: tuple[int, int, int]) -> int:
+        """Return the number of patches of a sample of channels, height and width."""
+        return Grid(*shape[1:]).patches(self.patch_size).tokens
+
+    def complete(self, **given: int | tuple[int, int] | list[int] | None) -> Any:
         """Return a copy with what was left to the data and to the text encoder filled in."""
         return self.replace(**{key: value for key, value in given.items() if getattr(self, key) is None})
 
@@ -178,17 +193,15 @@ class Backbone(nn.Module, ABC):
         `model.to_empty(device=...)` and this.
         """
         for module in self.modules():
-            if isinstance(module, Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.RMSNorm | nn.LayerNorm):
+            if isinstance(module, nn.RMSNorm | nn.LayerNorm):
                 module.reset_parameters()
-            elif isinstance(module, Experts | Threshold):
+            elif isinstance(module, Linear | Experts | Threshold):
                 module.init_weights()
         for module in self.modules():
             if isinstance(module, AdaLN):
                 nn.init.zeros_(module.linear.weight)
+            elif isinstance(module, RouterModule):
+                module.init_weights()
 
     def patchify(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens patch_dim"]:
         """Cut into patches in row-major order; a patch is flattened as (row, column, channel)."""
@@ -226,6 +239,11 @@ class Backbone(nn.Module, ABC):
         shared = self.blocks.shared
         return shared["adaln"](condition) if "adaln" in shared else condition
 
+    def _router_time(self, time: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"] | None:
+        """Return the time embedding if routers look at it."""
+        moe = self.config.moe
+        return time if moe is not None and moe.router_input == "plain+time" else None
+
     def _finish_init(self) -> None:
         """Initialise, unless on the meta device, where there is nothing to initialise."""
         if not next(self.parameters()).is_meta:
@@ -236,7 +254,7 @@ def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> M
     """Return the maker of a layer's experts, named "moe", or of its dense feed-forward."""
     moe = config.moe
     if moe is not None and moe.in_block(index):
-        return {"moe": lambda: MoELayer(moe, config.dim, config.hidden, target_dim)}
+        return {"moe": lambda: MoELayer(moe, config.dim, config.hidden, target_dim, initialise=False)}
     return {"feed_forward": lambda: FeedForward(config.dim, config.hidden)}
 
 
@@ -265,13 +283,24 @@ class BackboneLayer(Layer):
         return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
 
     def feed_forward_or_experts(
-        self, parts: Parts, x: Float[Tensor, "batch tokens dim"]
+        self,
+        parts: Parts,
+        x: Float[Tensor, "batch tokens dim"],
+        shift: Float[Tensor, "batch dim"],
+        scale: Float[Tensor, "batch dim"],
+        time: Float[Tensor, "batch dim"] | None,
     ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-        """Apply the experts, if the layer has them, or the dense feed-forward."""
-        if "moe" in parts:
-            y, routing = parts["moe"](x)
-            return y, routing
-        return parts["feed_forward"](x), None
+        """Apply the experts, if the layer has them, or the dense feed-forward to the modulated norm of x.
+
+        Routers that look at something else get the norm of x without modulation, and the time embedding.
+        """
+        modulated = self.modulate(x, shift, scale)
+        if "moe" not in parts:
+            return parts["feed_forward"](modulated), None
+        assert self.config.moe is not None
+        plain = None if self.config.moe.router_input == "modulated" else self.norm(x)
+        y, routing = parts["moe"](modulated, plain, time)
+        return y, routing
 
 
 def routed(outputs: Sequence[LayerOutput]) -> tuple[RouterOutput, ...]:

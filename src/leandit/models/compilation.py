@@ -1,27 +1,40 @@
-"""torch.compile, for a model whose whole forward pass is one graph."""
+"""torch.compile by layer: one graph serves all layers of the same kind."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable
-
-import torch
+from collections.abc import Iterator
 
 from leandit.errors import LeanDiTError
-from leandit.models import Backbone, BackboneOutput
+from leandit.models.backbone import Backbone
 
 
-def compiled(model: Backbone) -> Callable[..., BackboneOutput]:
-    """Return the compiled model; it shares its weights. A break in the graph is an error, not a slow run.
+def compile_layers(model: Backbone, backend: str = "inductor") -> None:
+    """Compile every layer in place; what is the same in all layers is compiled once.
 
-    Raises LeanDiTError where no compiler is at hand.
+    A break in a graph is an error, not a slow run. Raises LeanDiTError if there is no compiler.
     """
     check_compiler(model.device.type)
-    return torch.compile(model, fullgraph=True)
+    for layer in model.layers:
+        layer.compile(fullgraph=True, backend=backend)
+
+
+@contextlib.contextmanager
+def uncompiled(model: Backbone) -> Iterator[None]:
+    """Run the layers as they are meanwhile: what compiled layers do inside cannot be watched."""
+    compiled = {layer: layer._compiled_call_impl for layer in model.layers}
+    for layer in compiled:
+        layer._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for layer, call in compiled.items():
+            layer._compiled_call_impl = call
 
 
 def check_compiler(device: str) -> None:
-    """Raise LeanDiTError where no compiler is at hand, which torch would find out only in the first step."""
+    """Raise LeanDiTError if no compiler is installed, which torch would find out only in the first step."""
     if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
         raise LeanDiTError(
             "compile: there is no C++ compiler on this machine; install one (on Debian: apt install g++), "

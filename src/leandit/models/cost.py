@@ -143,5 +143,4 @@ def _feed_forward_flops(config: BackboneConfig, index: int, tokens: int) -> int:
         return 4 * tokens * d * config.hidden
     matrices = 3 if moe.expert == "swiglu" else 2
     hidden = moe.k * moe.expert_hidden(config.hidden) + moe.shared_hidden(config.hidden)
-    hidden_layer = d * d if moe.router == "mlp" else 0
-    return 2 * tokens * (matrices * d * hidden + hidden_layer + d * moe.num_experts)
+    return 2 * tokens * (matrices * d * hidden + moe.router_size(d))

@@ -81,12 +81,13 @@ class DiT(Backbone):
         grid = self.grid_of(x)
         tokens = self.patch_embedding(self.patchify(x)) + self.positions(grid)
         condition = self.time_embedding(t)
+        router_time = self._router_time(condition)
         if self.label_embedding is not None and cond.label is not None:
             condition = condition + self.label_embedding(cond.label)
         modulation = self._modulation(condition)
         outputs: list[LayerOutput] = []
         for layer in self.blocks:
-            outputs.append(layer(self.blocks.shared, tokens, modulation))
+            outputs.append(layer(self.blocks.shared, tokens, modulation, router_time))
             tokens = outputs[-1].image
         return BackboneOutput(self.unpatchify(self.final(tokens, condition), grid), routed(outputs))
 
@@ -94,10 +95,16 @@ class DiT(Backbone):
 class DiTLayer(BackboneLayer):
     """x + gate attention(modulated x), then x + gate feed_forward(modulated x), which experts may compute."""
 
-    def compute(self, shared: Parts, x: Float[Tensor, "batch tokens dim"], modulation: Modulation) -> LayerOutput:
+    def compute(
+        self,
+        shared: Parts,
+        x: Float[Tensor, "batch tokens dim"],
+        modulation: Modulation,
+        time: Float[Tensor, "batch dim"] | None = None,
+    ) -> LayerOutput:
         """Return the tokens after the layer."""
         parts = self.parts(shared)
         shift1, scale1, gate1, shift2, scale2, gate2 = self.vectors(parts, modulation)
         x = gated_residual(x, gate1, parts["attention"](self.modulate(x, shift1, scale1)))
-        y, routing = self.feed_forward_or_experts(parts, self.modulate(x, shift2, scale2))
+        y, routing = self.feed_forward_or_experts(parts, x, shift2, scale2, time)
         return LayerOutput(gated_residual(x, gate2, y), routing)

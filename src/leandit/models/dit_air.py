@@ -44,11 +44,15 @@ class DiTAirConfig(BackboneConfig):
     heads: int = Field(12, ge=1)
     qk_norm: bool = True
     sharing: Sharing = "adaln"
-    # Base of the rotary frequencies; the paper is silent. Text tokens are not turned, on which it is silent too.
     rope_base: float = Field(10_000.0, gt=1)
-    # Whether the norm behind the feed-forward stands behind experts too. It undoes the size of their weights: a token
-    # with one expert comes out the same whatever its score, so that the router learns nothing from it.
+    """Base of the rotary frequencies. The paper states none. It also does not say whether text tokens are rotated; here
+    they are not.
+    """
     norm_after_experts: bool = False
+    """Also apply the norm that follows a feed-forward to the output of experts. The norm undoes the size of the
+    experts' weights: a token with one expert gets the same output for every score, and the router learns nothing
+    from it.
+    """
 
     @model_validator(mode="after")
     def _check_rope(self) -> Any:
@@ -82,6 +86,7 @@ class DiTAirLayer(BackboneLayer):
         mask: Bool[Tensor, "batch all_tokens"] | None,
         rotation: Float[Tensor, "2 tokens half_head_dim"],
         last: bool,
+        time: Float[Tensor, "batch dim"] | None = None,
     ) -> LayerOutput:
         """Return text and image after the layer; the last one leaves the text as it is, since nothing reads it."""
         parts = self.parts(shared)
@@ -96,7 +101,7 @@ class DiTAirLayer(BackboneLayer):
         )
         y_text, y_image = self.norm(y).tensor_split([-image.shape[1]], dim=1)
         image = gated_residual(image, image_gate1, y_image)
-        y, routing = self.feed_forward_or_experts(parts, self.modulate(image, image_shift2, image_scale2))
+        y, routing = self.feed_forward_or_experts(parts, image, image_shift2, image_scale2, time)
         if routing is None or self.config.norm_after_experts:
             y = self.norm(y)
         image = gated_residual(image, image_gate2, y)

@@ -22,8 +22,9 @@ class JointBackbone(Backbone):
     """Embeddings of patches, time, pooled text and text tokens, the loop over the layers, and the output.
 
     A subclass says what a layer is made of (`_makers`), names the class of its layers (`layer_type`), places the
-    patches of a grid, and calls `_finish_init` last. A layer is called with the text's tokens,
-    the image's, the modulation, the mask over both, what else `_layer_state` returns, and whether it is the last one.
+    patches of a grid, and calls `_finish_init` last. A layer is called with the text's tokens, the image's, the
+    modulation, the mask over both, what else `_layer_state` returns, whether it is the last one, and the time if
+    routers look at it.
 
     Reference: SD3 (arXiv 2403.03206), Figure 2; DiT-Air (arXiv 2503.10618), Figure 3.
     """
@@ -66,12 +67,14 @@ class JointBackbone(Backbone):
         grid = self.grid_of(x)
         image = self._place(self.patch_embedding(self.patchify(x)), grid)
         text, mask = encoded.tokens, joint_mask(encoded.mask, image.shape[1])
-        condition = self.time_embedding(t) + encoded.pooled
+        time = self.time_embedding(t)
+        condition = time + encoded.pooled
         modulation, more = self._modulation(condition), self._layer_state(grid)
+        router_time = self._router_time(time)
         outputs: list[LayerOutput] = []
         for index, layer in enumerate(self.blocks):
             last = index == len(self.blocks) - 1
-            outputs.append(layer(self.blocks.shared, text, image, modulation, mask, *more, last))
+            outputs.append(layer(self.blocks.shared, text, image, modulation, mask, *more, last, router_time))
             image = outputs[-1].image
             text = text if outputs[-1].text is None else outputs[-1].text
         return BackboneOutput(self.unpatchify(self.final(image, condition), grid), routed(outputs))

@@ -25,12 +25,12 @@ class MaskingConfig(Config):
     nothing of its decoder.
     """
 
-    # Blocks of the decoder.
     decoder_depth: int = Field(8, ge=1)
-    # Width of the decoder.
+    """Number of layers of the decoder."""
     decoder_dim: int = Field(512, ge=4)
-    # Attention heads of the decoder.
+    """Width of the decoder."""
     decoder_heads: int = Field(16, ge=1)
+    """Number of attention heads of the decoder."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:

@@ -34,8 +34,8 @@ class MMDiTConfig(BackboneConfig):
     type: Literal["mmdit"] = "mmdit"
     dim: int = Field(768, ge=4)
     heads: int = Field(12, ge=1)
-    # SD3 needs it for stability at size; DiT-Air's baseline has it too.
     qk_norm: bool = True
+    """SD3 needs it for stability at size; DiT-Air's baseline has it too."""
 
     def build(self) -> MMDiT:
         return MMDiT(self)
@@ -52,6 +52,7 @@ class MMDiTLayer(BackboneLayer):
         modulation: Modulation,
         mask: Bool[Tensor, "batch all_tokens"] | None,
         last: bool,
+        time: Float[Tensor, "batch dim"] | None = None,
     ) -> LayerOutput:
         """Return both streams after the layer; the last one leaves the text as it is, since nothing reads it."""
         parts = self.parts(shared)
@@ -65,7 +66,7 @@ class MMDiTLayer(BackboneLayer):
             image_only=last,
         )
         image = gated_residual(image, image_gate1, y_image)
-        y, routing = self.feed_forward_or_experts(parts, self.modulate(image, image_shift2, image_scale2))
+        y, routing = self.feed_forward_or_experts(parts, image, image_shift2, image_scale2, time)
         image = gated_residual(image, image_gate2, y)
         if not last:
             text = gated_residual(text, gate1, y_text)

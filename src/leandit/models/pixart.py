@@ -45,7 +45,7 @@ from leandit.ops import gated_residual, norm_modulate
 
 @BACKBONES.register
 class PixArtConfig(BackboneConfig):
-    """The default is a small PixArt-alpha.
+    """A PixArt-alpha or an EC-DiT; the default is a small PixArt-alpha.
 
     EC-DiT has adaln="per_layer", heads = dim / 64, kv_heads below that, project_text=false, time_dim=null, and
     experts: MoEConfig(strategy="expert_choice", gate="softmax", k=2, hidden_split=1, every=2, router="linear",
@@ -58,17 +58,21 @@ class PixArtConfig(BackboneConfig):
     conditions_on_text: ClassVar[bool] = True
 
     type: Literal["pixart"] = "pixart"
-    # single: six vectors from one map of the time for all layers, plus a learned table in each (PixArt-alpha).
-    # per_layer: each layer maps the time to shift and scale of self-attention and feed-forward, no gates (EC-DiT).
     adaln: Literal["single", "per_layer"] = "single"
-    # Heads of keys and values in both attentions; null is as many as heads.
+    """"single": one map of the time gives six vectors for all layers, and each layer adds a learned table
+    (PixArt-alpha). "per_layer": each layer maps the time to shift and scale of self-attention and feed-forward,
+    without gates (EC-DiT).
+    """
     kv_heads: int | None = Field(None, ge=1)
-    # Map the text to dim by a two-layer network before the first layer (PixArt-alpha).
+    """Number of key and value heads in both attentions. null is the number of heads."""
     project_text: bool = True
-    # Sinusoids that the time is embedded from, an even number; null is dim (EC-DiT).
+    """Map the text features to dim by a two-layer network before the first layer (PixArt-alpha)."""
     time_dim: int | None = Field(256, ge=2, multiple_of=2)
-    # A light decoder behind the layers, with which training can hide tokens from them (MaskDiT); null has none.
+    """Number of sinusoids in the time embedding, even. null is dim (EC-DiT)."""
     masking: MaskingConfig | None = None
+    """A light decoder after the layers, which lets training hide tokens (MaskDiT). null has none; train.mask_ratio must
+    then be 0.
+    """
 
     @model_validator(mode="after")
     def _check_heads(self) -> Any:
@@ -164,12 +168,12 @@ class PixArt(Backbone):
                 raise LeanDiTError("tokens can be hidden only from a model with a decoder: set model.masking")
             tokens = take_tokens(tokens, visible)
         condition = self.time_embedding(t)
-        modulation = self._modulation(condition)
+        modulation, router_time = self._modulation(condition), self._router_time(condition)
         outputs: list[LayerOutput] = []
         for index, layer in enumerate(self.blocks):
             keys_values = encoded.keys_values[index] if encoded.keys_values else None
             text = (encoded.tokens, encoded.mask, keys_values)
-            outputs.append(layer(self.blocks.shared, tokens, modulation, *text))
+            outputs.append(layer(self.blocks.shared, tokens, modulation, *text, router_time))
             tokens = outputs[-1].image
         patches = self.final(tokens, condition)
         if self.decoder is not None:
@@ -216,6 +220,7 @@ class PixArtLayer(BackboneLayer):
         text: Float[Tensor, "batch text_tokens width"],
         text_mask: Bool[Tensor, "batch text_tokens"] | None,
         keys_values: tuple[Tensor, Tensor] | None = None,
+        time: Float[Tensor, "batch dim"] | None = None,
     ) -> LayerOutput:
         """Return the tokens after the layer; `keys_values` are those of the text, if they are there already."""
         parts = self.parts(shared)
@@ -226,7 +231,7 @@ class PixArtLayer(BackboneLayer):
             (shift1, scale1, shift2, scale2), gate1, gate2 = vectors, None, None
         x = _joined(x, parts["attention"](self.modulate(x, shift1, scale1)), gate1)
         x = x + parts["cross_attention"](x, text, text_mask, keys_values)
-        y, routing = self.feed_forward_or_experts(parts, self.modulate(x, shift2, scale2))
+        y, routing = self.feed_forward_or_experts(parts, x, shift2, scale2, time)
         return LayerOutput(_joined(x, y, gate2), routing)
 
     def keys_values(self, shared: Parts, text: Float[Tensor, "batch text_tokens width"]) -> tuple[Tensor, Tensor]:

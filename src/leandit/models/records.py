@@ -96,7 +96,7 @@ class BackboneOutput:
     visible: Int[Tensor, "batch kept"] | None = None
 
 
-# Sharding looks for the tensors in what a module returns, to gather its weights before their gradients are computed.
+# Sharding looks for the tensors in what a module returns; older releases of torch find them in registered records only.
 for _record in (RouterOutput, LayerOutput, BackboneOutput):
     register_dataclass(_record)
 

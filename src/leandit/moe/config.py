@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from leandit.config import Config, one_of
+from leandit.config import Config, Fact, Registry, one_of
 from leandit.moe.gate import GATES
+from leandit.moe.seams import RouterModule
 from leandit.moe.strategies import GROUPED, STRATEGIES
 from leandit.ops.expert_ffn import ExpertImpl
+
+RouterInput = Literal["modulated", "plain", "plain+time"]
+
+
+class RouterConfig(Config):
+    """The fields of a router other than the pooled one; `@ROUTERS.register` above a subclass enters it.
+
+    A layer hands over its own config, which has `k` and `num_experts`. The tag `type` names the kind.
+    """
+
+    has_target_head: ClassVar[bool] = False
+    """Whether the router can predict the diffusion target, as per-layer regularisation needs."""
+
+    type: str
+
+    def build(self, moe: MoEConfig, in_dim: int, dim: int, target_dim: int | None) -> RouterModule:
+        """Return the router for inputs of width `in_dim` in a model of width `dim`.
+
+        `target_dim` is the width of the target head, None if there is to be none. Raises ValueError if `moe` does
+        not fit.
+        """
+        raise NotImplementedError
+
+    def size(self, moe: MoEConfig, in_dim: int) -> int:
+        """Return the numbers in the matrices that turn an input into logits; by default those of one matrix."""
+        return in_dim * moe.num_experts
+
+    def check(self, moe: MoEConfig) -> None:
+        """Raise ValueError if the layer's `k` and `num_experts` do not fit; by default all do."""
+
+
+ROUTERS = Registry("router", RouterConfig)
+"""All routers but the pooled one, by their `type`; a file of its own, also outside the package, registers another."""
+
+
+# The fields of `MoEConfig` that only the pooled router reads.
+_POOLED = (
+    *("strategy", "group_tokens", "inference_group_tokens", "capacity_factor", "inference_capacity_factor"),
+    *("gate", "renormalize", "router", "threshold_momentum", "threshold_init"),
+)
 
 
 class MoEConfig(Config):
@@ -17,65 +58,93 @@ class MoEConfig(Config):
 
     Where Expert Race leaves a value open, the default is what public reimplementations use: threshold momentum
     0.95 from 1.0, and a race over the micro-batch of one process.
+
+    The fields from `strategy` to `threshold_init` are those of `PooledRouter`. `routing` replaces it by another router,
+    which has fields of its own; those of the pooled router then keep their defaults.
     """
 
-    # Which scores compete with one another: see `leandit.moe.strategies`.
     strategy: one_of(STRATEGIES) = "expert_race"  # type: ignore[valid-type]
-    # Expert choice in training: experts choose among so many consecutive tokens of the batch, whatever pictures
-    # they are from; null is each picture's tokens. EC-DiT: 1024. Token choice: experts have their slots among them.
+    """Which scores compete with one another: see `leandit.moe.strategies`."""
     group_tokens: int | None = Field(None, ge=1)
-    # The same in evaluation and sampling. With null a picture does not depend on those that it is drawn with; with
-    # a number it does, unless groups happen to be whole pictures. EC-DiT: 512, two pictures.
+    """Expert choice in training: experts choose among N consecutive tokens of the batch, whatever pictures they are
+    from; null is each picture's tokens. EC-DiT: 1024. Token choice with a capacity: experts have their slots among
+    them."""
     inference_group_tokens: int | None = Field(None, ge=1)
-    # Token choice in training: each expert has (tokens of a group) * capacity_factor / num_experts slots, rounded
-    # down, first choices before second ones, and drops the tokens beyond; null drops none. GShard: 2 at k = 2.
+    """The same in evaluation and sampling. With null a picture does not depend on those that it is drawn with; with a
+    number it does, unless groups happen to be whole pictures. EC-DiT: 512, two pictures."""
     capacity_factor: float | None = Field(None, gt=0)
-    # The same in evaluation and sampling.
+    """Token choice in training: each expert has (tokens of a group) * capacity_factor / num_experts slots, rounded
+    down, first choices before second ones, and drops the tokens beyond; null drops none. GShard: 2 at k = 2."""
     inference_capacity_factor: float | None = Field(None, gt=0)
-    # What turns logits into scores, before the selection.
+    """The same in evaluation and sampling."""
     gate: one_of(GATES) = "identity"  # type: ignore[valid-type]
-    # Divide the scores of a token's chosen experts by their sum before they weight the outputs, as GShard does.
+    """What turns logits into scores, before the selection."""
     renormalize: bool = False
-    # Mean number of experts per token.
-    k: int = Field(4, ge=1)
-    num_experts: int = Field(32, ge=1)
-    # An expert's hidden width is the dense one divided by this; null means k, so that activated FLOPs stay dense.
-    hidden_split: int | None = Field(None, ge=1)
-    # gelu: GELU(x W1 + b1) W2 + b2. swiglu: (SiLU(x Wg) * x Wu) W2, half as large again, as in DiT-MoE. Shared
-    # experts have the same form.
-    expert: Literal["gelu", "swiglu"] = "gelu"
-    # Every n-th block has experts: 1 is every block, 2 is blocks 2, 4, 6, ... counted from 1.
-    every: int = Field(1, ge=1)
-    # Two-layer routers are the paper's; per-layer regularisation needs their hidden layer.
+    """Divide the scores of a token's chosen experts by their sum before they weight the outputs, as GShard does."""
     router: Literal["mlp", "linear"] = "mlp"
-    # Whether routers carry the head that predicts the diffusion target while training.
-    per_layer_regularisation: bool = True
-    # tau <- m tau + (1 - m) cutoff, once per optimiser step; used by the strategies whose pool spans samples.
+    """The network before the scores. Two layers (mlp) are the paper's; per-layer regularisation needs their hidden
+    layer."""
     threshold_momentum: float = Field(0.95, ge=0, lt=1)
+    """tau <- m tau + (1 - m) cutoff, once per optimiser step; used by the strategies whose pool spans samples."""
     threshold_init: float = 1.0
-    # So many more experts that every token passes through with weight 1, outside the routing. DiT-MoE: 2.
+    """Where the threshold starts."""
+    routing: Annotated[RouterConfig, ROUTERS] | None = None
+    """Another router, such as {"type": "biased"}; null is the pooled router of the fields above."""
+    router_input: RouterInput = "modulated"
+    """What a router sees: the token that experts compute (modulated); the normalised token before modulation (plain);
+    or the time embedding joined with that one (plain+time). Experts see the modulated token in any case. Nucleus-Image:
+    plain+time."""
+    k: int = Field(4, ge=1)
+    """Mean number of experts per token."""
+    num_experts: int = Field(32, ge=1)
+    """Experts to choose from."""
+    hidden_split: int | None = Field(None, ge=1)
+    """An expert's hidden width is the dense one divided by this; null means k, so that activated FLOPs stay dense."""
+    expert: Literal["gelu", "swiglu"] = "gelu"
+    """gelu: GELU(x W1 + b1) W2 + b2. swiglu: (SiLU(x Wg) * x Wu) W2, half as large again, as in DiT-MoE. Shared experts
+    have the same form."""
+    every: int = Field(1, ge=1)
+    """Every n-th block has experts: 1 is every block, 2 is blocks 2, 4, 6, ... counted from 1."""
+    per_layer_regularisation: bool = True
+    """Whether routers carry the head that predicts the diffusion target while training. No effect with a router that
+    has none."""
     num_shared_experts: int = Field(0, ge=0)
-    # A shared expert's hidden width is the dense one divided by this; null means that of the routed experts.
-    # DiT-MoE: 4, which is the model's width.
+    """Experts besides that every token passes through with weight 1, outside the routing. DiT-MoE: 2."""
     shared_split: int | None = Field(None, ge=1)
-    # What computes the experts: see `leandit.ops.expert_ffn`.
-    impl: ExpertImpl = "auto"
+    """A shared expert's hidden width is the dense one divided by this; null means that of the routed experts. DiT-MoE:
+    4, which is the model's width."""
+    impl: Annotated[ExpertImpl, Fact.BACKEND] = "auto"
+    """What computes the experts: see `leandit.ops.expert_ffn`."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:
         if self.k > self.num_experts:
             raise ValueError(f"k = {self.k} is more than num_experts = {self.num_experts}")
+        if self.shared_split is not None and not self.num_shared_experts:
+            raise ValueError("shared_split is for shared experts: set num_shared_experts, or shared_split=null")
+        if self.routing is not None:
+            self._check_routing(self.routing)
+            return self
         if self.router == "linear" and self.per_layer_regularisation:
             raise ValueError("a linear router has no hidden layer: set per_layer_regularisation=false or router=mlp")
         if self.renormalize and self.gate == "identity":
             raise ValueError(
                 "renormalize needs positive scores: set gate=softmax or gate=sigmoid, or renormalize=false"
             )
-        if self.shared_split is not None and not self.num_shared_experts:
-            raise ValueError("shared_split is for shared experts: set num_shared_experts, or shared_split=null")
         self._check_groups("")
         self._check_groups("inference_")
         return self
+
+    def _check_routing(self, routing: RouterConfig) -> None:
+        defaults = {name: type(self).model_fields[name].default for name in _POOLED}
+        changed = [name for name in _POOLED if getattr(self, name) != defaults[name]]
+        if changed:
+            remedy = ", ".join(f"{name}={'null' if defaults[name] is None else defaults[name]}" for name in changed)
+            raise ValueError(
+                f"{', '.join(changed)}: only for the pooled router; with routing.type={routing.type} set {remedy} "
+                "(the default), or set routing=null"
+            )
+        routing.check(self)
 
     def _check_groups(self, phase: str) -> None:
         factor, group = f"{phase}capacity_factor", f"{phase}group_tokens"
@@ -85,6 +154,28 @@ class MoEConfig(Config):
         if getattr(self, group) is not None and self.strategy not in GROUPED and not limited:
             remedy = f"set {factor}, too, or leave it null" if self.strategy == "token_choice" else "leave it null"
             raise ValueError(f"{group} is for strategy=expert_choice; with {self.strategy} {remedy}")
+
+    @property
+    def has_target_head(self) -> bool:
+        """Whether the layer's router predicts the diffusion target while training."""
+        return self.per_layer_regularisation and (self.routing is None or self.routing.has_target_head)
+
+    @property
+    def routing_name(self) -> str:
+        """The strategy of the pooled router, or the type of another one."""
+        return self.strategy if self.routing is None else self.routing.type
+
+    def router_width(self, dim: int) -> int:
+        """Return the width of what a router sees in a model of width `dim`."""
+        return 2 * dim if self.router_input == "plain+time" else dim
+
+    def router_size(self, dim: int) -> int:
+        """Return the numbers in the matrices that turn a router's input into logits."""
+        width = self.router_width(dim)
+        if self.routing is not None:
+            return self.routing.size(self, width)
+        hidden_layer = width * dim if self.router == "mlp" else 0
+        return hidden_layer + (dim if self.router == "mlp" else width) * self.num_experts
 
     def expert_hidden(self, dense_hidden: int) -> int:
         """Return an expert's hidden width, given that of the dense feed-forward that it replaces."""

@@ -1,15 +1,15 @@
 """The experts compute: many small feed-forwards with stacked weights.
 
-Legend: T tokens of the batch, E experts, D width.
+Legend: T tokens of the batch, R rows sorted by expert, E experts, D width.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from leandit.ops import expert_ffn
+from leandit.ops import expert_ffn, expert_rows
 from leandit.ops.expert_ffn import Activation, ExpertImpl
 
 
@@ -50,17 +50,20 @@ class Experts(nn.Module):
         mask_TE: Bool[Tensor, "all_tokens experts"],
         num_pairs: int | None,
     ) -> Float[Tensor, "all_tokens dim"]:
-        """Return sum_e mask_te weight_te FFN_e(x_t); `num_pairs` bounds the pairs where it is known beforehand."""
-        activation: Activation = "swiglu" if self.gated else "gelu"
+        """Return sum_e mask_te weight_te FFN_e(x_t); `num_pairs` is a bound on the pairs, if one is known."""
+        weights = (self.w1, self.b1, self.w2, self.b2)
         return expert_ffn(
-            x_TD,
-            weight_TE,
-            mask_TE,
-            self.w1,
-            self.b1,
-            self.w2,
-            self.b2,
-            activation=activation,
-            num_pairs=num_pairs,
-            impl=self.impl,
+            x_TD, weight_TE, mask_TE, *weights, activation=self._activation, num_pairs=num_pairs, impl=self.impl
         )
+
+    def rows(self, x_RD: Float[Tensor, "rows dim"], ends_E: Int[Tensor, " experts"]) -> Float[Tensor, "rows dim"]:
+        """Return FFN_e(x_r) for rows sorted by expert, those of expert e up to row ends_E[e]: what a dispatcher calls.
+
+        Rows after the last end are 0.
+        """
+        weights = (self.w1, self.b1, self.w2, self.b2)
+        return expert_rows(x_RD, ends_E, *weights, activation=self._activation, impl=self.impl)
+
+    @property
+    def _activation(self) -> Activation:
+        return "swiglu" if self.gated else "gelu"

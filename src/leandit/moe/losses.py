@@ -8,11 +8,13 @@ Legend: T tokens of the batch, E experts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leandit.moe.router import RouterOutput
+from leandit.moe.seams import RouterOutput
 
 
 def router_similarity(
@@ -68,7 +70,8 @@ def gshard_balance(logits: Float[Tensor, "*tokens experts"]) -> Float[Tensor, ""
     """
     num_experts = logits.shape[-1]
     logits_TE = logits.reshape(-1, num_experts)
-    first_E = logits_TE.argmax(-1).bincount(minlength=num_experts) / logits_TE.shape[0]
+    # By comparison, since counting by `bincount` would wait for a GPU.
+    first_E = (logits_TE.argmax(-1)[:, None] == torch.arange(num_experts, device=logits.device)).float().mean(0)
     return num_experts * (first_E * logits_TE.softmax(-1).mean(0)).sum()
 
 
@@ -80,11 +83,18 @@ def z_loss(logits: Float[Tensor, "*tokens experts"]) -> Float[Tensor, ""]:
     return logits.reshape(-1, logits.shape[-1]).logsumexp(-1).square().mean()
 
 
-def auxiliary_losses(router: RouterOutput) -> dict[str, Float[Tensor, ""]]:
-    """Return every loss of this module for one layer, by name."""
-    return {
-        "router_similarity": router_similarity(router.logits, router.mask),
-        "load_balance": load_balance(router.logits, router.mask),
-        "gshard_balance": gshard_balance(router.logits),
-        "z_loss": z_loss(router.logits),
+def auxiliary_losses(outputs: Sequence[RouterOutput], names: Iterable[str]) -> dict[str, Float[Tensor, ""]]:
+    """Return the mean over all layers of the losses with these names; each is computed for all layers at once."""
+    logits_NTE = torch.stack([output.logits.flatten(0, -2) for output in outputs])
+    mask_NTE = torch.stack([output.mask.flatten(0, -2) for output in outputs])
+    losses = {
+        "router_similarity": lambda: torch.vmap(router_similarity)(logits_NTE, mask_NTE),
+        "load_balance": lambda: torch.vmap(load_balance)(logits_NTE, mask_NTE),
+        "gshard_balance": lambda: torch.vmap(gshard_balance)(logits_NTE),
+        "z_loss": lambda: torch.vmap(z_loss)(logits_NTE),
     }
+    return {name: losses[name]().mean() for name in names}
+
+
+AUXILIARY_LOSSES = ("router_similarity", "load_balance", "gshard_balance", "z_loss")
+"""The names of the losses that need nothing but the routers' outputs."""

@@ -1,4 +1,4 @@
-"""Statistics of one optimiser step: what moves thresholds, and what says whether experts share the work.
+"""Statistics of one optimiser step: what moves the state of routers, and what says whether experts share the work.
 
 Legend: E experts.
 """
@@ -6,27 +6,14 @@ Legend: E experts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.moe.losses import co_selection
-from leandit.moe.router import Router, RouterOutput
-
-
-@dataclass(frozen=True)
-class RouterStats:
-    """One router: pair counts summed, and the cutoff averaged, over its layers and the micro-batches of a step."""
-
-    co_selection: Float[Tensor, "experts experts"]
-    cutoff: Tensor | None
-
-    @property
-    def load(self) -> Float[Tensor, " experts"]:
-        """Pairs per expert."""
-        return self.co_selection.diagonal()
+from leandit.moe.seams import RouterModule, RouterOutput, RouterStats
 
 
 @torch.no_grad()
@@ -50,16 +37,16 @@ def _reduce(records: Sequence[RouterStats]) -> RouterStats:
     return RouterStats(together, torch.stack(cutoffs).mean(0) if cutoffs else None)
 
 
-def routers(model: nn.Module) -> Iterable[tuple[str, Router]]:
+def routers(model: nn.Module) -> Iterable[tuple[str, RouterModule]]:
     """Yield (name, router) in order of depth; one router for all layers if these share it."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, Router))
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, RouterModule))
 
 
-def post_step(model: nn.Module, stats: Sequence[RouterStats]) -> None:
-    """Move every threshold, once per optimiser step; the only place where routing state changes."""
+@torch.no_grad()
+def after_step(model: nn.Module, stats: Sequence[RouterStats]) -> None:
+    """Let every router move its state (thresholds, biases), once per optimiser step; nothing else changes it."""
     for (_, router), layer in zip(routers(model), stats, strict=True):
-        if layer.cutoff is not None:
-            router.threshold.update(layer.cutoff)
+        router.after_step(layer)
 
 
 def max_violation(load: Float[Tensor, " experts"]) -> float:
@@ -97,28 +84,25 @@ class CollapseWatch:
         self.names = names
         self.share = share
         self.patience = patience
-        self._starved: list[Tensor] = []
+        self._starved: np.ndarray | None = None
 
     @property
     def counts(self) -> list[list[int]]:
         """Steps in a row that each expert of each router has starved for."""
-        return [counts.tolist() for counts in self._starved]
+        return [] if self._starved is None else self._starved.tolist()
 
     def restore(self, counts: Sequence[Sequence[int]]) -> None:
         """Take over the counts of a checkpoint."""
-        self._starved = [torch.tensor(router, dtype=torch.long) for router in counts]
+        self._starved = np.array(counts, np.int64) if len(counts) else None
 
-    def update(self, stats: Sequence[RouterStats]) -> list[str]:
-        """Return a line for each expert that reaches `patience` in this step."""
-        if not self._starved:
-            self._starved = [torch.zeros(len(layer.load), dtype=torch.long) for layer in stats]
-        lines = []
-        for index, (name, layer) in enumerate(zip(self.names, stats, strict=True)):
-            load = layer.load.cpu()
-            starved = load < self.share * load.mean()
-            self._starved[index] = torch.where(starved, self._starved[index] + 1, 0)
-            lines += [
-                f"{name}: expert {expert} got under {self.share:.0%} of its fair share for {self.patience} steps"
-                for expert in (self._starved[index] == self.patience).nonzero()[:, 0].tolist()
-            ]
-        return lines
+    def update(self, loads: Float[np.ndarray, "routers experts"]) -> list[str]:
+        """Return a line for each expert that reaches `patience` in this step, given the pairs of every expert."""
+        starved = loads < self.share * loads.mean(-1, keepdims=True)
+        if self._starved is None:
+            self._starved = np.zeros(loads.shape, np.int64)
+        self._starved = np.where(starved, self._starved + 1, 0)
+        told = f"got under {self.share:.0%} of its fair share for {self.patience} steps"
+        return [
+            f"{self.names[router]}: expert {expert} {told}"
+            for router, expert in np.argwhere(self._starved == self.patience)
+        ]

@@ -34,7 +34,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from leandit.errors import LeanDiTError, unknown
-from leandit.moe.assignment import Assignment
 from leandit.ops import pooled_topk
 
 _AXES = "BLE"
@@ -65,25 +64,17 @@ STRATEGIES: dict[str, Strategy] = {
 GROUPED = ("expert_choice",)
 
 
-def select(
-    scores: Float[Tensor, "batch tokens experts"], *, strategy: str, k: int, group_tokens: int | None = None
-) -> Assignment:
-    """Return the B*L*k pairs that win under `strategy`, ties broken deterministically (earlier positions win).
-
-    `scores` are gated, `k` is the mean number of experts per token, 1 <= k <= E. Raises LeanDiTError for an unknown
-    strategy, a k out of range, or groups with a strategy that has none.
-
-    Reference: Expert Race, Table 6.
-    """
-    mask, _ = select_mask(scores, strategy=strategy, k=k, group_tokens=group_tokens)
-    return Assignment.from_mask(scores, mask)
-
-
 @torch.no_grad()
 def select_mask(
     scores: Float[Tensor, "batch tokens experts"], *, strategy: str, k: int, group_tokens: int | None = None
 ) -> tuple[Bool[Tensor, "batch tokens experts"], Float[Tensor, " rows"]]:
-    """Return the mask of the selected pairs, and the smallest kept score of each row (what thresholds track)."""
+    """Return the mask of the B*L*k pairs that win under `strategy`, and the smallest kept score of each row.
+
+    `scores` are gated, `k` is the mean number of experts per token, 1 <= k <= E. Of tied scores the earlier positions
+    win. Raises LeanDiTError for an unknown strategy, a k out of range, or groups with a strategy that has none.
+
+    Reference: Expert Race, Table 6.
+    """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     if not 1 <= k <= scores.shape[-1]:
@@ -123,7 +114,8 @@ def _select_in_groups(
 def _budgets(scores_RP: Float[Tensor, "rows pool"], groups: int, total: int) -> Int[Tensor, " rows"]:
     """Share `total` pairs out over the rows; rows of one group (sample) share that group's left-over pairs."""
     num_rows, pool = scores_RP.shape
-    whole, left_over = divmod(total, num_rows)
+    # Not divmod, which takes no symbolic size: a compiled model may see another batch.
+    whole, left_over = total // num_rows, total % num_rows
     budget_R = torch.full((num_rows,), whole, device=scores_RP.device)
     if left_over:
         next_best_R = scores_RP.topk(min(whole + 1, pool), dim=1).values[:, -1]

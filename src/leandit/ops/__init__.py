@@ -1,7 +1,7 @@
 """Tensor functions with a definition beside each fast version that it is tested against."""
 
 from leandit.ops.attention import attention
-from leandit.ops.expert_ffn import expert_ffn
+from leandit.ops.expert_ffn import expert_ffn, expert_rows
 from leandit.ops.kept import kept
 from leandit.ops.linear import linear, linear_gelu, row_stable_linear
 from leandit.ops.modulate import gated_residual, norm_modulate
@@ -10,6 +10,7 @@ from leandit.ops.pooled_topk import pooled_topk
 __all__ = [
     "attention",
     "expert_ffn",
+    "expert_rows",
     "gated_residual",
     "kept",
     "linear",

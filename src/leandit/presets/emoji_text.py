@@ -23,7 +23,7 @@ _SIZE = {"dim": 128, "heads": 4, "patch_size": 4}
 
 def _run(name: str, model: ModelConfig) -> RunConfig:
     # Expert Race's two losses; EC-DiT has none beside the objective.
-    race = model.moe is not None and model.moe.strategy == "expert_race"
+    race = model.moe is not None and model.moe.routing_name == "expert_race"
     return RunConfig(
         name=name,
         model=model,

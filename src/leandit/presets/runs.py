@@ -148,6 +148,7 @@ def _named_model(name: str) -> Tree:
 
 def _from_file(path: Path) -> Tree:
     tree = read_tree(path)
+    tree.pop("$schema", None)  # for editors
     preset = tree.pop("preset", None)
     if preset is None:
         return tree

@@ -72,10 +72,9 @@ def draw_recorded(
     check_pictures(seeds)
     settings = settings or run.config.sampling
     traces, drawn = [], []
-    run = run.uncompiled()
     for part, part_seeds, advance in in_batches(wanted, seeds, batch_size, progress):
         with RoutingRecorder(run.model, len(part_seeds)) as recorder:
             drawn.append(draw(run, part, part_seeds, settings, advance))
         traces.append(recorder.trace())
-    pictures = None if run.config.data.holds_latents else to_pictures(torch.cat(drawn))
+    pictures = None if run.codec.no_pictures is not None else to_pictures(run.codec.decode(torch.cat(drawn)))
     return Drawn(run, wanted, tuple(seeds), settings, join(traces), pictures)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.grid import Grid
-from leandit.models import Backbone
+from leandit.models import Backbone, uncompiled
 from leandit.moe import RouterOutput, routers
 
 
@@ -39,7 +39,8 @@ class ComputeTrace:
 class ComputeRecorder:
     """Context manager: while it is open, every pass of `model` over a batch adds one call to the trace.
 
-    Only the first `batch` samples of a pass are kept, which under guidance are the conditional ones.
+    Compiled layers run as they are meanwhile. Only the first `batch` samples of a pass are kept, which under guidance
+    are the conditional ones.
     """
 
     def __init__(self, model: Backbone, batch: int) -> None:
@@ -52,6 +53,8 @@ class ComputeRecorder:
         self._names = tuple(name.removesuffix(".moe.router") for name, _ in routers(model))
 
     def __enter__(self) -> ComputeRecorder:
+        self._as_it_is = uncompiled(self.model)
+        self._as_it_is.__enter__()
         self._handles = [self.model.register_forward_pre_hook(self._note_time)]
         self._handles += [router.register_forward_hook(self._note_experts) for _, router in routers(self.model)]
         return self
@@ -61,6 +64,7 @@ class ComputeRecorder:
     ) -> None:
         for handle in self._handles:
             handle.remove()
+        self._as_it_is.__exit__(kind, error, trace)
 
     def trace(self) -> ComputeTrace:
         """Return what was recorded so far."""

@@ -1,6 +1,15 @@
 """What a run's folder is: its configuration, checkpoints, metrics and identity. Reading one needs no training."""
 
-from leandit.run.config import LossWeights, RunConfig, SamplingConfig, StartConfig, TrainConfig
+from leandit.run.config import (
+    TASKS,
+    DenoiseConfig,
+    LossWeights,
+    RunConfig,
+    SamplingConfig,
+    StartConfig,
+    TaskConfig,
+    TrainConfig,
+)
 from leandit.run.folder import RunFolder
 from leandit.run.metrics import read_metrics
 from leandit.run.recipe import (
@@ -13,8 +22,10 @@ from leandit.run.recipe import (
 )
 
 __all__ = [
+    "TASKS",
     "AdafactorConfig",
     "AdamWConfig",
+    "DenoiseConfig",
     "LossWeights",
     "MuonConfig",
     "OptimizerConfig",
@@ -24,6 +35,7 @@ __all__ = [
     "SamplingConfig",
     "ScheduleConfig",
     "StartConfig",
+    "TaskConfig",
     "TrainConfig",
     "read_metrics",
 ]

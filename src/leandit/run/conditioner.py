@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
 
 from leandit.data import Batch
 from leandit.errors import LeanDiTError
-from leandit.models import BackboneConfig, Conditioning
+from leandit.models import Conditioning
 from leandit.text import TextConfig, TextEncoder, check_captions
 
 # Stands for "no caption" in captions, as -1 does in labels: the features of the empty text are the null condition.
@@ -29,8 +26,11 @@ class Conditioner:
     encoder: TextEncoder | None
     device: torch.device
 
-    def __call__(self, wanted: Wanted) -> Conditioning:
-        """Return the condition for one label or one caption per picture; None gives an empty condition."""
+    def __call__(self, wanted: Wanted, checked: bool = False) -> Conditioning:
+        """Return the condition for one label or one caption per picture; None gives an empty condition.
+
+        Captions that are `checked` already are not checked again.
+        """
         if wanted is None:
             return Conditioning()
         if self.encoder is None:
@@ -38,28 +38,13 @@ class Conditioner:
         texts = [text for text in wanted if isinstance(text, str)]
         if len(texts) < len(wanted):
             raise LeanDiTError("the model is conditioned on text and was given labels; give it a text for each picture")
-        features = self.encoder.encode(texts)
+        features = self.encoder.encode(texts, checked=checked)
         condition = Conditioning(text=features.tokens, text_mask=features.mask, pooled=features.pooled)
         return condition.map(lambda part: part.to(self.device))
 
     def null(self, count: int) -> Conditioning:
         """Return the condition that stands for wanting nothing, for so many pictures."""
         return self([NO_LABEL] * count if self.encoder is None else [NO_CAPTION] * count)
-
-
-def wanted(
-    model: BackboneConfig,
-    texts: Sequence[str] | None,
-    labels: Int[Tensor, " batch"] | None,
-    dropped: Bool[np.ndarray, " batch"],
-) -> Wanted:
-    """Return the captions or labels that a model is conditioned on, "nothing" for those that are dropped."""
-    if model.conditions_on_text:
-        assert texts is not None
-        return [NO_CAPTION if drop else text for text, drop in zip(texts, dropped, strict=True)]
-    if labels is None or not model.num_classes:
-        return None
-    return [NO_LABEL if drop else int(label) for label, drop in zip(labels, dropped, strict=True)]
 
 
 def check_texts(text: TextConfig | None, batch: Batch) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from leandit.config import Config
+from leandit.autoencoder import AnyCodec, Codec, CodecConfig, LatentsOnlyConfig, PixelsConfig, Shape
+from leandit.config import Config, Fact, Registry
 from leandit.data import DataConfig
 from leandit.diffusion import (
     EulerConfig,
@@ -18,7 +19,6 @@ from leandit.diffusion import (
     build_sampler,
 )
 from leandit.errors import LeanDiTError
-from leandit.grid import Grid
 from leandit.models import ModelConfig
 from leandit.run.recipe import AdamWConfig, OptimizerConfig, ScheduleConfig
 from leandit.text import TextConfig
@@ -30,55 +30,70 @@ class LossWeights(Config):
     The Expert Race paper states no weight; the defaults keep both terms well below the diffusion loss.
     """
 
-    # Expert Race, eqs. 9-11; its value is about 1 per layer.
     router_similarity: float = Field(1e-2, ge=0)
-    # Switch / GShard balance loss; 1e-2 is usual with token choice.
+    """Weight of the router similarity loss (Expert Race, eqs. 9-11); the loss is about 1 per layer."""
     load_balance: float = Field(0.0, ge=0)
-    # GShard's own: first choices only, whatever a capacity drops; 1e-2 in axlearn, Apple's public code.
+    """Weight of the load balancing loss of Switch and GShard; 1e-2 is usual with token choice."""
     gshard_balance: float = Field(0.0, ge=0)
+    """Weight of GShard's own balance loss: it counts first choices only, also those that a capacity drops. Apple's
+    axlearn uses 1e-2.
+    """
     z_loss: float = Field(0.0, ge=0)
-    # The objective's loss on the routers' target heads (Expert Race, Figure 12).
+    """Weight of the router z-loss, the squared log-sum-exp of the logits (ST-MoE)."""
     per_layer_regularisation: float = Field(0.1, ge=0)
-    # Reconstruction of hidden tokens where train.mask_ratio hides some: MaskDiT's weight. EC-DiT states none.
+    """Weight of the objective's loss on the predictions of the routers' target heads (Expert Race, Figure 12)."""
     mask_reconstruction: float = Field(0.1, ge=0)
+    """Weight of the reconstruction of hidden tokens if train.mask_ratio is above 0. The default is MaskDiT's; EC-DiT
+    states none.
+    """
 
 
 class TrainConfig(Config):
     """How long, how large, how precise, and how often something is written down."""
 
-    steps: int = Field(400_000, ge=1)
-    # Pictures per optimiser step.
+    steps: Annotated[int, Fact.RUN_LENGTH] = Field(400_000, ge=1)
+    """Number of optimiser steps of the whole run. With schedule.decay=constant, a run can be resumed with more."""
     batch_size: int = Field(256, ge=1)
-    # Micro-batches per optimiser step; a race is run over each micro-batch.
+    """Pictures per optimiser step."""
     accumulation: int = Field(1, ge=1)
-    # Largest norm of the gradient; null leaves it as it is.
+    """Micro-batches per optimiser step; it divides batch_size. Routers choose within a micro-batch, so with experts
+    another value trains another model.
+    """
     clip: float | None = Field(1.0, gt=0)
+    """Largest norm of the gradient; a longer one is scaled down. null does not clip."""
     ema_decay: float = Field(0.9999, ge=0, lt=1)
-    # Share of labels or captions replaced by "no label" or the empty caption, which guidance needs.
+    """Decay per step of the moving average of the weights, which samples are drawn with."""
     label_dropout: float = Field(0.1, ge=0, le=1)
-    # Share of a picture's tokens that are hidden from the layers, chosen anew for each sample; above 0 it needs
-    # model.masking. MaskDiT and EC-DiT hide 0.5, then go on with 0.
+    """Share of labels or captions that are replaced by "no label" or the empty caption. Guidance needs it."""
     mask_ratio: float = Field(0.0, ge=0, lt=1)
-    # auto: bf16 autocast where the processor multiplies bf16 natively, else fp32; the run's config keeps the outcome.
+    """Share of a picture's tokens that the layers do not see, drawn anew for each sample. Above 0 it needs
+    model.masking. MaskDiT and EC-DiT hide 0.5, and go on with 0.
+    """
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    # Recompute each block in the backward pass instead of storing it.
-    activation_checkpointing: bool = False
-    # Compile the model with torch.compile: faster steps after minutes of compiling. Needs a C++ compiler on a CPU.
-    compile: bool = False
-    log_every: int = Field(50, ge=1)
-    # Steps between checkpoints; one more is written at the end, and on Ctrl-C or SIGTERM.
-    checkpoint_every: int = Field(5_000, ge=1)
-    # Checkpoints that stay, newest first; at least 2.
-    keep: int = Field(2, ge=2)
-    # Multiples of this many steps stay for ever; null keeps none of them.
-    keep_every: int | None = Field(None, ge=1)
-    # Steps between grids of samples; null draws none on the way.
-    sample_every: int | None = Field(10_000, ge=1)
-    # Steps between validation losses over data.validation; null computes none.
-    validate_every: int | None = Field(None, ge=1)
-    # Mirror metrics.jsonl to TensorBoard files in the run's folder.
-    tensorboard: bool = False
+    """Precision of the network's products. auto is bf16 autocast if the processor multiplies bf16 natively, and fp32
+    otherwise. A run keeps what auto became when it started.
+    """
+    device: Annotated[str, Fact.DEVICE] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Device to train on: auto, cpu, cuda or cuda:N. auto is cuda if there is one."""
+    activation_checkpointing: Annotated[bool, Fact.BACKEND] = False
+    """Recompute each block in the backward pass instead of keeping its activations: less memory, more time."""
+    compile: Annotated[bool, Fact.BACKEND] = False
+    """Compile the model with torch.compile: faster steps after minutes of compiling. A CPU needs a C++ compiler for it.
+    """
+    log_every: Annotated[int, Fact.MAY_CHANGE] = Field(50, ge=1)
+    """Steps between lines in metrics.jsonl."""
+    checkpoint_every: Annotated[int, Fact.MAY_CHANGE] = Field(5_000, ge=1)
+    """Steps between checkpoints. One more is written at the end, and on Ctrl-C or SIGTERM."""
+    keep: Annotated[int, Fact.MAY_CHANGE] = Field(2, ge=2)
+    """Number of newest checkpoints to keep, at least 2."""
+    keep_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(None, ge=1)
+    """Also keep the checkpoints at multiples of this number of steps for ever. null keeps no others."""
+    sample_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(10_000, ge=1)
+    """Steps between grids of samples. null draws none during training."""
+    validate_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(None, ge=1)
+    """Steps between validation losses over data.validation. null computes none."""
+    tensorboard: Annotated[bool, Fact.MAY_CHANGE] = False
+    """Also write the numbers of metrics.jsonl to TensorBoard files in the run's folder."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:
@@ -94,41 +109,82 @@ class TrainConfig(Config):
 class StartConfig(Config):
     """Weights that a run begins with, in place of random ones: read once, when the run starts and not on --resume."""
 
-    # A run's folder, of which the newest intact checkpoint is taken, or a checkpoint's; relative to the current
-    # directory, ~ is the home directory.
     path: str = Field(min_length=1)
-    # The moving average, or the raw weights. Model and average of the new run both begin with them.
+    """Folder of a run, whose newest intact checkpoint is taken, or of a checkpoint. A relative path starts at the
+    current directory; ~ is the home directory.
+    """
     weights: Literal["ema", "model"] = "ema"
+    """Which weights to take: the moving average (ema), or the raw ones (model). The weights of the new run and their
+    average both begin with them.
+    """
 
 
 class SamplingConfig(Config):
     """How samples are drawn from the run unless a command says otherwise."""
 
     sampler: SamplerConfig = EulerConfig(steps=50)
+    """Solver that leads from noise to data."""
     guidance: GuidanceConfig = GuidanceConfig()
-    # Pictures in a grid.
+    """Classifier-free guidance."""
     grid: int = Field(64, ge=1)
-    # What the grids of a text model show, one row each; a class model shows its classes.
+    """Number of pictures in a grid of samples."""
     prompts: tuple[str, ...] = ()
+    """Prompts of the grids of a text model, one row each. A class model shows its classes instead."""
+
+
+class TaskConfig(Config):
+    """A kind of task: what is learned. One from outside the package has a method `build` that returns it."""
+
+    type: str
+    """The tag by which configurations name the task."""
+
+    def build(self, context: Any) -> Any:
+        """Return the task (`leandit.training.Task`) for a `leandit.training.TaskContext`."""
+        raise NotImplementedError
+
+
+TASKS = Registry("task", TaskConfig)
+"""All tasks by their `type`; a file of its own, also outside the package, registers another."""
+
+
+@TASKS.register
+class DenoiseConfig(TaskConfig):
+    """The model learns to denoise; `objective`, `losses` and `text` say how."""
+
+    type: Literal["denoise"] = "denoise"
 
 
 class RunConfig(Config):
     """A whole run. Presets are functions that return one; `config.json` in the run's folder restates it in full."""
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
+    """Name of the run; its default folder is runs/NAME. Letters, digits, underscore, dot and hyphen."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of everything random: initial weights, order of pictures, noise, times, dropped labels."""
+    task: Annotated[TaskConfig, TASKS] = DenoiseConfig()
+    """What is learned."""
+    codec: AnyCodec | None = None
+    """What stands between the data and the model; null is pixels for pictures, and latents for stored latents."""
     model: ModelConfig
-    # Another run whose weights this one begins with; null begins with random ones.
+    """The backbone. The name of a model is also accepted, such as model=DiT-S/2."""
     start: StartConfig | None = None
-    # What captions are encoded with; null for a model that is not conditioned on text.
+    """Another run whose weights this one begins with. null begins with random weights."""
     text: TextConfig | None = None
+    """Text encoders for the captions. null is for a model that reads no text."""
     objective: ObjectiveConfig = RectifiedFlowConfig()
+    """What the network learns: path from data to noise, prediction and loss."""
     data: DataConfig
+    """Pictures to train on, and how they are prepared."""
     optimizer: OptimizerConfig = AdamWConfig()
+    """How a gradient becomes an update of the weights."""
     schedule: ScheduleConfig = ScheduleConfig()
+    """How the learning rate changes over the run."""
     losses: LossWeights = LossWeights()
+    """Weights of the losses that are added to the objective's."""
     train: TrainConfig = TrainConfig()
-    sampling: SamplingConfig = SamplingConfig()
+    """Length, batch, precision, device, and what is written how often."""
+    sampling: Annotated[SamplingConfig, Fact.MAY_CHANGE] = SamplingConfig()
+    """How samples are drawn from the run, if a command does not say otherwise."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:
@@ -146,14 +202,36 @@ class RunConfig(Config):
                 "sampling.sampler.type = ddpm needs objective.type=ddpm; euler and heun suit any objective"
             )
         self._check_sampler(learned)
+        self._check_codec()
         self._check_masking()
         moe = self.model.moe
-        if self.losses.per_layer_regularisation and moe and not moe.per_layer_regularisation:
+        if self.losses.per_layer_regularisation and moe and not moe.has_target_head:
+            has_none = moe.routing is not None and not moe.routing.has_target_head
+            remedy = "this router has none, set" if has_none else "set model.moe.per_layer_regularisation=true or"
             raise ValueError(
-                "losses.per_layer_regularisation needs the routers' target heads: "
-                "set model.moe.per_layer_regularisation=true or losses.per_layer_regularisation=0"
+                f"losses.per_layer_regularisation needs the routers' target heads: {remedy} "
+                "losses.per_layer_regularisation=0"
             )
         return self
+
+    def codec_config(self) -> CodecConfig:
+        """Return the codec's configuration, or the one that the data decide if none is given."""
+        return self.codec or (LatentsOnlyConfig() if self.data.holds_latents else PixelsConfig())
+
+    def build_codec(self) -> Codec:
+        """Return what stands between the data and the model."""
+        return self.codec_config().build()
+
+    def sample_shape(self) -> Shape:
+        """Return channels, height and width of a sample as the model sees it."""
+        size = self.data.size
+        return self.build_codec().shape((self.data.channels, size.height, size.width))
+
+    def _check_codec(self) -> None:
+        held = "latents" if self.data.holds_latents else "pictures"
+        codec = self.codec_config()
+        if codec.reads != held:
+            raise ValueError(f"codec.type = {codec.type} reads {codec.reads}, and the data are {held}: set codec=null")
 
     def _check_masking(self) -> None:
         ratio = self.train.mask_ratio
@@ -164,7 +242,7 @@ class RunConfig(Config):
                 f"train.mask_ratio = {ratio} needs the decoder that fills in hidden tokens: "
                 "set model.masking={} (model.type=pixart has it) or train.mask_ratio=0"
             )
-        tokens = Grid.of(self.model.input_size or self.data.image_size).patches(self.model.patch_size).tokens
+        tokens = self.model.tokens(self.sample_shape())
         visible = self.train.visible_tokens(tokens)
         if visible in (0, tokens):
             raise ValueError(

@@ -15,10 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from leandit.config import diff, read_tree, validate, write_config
+from leandit.config import read_tree, validate, write_config
 from leandit.errors import LeanDiTError
 from leandit.run.checkpoint import list_steps
 from leandit.run.config import RunConfig
+from leandit.run.resume import identity_changes
 
 _VERSIONED = ("leandit", "torch", "numpy", "safetensors", "pillow", "pydantic", "grain")
 
@@ -117,12 +118,9 @@ class RunFolder:
             )
 
     def _check_same(self, config: RunConfig) -> None:
-        # A constant rate does not depend on how many steps there will be, so such a run can be made longer.
-        may_change = _MAY_CHANGE | ({"train.steps"} if config.schedule.decay == "constant" else set())
         changed = [
             f"  {key}: {old!r} in the run, {new!r} now"
-            for key, old, new in diff(self.read_config(), config)
-            if key not in may_change and not key.startswith("sampling.")
+            for key, old, new in identity_changes(self.read_config(), config)
         ]
         if changed:
             raise LeanDiTError(
@@ -134,18 +132,6 @@ class RunFolder:
 
 # What a start that was killed early leaves behind.
 _LEFTOVERS = {".lock", ".config.json.tmp"}
-
-# What does not change the result of any step.
-_MAY_CHANGE = {
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.keep",
-    "train.keep_every",
-    "train.sample_every",
-    "train.tensorboard",
-    "train.validate_every",
-    "data.num_threads",
-}
 
 
 def environment() -> dict[str, Any]:

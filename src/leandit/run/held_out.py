@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leandit.autoencoder import Codec
 from leandit.data import Batch
 from leandit.diffusion import Noised, Objective
 from leandit.models import Backbone, Conditioning
 from leandit.random import Stream, normal, uniform
-from leandit.run.conditioner import Conditioner, check_texts, wanted
+from leandit.run.conditioner import Conditioner, Wanted, check_texts
 from leandit.run.config import RunConfig
 
 # Of the draw of times within Stream.VALIDATION, whose step 0 is the noise.
@@ -19,7 +19,7 @@ TIME_STEP = 1
 
 
 def draw_held_out(
-    config: RunConfig, objective: Objective, conditioner: Conditioner, batch: Batch
+    config: RunConfig, objective: Objective, conditioner: Conditioner, codec: Codec, batch: Batch
 ) -> tuple[Noised, Conditioning]:
     """Return held-out pictures under noise, and their conditions, none of them dropped, on the conditioner's device.
 
@@ -27,11 +27,13 @@ def draw_held_out(
     Raises LeanDiTError for a picture without the caption that the model reads.
     """
     check_texts(config.text, batch)
-    x0 = batch.images.to(conditioner.device)
+    x0 = codec.encode(batch.images.to(conditioner.device))
     eps = torch.from_numpy(normal(config.seed, Stream.VALIDATION, batch.indices, tuple(x0.shape[1:])))
     u = torch.from_numpy(uniform(config.seed, Stream.VALIDATION, batch.indices, step=TIME_STEP))
-    asked = wanted(config.model, batch.texts, batch.labels, np.zeros(len(batch.indices), dtype=bool))
-    return objective.draw(x0, u.to(x0.device), eps.to(x0.device)), conditioner(asked)
+    asked: Wanted = batch.texts
+    if not config.model.conditions_on_text:
+        asked = batch.labels.tolist() if batch.labels is not None and config.model.num_classes else None
+    return objective.draw(x0, u.to(x0.device), eps.to(x0.device)), conditioner(asked, checked=True)
 
 
 def loss_per_picture(

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from leandit.config import validate
 from leandit.data import Source
 from leandit.errors import LeanDiTError
 from leandit.run.checkpoint import TEXT_ENCODER, find_newest
 from leandit.run.folder import RunFolder
+from leandit.run.resume import identity_changes
 from leandit.text import TextConfig, TextEncoder
 
 
@@ -33,17 +35,20 @@ def check_same_data(run: Path, state: Mapping[str, Any], now: Mapping[str, Any])
     change = "as many, but others, now" if before == after else f"{after} now"
     raise LeanDiTError(
         f"{run}: the data has changed: {before} when the run was stopped, {change}.\n"
-        "Put the pictures back as they were, or start a new run in another --out"
+        "Put the pictures back as they were, correct the path if they have moved, or start a new run in another --out"
     )
 
 
 def check_encoder_of_run(run: Path, config: TextConfig | None, text: TextEncoder | None) -> None:
-    """Raise LeanDiTError as `check_same_encoder` does, for the newest checkpoint of a run, if its config is the same.
+    """Raise LeanDiTError as `check_same_encoder` does, for a run whose config still names the encoder.
 
     An encoder of another width changes the resolved config; this says so before that is found to differ.
     """
     newest = find_newest(RunFolder(run).checkpoints) if config is not None else None
-    if newest is not None and config is not None and newest.config["text"] == config.model_dump(mode="json"):
+    if newest is None or config is None or not newest.config["text"]:
+        return
+    before = validate(TextConfig, newest.config["text"], f"{newest.path}: text")
+    if not identity_changes(before, config):
         check_same_encoder(run, newest.state, config, text)
 
 

@@ -13,21 +13,25 @@ from leandit.run.config import RunConfig
 from leandit.text import TextEncoder, check_captions
 
 
-def resolve(config: RunConfig, source: Source | None, text: TextEncoder | None = None) -> RunConfig:
+def resolve(
+    config: RunConfig, source: Source | None, text: TextEncoder | None = None, earlier: RunConfig | None = None
+) -> RunConfig:
     """Fill in what is left to the data and to the machine, and check that model and data fit each other.
 
     A dry run goes without data (None), and without the text encoder that the config names: then what would follow
-    from them stays open, and is not checked.
+    from them stays open, and is not checked. `earlier` is the config of the run that is resumed: the run keeps the
+    precision that its first start chose, also on a machine that would choose another.
     """
     if source is not None and not len(source):
         raise LeanDiTError("data.source: there is not a single picture in it")
-    if config.model.input_size is None and not config.data.size.divisible(config.model.patch_size):
-        raise LeanDiTError(
-            f"data.image_size = {config.data.size} is not divisible by model.patch_size = {config.model.patch_size}"
-        )
+    channels, height, width = config.sample_shape()
+    size = Grid(height, width)
+    if config.model.input_size is None and not size.divisible(config.model.patch_size):
+        name = "data.image_size" if size == config.data.size else "the size of what the codec returns"
+        raise LeanDiTError(f"{name} = {size} is not divisible by model.patch_size = {config.model.patch_size}")
     model = config.model.complete(
-        input_size=config.data.image_size,
-        channels=config.data.channels,
+        input_size=size.plain,
+        channels=channels,
         num_classes=0 if config.model.conditions_on_text else _num_classes(source),
         text_dim=text.text_dim if text else None,
         pooled_dim=text.pooled_dim if text else None,
@@ -42,7 +46,9 @@ def resolve(config: RunConfig, source: Source | None, text: TextEncoder | None =
     _check_prompts(config)
     device = resolve_device(config.train.device)
     precision = config.train.precision
-    if precision == "auto":
+    if precision == "auto" and earlier is not None:
+        precision = earlier.train.precision
+    elif precision == "auto":
         precision = "bf16" if fast_bf16(device) else "fp32"
     train = config.train.replace(device=device, precision=precision)
     return config.replace(model=model, train=train)
@@ -53,10 +59,13 @@ def _num_classes(source: Source | None) -> int | None:
 
 
 def _check_fit(config: RunConfig, size: Grid, channels: int | None) -> None:
-    if (size, channels) != (config.data.size, config.data.channels):
+    expected = config.sample_shape()
+    if (channels, size.height, size.width) != expected:
+        data = f"data.image_size = {config.data.size} and data.channels = {config.data.channels}"
+        made = f"{expected[0]} channels of {Grid(*expected[1:])}"
+        coded = "" if config.codec is None else f", of which the codec makes {made}"
         raise LeanDiTError(
-            f"model.input_size = {size} and model.channels = {channels} do not fit data.image_size = "
-            f"{config.data.size} and data.channels = {config.data.channels}; "
+            f"model.input_size = {size} and model.channels = {channels} do not fit {data}{coded}; "
             "leave the model's at null to follow the data"
         )
 

@@ -1,13 +1,16 @@
 """From a run's folder to pictures."""
 
 from leandit.sampling.bundled import bundled_name, find_run
+from leandit.sampling.compute import at_compute, calibrate
 from leandit.sampling.generate import check_size, draw, draw_batches, sample, sample_batches, to_pictures
 from leandit.sampling.grid import class_name, data_uri, draw_grid, fits_grid, rows_by_label, save_png, to_image
 from leandit.sampling.load import LoadedRun, load
 
 __all__ = [
     "LoadedRun",
+    "at_compute",
     "bundled_name",
+    "calibrate",
     "check_size",
     "class_name",
     "data_uri",

@@ -34,9 +34,9 @@ def sample(
 ) -> UInt8[Tensor, "batch height width channels"]:
     """Return one picture per seed: `wanted[i]`, a label or a prompt, for seed `seeds[i]`; None for a model without.
 
-    `settings` and `size`, of what the model calls data, default to the run's own; see `check_size`. The noise of a
-    picture comes from its seed alone and a model in evaluation mode treats each sample on its own, so batches change a
-    picture by rounding errors only. `progress(done, total)` counts sampler steps over all batches.
+    `settings` and `size`, that of the data, default to the run's own; see `check_size`. The noise of a picture comes
+    from its seed alone and a model in evaluation mode treats each sample on its own, so batches change a picture by
+    rounding errors only. `progress(done, total)` counts sampler steps over all batches.
     """
     return torch.cat(list(sample_batches(run, wanted, seeds, settings, batch_size, progress, size)))
 
@@ -50,14 +50,11 @@ def sample_batches(
     progress: Progress | None = None,
     size: Grid | None = None,
 ) -> Iterator[UInt8[Tensor, "batch height width channels"]]:
-    """Yield the pictures of `sample` batch by batch, as soon as each is drawn; a run on latents is a LeanDiTError."""
-    if run.config.data.holds_latents:
-        raise LeanDiTError(
-            f"{run.path}: the run learned latents, which are no pictures; `leandit sample` writes them to samples.npz, "
-            "leandit.sampling.draw_batches returns them. Decode them with the autoencoder that made the training data"
-        )
+    """Yield the pictures of `sample` batch by batch, as each is drawn; LeanDiTError if the codec cannot decode."""
+    if run.codec.no_pictures is not None:
+        raise LeanDiTError(f"{run.path}: {run.codec.no_pictures}")
     for batch in draw_batches(run, wanted, seeds, settings, batch_size, progress, size):
-        yield to_pictures(batch)
+        yield to_pictures(run.codec.decode(batch))
 
 
 def draw_batches(
@@ -97,20 +94,21 @@ def in_batches(
         yield None if wanted is None else wanted[part], seeds[part], advance
 
 
-def check_size(run: LoadedRun, size: Grid) -> None:
-    """Raise LeanDiTError for a size that the patch size of the run's model does not divide, or that is far too large.
+def check_size(run: LoadedRun, size: Grid) -> Grid:
+    """Return the model's size for one of the data; LeanDiTError if its patches do not fit, or for far too large ones.
 
-    Any other is drawn. Sin-cos positions lie over the span that the model learned, RoPE goes on beyond it; how good
-    pictures of proportions or sizes are that it was not trained on is for the model to show.
+    Any other is drawn. Sin-cos positions lie over the span that the model learned, RoPE goes on beyond it. How good a
+    picture is whose size or proportions the model did not learn is for the model to show.
     """
-    patch_size = run.model.config.patch_size
-    if not size.divisible(patch_size):
-        raise LeanDiTError(
-            f"size {size.height}x{size.width} (height x width) is not divisible by the model's patch_size = "
-            f"{patch_size}; give multiples of {patch_size}"
-        )
+    name = f"size {size.height}x{size.width} (height x width)"
     if max(size.height, size.width) > _MOST_SIDE:
-        raise LeanDiTError(f"size {size.height}x{size.width}: a side has at most {_MOST_SIDE}")
+        raise LeanDiTError(f"{name}: a side has at most {_MOST_SIDE}")
+    drawn = Grid(*run.codec.shape((run.config.data.channels, size.height, size.width))[1:])
+    patch_size = run.model.config.patch_size
+    if not drawn.divisible(patch_size):
+        coded = "" if drawn == size else f", {drawn.height}x{drawn.width} as the codec returns it,"
+        raise LeanDiTError(f"{name}{coded} is not divisible by the model's patch_size = {patch_size}")
+    return drawn
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -136,10 +134,8 @@ def draw(
     `watch(t, x0)` sees the guided estimate of the data after every evaluation; what it raises ends the drawing.
     """
     settings = settings or run.config.sampling
-    config = run.model.config
-    size = size or config.size
-    check_size(run, size)
-    noise = initial_noise(seeds, (config.channels or 0, size.height, size.width)).to(run.device)
+    drawn = run.model.config.size if size is None else check_size(run, size)
+    noise = initial_noise(seeds, (run.model.config.channels or 0, drawn.height, drawn.width)).to(run.device)
     conditioner = Conditioner(run.text, run.device)
 
     encoded = once(run.model.encode_text)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from leandit.autoencoder import Codec
 from leandit.config import validate
 from leandit.diffusion import Objective, build_objective
 from leandit.errors import LeanDiTError, nearest
-from leandit.models import Backbone, BackboneOutput, Conditioning
-from leandit.models.compilation import check_compiler, compiled
+from leandit.models import Backbone, Conditioning, check_compiler, compile_layers
 from leandit.run.checkpoint import Checkpoint
 from leandit.run.config import RunConfig
 from leandit.run.identity import check_same_encoder
@@ -30,7 +29,6 @@ class LoadedRun:
     """A model in evaluation mode with the weights of one checkpoint, and all that sampling needs to know.
 
     `precision` is that of the network's products when pictures are drawn: bf16 by autocast, fp32 as the caller has it.
-    `compile` runs it through torch.compile. Whoever calls `model` itself has neither.
     """
 
     config: RunConfig
@@ -41,21 +39,17 @@ class LoadedRun:
     path: Path
     text: TextEncoder | None = None
     precision: str = "fp32"
-    compile: bool = False
 
     def predict(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """Return what the network predicts, in the dtype of x."""
         bf16 = self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
-            return self._network(x, t, cond).prediction.to(x.dtype)
-
-    def uncompiled(self) -> LoadedRun:
-        """Return the run with the same model as it is, since what a compiled one does inside cannot be watched."""
-        return replace(self, compile=False)
+            return self.model(x, t, cond).prediction.to(x.dtype)
 
     @cached_property
-    def _network(self) -> Callable[..., BackboneOutput]:
-        return compiled(self.model) if self.compile else self.model
+    def codec(self) -> Codec:
+        """What turns what the model draws into pictures."""
+        return self.config.build_codec()
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +109,9 @@ def load(
         raise LeanDiTError(f"{checkpoint.path}: its weights do not fit its own config.json: {error}") from None
     names = tuple(checkpoint.state.get("class_names", ()))
     objective = build_objective(config.objective)
-    return LoadedRun(config, model, objective, names, checkpoint.step, path, text, precision, compile)
+    if compile:
+        compile_layers(model)
+    return LoadedRun(config, model, objective, names, checkpoint.step, path, text, precision)
 
 
 def _load_encoder(config: RunConfig, checkpoint: Checkpoint) -> TextEncoder | None:

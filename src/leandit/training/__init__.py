@@ -2,6 +2,7 @@
 
 from leandit.training.callbacks import Callback, RunView, StepReport
 from leandit.training.runner import run_training
+from leandit.training.task import Step, Task, TaskContext
 from leandit.training.trainer import Trainer
 
-__all__ = ["Callback", "RunView", "StepReport", "Trainer", "run_training"]
+__all__ = ["Callback", "RunView", "Step", "StepReport", "Task", "TaskContext", "Trainer", "run_training"]

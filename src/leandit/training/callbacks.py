@@ -9,13 +9,11 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from leandit.data import Source
-from leandit.diffusion import Objective
 from leandit.errors import LeanDiTError
-from leandit.models import Backbone
-from leandit.run.conditioner import Conditioner
 from leandit.run.config import RunConfig
 from leandit.run.folder import RunFolder
 from leandit.training.signals import StopRequest
+from leandit.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,7 @@ class RunView(Protocol):
     config: RunConfig
     folder: RunFolder
     source: Source
-    model: Backbone
-    objective: Objective
-    conditioner: Conditioner
+    task: Task
     stop: StopRequest
     step: int
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leandit.diffusion import Noised, Objective
 from leandit.models import Backbone, BackboneOutput, take_tokens
-from leandit.moe import auxiliary_losses
+from leandit.moe import AUXILIARY_LOSSES, auxiliary_losses
 from leandit.run.config import LossWeights
 
 
@@ -83,10 +83,7 @@ def _router_parts(
 ) -> dict[str, Tensor]:
     if not output.routers:
         return {}
-    layers = [auxiliary_losses(router) for router in output.routers]
-    parts = {
-        name: torch.stack([layer[name] for layer in layers]).mean() for name in layers[0] if getattr(weights, name)
-    }
+    parts = auxiliary_losses(output.routers, [name for name in AUXILIARY_LOSSES if getattr(weights, name)])
     targets = [router.target for router in output.routers if router.target is not None]
     if targets and weights.per_layer_regularisation:
         masked = output.visible is not None

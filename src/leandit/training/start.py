@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from leandit.config import Tree, diff, validate
+from leandit.config import Tree, validate
 from leandit.data.paths import user_path
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.models import ModelConfig
 from leandit.run.checkpoint import TEXT_ENCODER, Checkpoint
 from leandit.run.config import RunConfig, StartConfig
+from leandit.run.resume import identity_changes
 from leandit.run.weights import checkpoints_of, read_weights
 
 _log = logging.getLogger("leandit")
@@ -25,11 +26,10 @@ _TARGET_HEAD = ".target_head."
 _DECODER = "decoder."
 _TEXT_ENCODER = "text_encoder."
 _WITH_DECODER = ("decoder.", "final.")
-# Settings that are meant to change between stages, are told of otherwise, or do not change what the weights mean.
+# Settings that are meant to change between stages, or are told of otherwise.
 _EXPECTED = (
-    *("model.input_size", "model.position_grid", "model.attention_impl", "objective.timesteps."),
+    *("model.input_size", "model.position_grid", "objective.timesteps."),
     *("model.masking", "model.moe.per_layer_regularisation"),
-    *("text.cache", "text.memory_mib", "text.batch_size", "text.max_caption_chars"),
 )
 _MAX_NAMED = 5
 _MAX_SHOWN = 200
@@ -163,10 +163,10 @@ def _position_remark(before: ModelConfig, now: ModelConfig) -> Iterator[str]:
 
 
 def _differences(before: RunConfig, now: RunConfig, expected: tuple[str, ...] = ()) -> str:
-    """Say where two runs' models, texts and objectives differ."""
+    """Say how two runs' models, texts and objectives differ, except in what changes no result."""
     compared = [
         change
-        for change in diff(before, now)
+        for change in identity_changes(before, now)
         if change[0].split(".")[0] in ("model", "text", "objective") and not change[0].startswith(expected)
     ]
     # Another kind of thing has other fields, so the kind says most.

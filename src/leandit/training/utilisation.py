@@ -6,7 +6,6 @@ import time
 
 import torch
 
-from leandit.models import forward_flops
 from leandit.run.config import RunConfig
 
 _ROUNDS = 3
@@ -14,28 +13,22 @@ _SIDE = {"cpu": 1024, "cuda": 8192}
 
 
 class Utilisation:
-    """Model FLOPs utilisation: FLOPs of the model's formulas over what plain matrix products reach on this device.
+    """Model FLOPs utilisation: FLOPs of the model over what plain matrix products reach on this device.
 
-    MFU = 3 * forward FLOPs per picture * pictures per second / peak; backward counts as two forward passes, and what
-    activation checkpointing computes again is not counted. The peak is measured, at the run's precision, so that 100 %
-    is what this machine can do and not what a data sheet says.
+    MFU = FLOPs of forward and backward per second / peak; backward counts as two forward passes, and what
+    recomputation computes again is not counted. The peak is measured, at the run's precision, so that 100 % is what
+    this machine can do and not what a data sheet says.
 
     Reference: PaLM (arXiv 2204.02311), appendix B, with a measured peak.
     """
 
     def __init__(self, config: RunConfig) -> None:
         dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-        self._config = config
         self._peak = peak_flops(torch.device(config.train.device), dtype)
-        self._flops: dict[int, float] = {}
 
-    def share(self, pictures_per_second: float, text_tokens: int) -> float:
-        """Return the MFU of a step whose captions were padded to so many tokens."""
-        if text_tokens not in self._flops:
-            model, train = self._config.model, self._config.train
-            visible = train.visible_tokens(model.grid.tokens) if train.mask_ratio else None
-            self._flops[text_tokens] = 3.0 * forward_flops(model, text_tokens, visible)
-        return self._flops[text_tokens] * pictures_per_second / self._peak
+    def share(self, flops_per_second: float) -> float:
+        """Return the MFU."""
+        return flops_per_second / self._peak
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:

@@ -7,12 +7,11 @@ import math
 import torch
 
 from leandit.data import Loader, Source, build_source
-from leandit.run.held_out import draw_held_out, loss_per_picture
 from leandit.training.callbacks import Callback, RunView, StepReport
 
 
 class Validation(Callback):
-    """Logs `validation_loss` every `train.validate_every` steps: the objective, without auxiliary losses.
+    """Logs `validation_loss` every `train.validate_every` steps: the task's loss on held-out samples.
 
     It is the raw model's in evaluation mode, so with thresholds instead of the race, over all pictures of
     `data.validation`. Noise and times belong to the picture, not to the step: two values differ by the weights alone.
@@ -37,13 +36,12 @@ def validation_loss(run: RunView, source: Source) -> float:
 
     The last batch is filled up with pictures from the next round, under noise of their own.
     """
-    run.model.eval()
+    run.task.module.eval()
     config = run.config
     size = config.train.batch_size // config.train.accumulation
     loader = Loader(source, config.data.replace(flip=0.0), size, config.seed)
     losses = []
     for step in range(math.ceil(len(source) / size)):
-        noised, cond = draw_held_out(config, run.objective, run.conditioner, loader.batch(step))
-        losses.append(loss_per_picture(run.model, run.objective, noised, cond).mean())
+        losses.append(run.task.held_out(loader.batch(step)).mean())
         run.stop.check()
     return float(torch.stack(losses).mean())

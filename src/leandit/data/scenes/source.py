@@ -20,19 +20,20 @@ class ScenesConfig(Config):
     """Scenes of coloured shapes and a few of the bundled emoji, captioned in GenEval's six categories."""
 
     type: Literal["scenes"] = "scenes"
-    # Scenes in an epoch.
     length: int = Field(20_000, ge=1, le=2**31)
-    # Another seed gives other scenes.
+    """Number of scenes in an epoch."""
     seed: int = Field(0, ge=0, lt=2**63)
-    # Side in pixels; give data.image_size the same, or pictures are resized.
+    """Seed of the scenes; another seed gives other scenes."""
     size: int = Field(32, ge=16, le=1024)
-    # "train" never shows some pairs of kind and colour, kind and kind, kind and number; each scene of "held_out" has
-    # at least one of them; "all" is both.
+    """Side of a scene in pixels. Give data.image_size the same value, or the pictures are resized."""
     split: Split = "train"
-    # Cats, trees, burgers, cars, strawberries and fish beside the shapes, about a third of all things.
+    """"train" never shows certain pairs of kind and colour, kind and kind, kind and number. Each scene of "held_out"
+    has at least one such pair. "all" is both.
+    """
     emoji: bool = True
-    # Backgrounds in light tints, too, instead of white alone.
+    """Draw cats, trees, burgers, cars, strawberries and fish beside the shapes: about a third of all things."""
     tinted: bool = False
+    """Use light tints as backgrounds, and not white alone."""
 
 
 class ScenesSource:

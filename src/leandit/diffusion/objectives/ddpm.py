@@ -22,11 +22,18 @@ class DDPMConfig(Config):
     """Variance-preserving path on a grid of linear betas; times are uniform on the grid."""
 
     type: Literal["ddpm"] = "ddpm"
-    num_timesteps: int = Field(default=1000, ge=2, le=1_000_000)  # grid points in (0, 1]
-    beta_start: float = Field(default=1e-4, gt=0, lt=1)  # variance of the first forward step
-    beta_end: float = Field(default=0.02, gt=0, lt=1)  # variance of the last forward step
-    prediction: Literal["epsilon", "velocity"] = "epsilon"  # "velocity" is v = α ε - σ x0 of Salimans & Ho
-    learned_sigma: bool = True  # a second half of the channels says where between β̃ and β the variance lies
+    num_timesteps: int = Field(default=1000, ge=2, le=1_000_000)
+    """Number of points of the time grid in (0, 1]."""
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    """Variance of the first forward step."""
+    beta_end: float = Field(default=0.02, gt=0, lt=1)
+    """Variance of the last forward step."""
+    prediction: Literal["epsilon", "velocity"] = "epsilon"
+    """What the network predicts: the noise ("epsilon"), or v = α ε - σ x0 ("velocity", Salimans & Ho)."""
+    learned_sigma: bool = True
+    """The network also predicts the variance: a second half of its channels interpolates between β̃ and β.
+    model.learned_sigma must be the same.
+    """
 
     @model_validator(mode="after")
     def _rising(self) -> DDPMConfig:

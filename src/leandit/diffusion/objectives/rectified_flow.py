@@ -19,9 +19,12 @@ class RectifiedFlowConfig(Config):
     """Straight path x_t = (1 - t) x0 + t ε, loss on the velocity."""
 
     type: Literal["rectified_flow"] = "rectified_flow"
-    prediction: Literal["velocity", "x0"] = "velocity"  # what the network puts out; the loss is on velocity
-    t_min: float = Field(default=0.05, gt=0, lt=1)  # x0 prediction divides by max(t, t_min)
-    timesteps: TimestepConfig = LogitNormalTimesteps()  # how training times are drawn
+    prediction: Literal["velocity", "x0"] = "velocity"
+    """What the network predicts. The loss is on the velocity in both cases."""
+    t_min: float = Field(default=0.05, gt=0, lt=1)
+    """Smallest divisor if the network predicts x0: the velocity is (x_t - x0) / max(t, t_min)."""
+    timesteps: TimestepConfig = LogitNormalTimesteps()
+    """Distribution of the training times."""
 
 
 class RectifiedFlow(Objective):

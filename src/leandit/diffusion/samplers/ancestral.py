@@ -21,8 +21,10 @@ class DDPMSamplerConfig(StepsConfig):
     """Ancestral sampling of the variance-preserving chain; stochastic."""
 
     type: Literal["ddpm"] = "ddpm"
-    steps: int = Field(default=250, ge=1, le=1_000_000)  # evenly spaced points of the training grid
-    variance: Literal["small", "large", "learned"] = "small"  # β̃, β, or the network's own between both
+    steps: int = Field(default=250, ge=1, le=1_000_000)
+    """Number of steps from noise to data, evenly spaced points of the training grid."""
+    variance: Literal["small", "large", "learned"] = "small"
+    """Variance of a step: "small" is β̃, "large" is β, "learned" is what the network predicts between the two."""
 
 
 class Ancestral(Sampler):

@@ -29,8 +29,10 @@ Observe = Callable[[int, Tensor, Tensor], None]  # (step, t of shape (batch,), x
 class StepsConfig(Config):
     """The fields of every sampler."""
 
-    steps: int = Field(default=50, ge=1, le=1_000_000)  # steps from noise to data
-    shift: float = Field(default=1.0, gt=0, le=1000)  # moves the times towards noise above 1; 1 = none
+    steps: int = Field(default=50, ge=1, le=1_000_000)
+    """Number of steps from noise to data."""
+    shift: float = Field(default=1.0, gt=0, le=1000)
+    """Moves the sampling times: above 1 towards noise, below 1 towards data. 1 leaves them as they are."""
 
 
 @dataclass(frozen=True)

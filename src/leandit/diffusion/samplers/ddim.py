@@ -19,7 +19,8 @@ class DDIMConfig(StepsConfig):
     """x0 and ε from the network, and the next point of the path made from them."""
 
     type: Literal["ddim"] = "ddim"
-    eta: float = Field(default=0.0, ge=0, le=1)  # 0 = deterministic, 1 = as much noise as ancestral sampling
+    eta: float = Field(default=0.0, ge=0, le=1)
+    """How much fresh noise a step adds: 0 is deterministic, 1 is as much as ancestral sampling adds."""
 
 
 class DDIM(Sampler):

@@ -21,8 +21,8 @@ class HeunSDEConfig(StepsConfig):
     """
 
     type: Literal["heun_sde"] = "heun_sde"
-    # w(t) = churn sigma(t) is the rate at which noise is exchanged; 0 is Heun's method on the ODE.
     churn: float = Field(default=1.0, ge=0, le=10)
+    """Rate at which noise is exchanged: w(t) = churn σ(t). 0 is Heun's method on the ODE."""
 
 
 class HeunSDE(Sampler):

@@ -5,7 +5,8 @@
 Gather, two products, activation, weights and scatter are one operator, so that torch.compile sees no number of pairs
 and no backend has to write out what it can fuse.
 
-Legend: T tokens, E experts, D width, F width after the first map (2 H for swiglu), H hidden width.
+Legend: T tokens, R rows sorted by expert, E experts, D width, F width after the first map (2 H for swiglu), H hidden
+width.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from leandit.ops import flops
@@ -42,8 +43,8 @@ def expert_ffn(
     """Return sum_e mask_te weight_te FFN_e(x_t), in the dtype of the products; 0 for a token without an expert.
 
     Under autocast the products run in its dtype and the gradients come back in the weights' own. Gradients reach
-    `weight_TE` where the mask holds. `num_pairs` bounds how many pairs the mask has, where that is known beforehand;
-    it spares counting them. `impl`: `naive` is the definition, `loop` one expert after the other, `grouped_mm` torch's
+    `weight_TE` if the mask holds. `num_pairs` is a bound on the pairs of the mask, if one is known; it spares counting
+    them. `impl`: `naive` is the definition, `loop` one expert after the other, `grouped_mm` torch's
     grouped product, `triton` kernels for CUDA; `auto` is triton on CUDA where it is installed, grouped_mm in bfloat16
     where it is not, and loop elsewhere. Raises LeanDiTError where what was named cannot run.
     """
@@ -62,10 +63,36 @@ def expert_ffn(
         inputs = (x_TD.to(dtype), weight_TE, mask_TE, *weights)
         keep = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
         block = block_size(chosen, device, num_pairs, w1_EDF.shape[0])
-        # Who keeps rows has to know how many; else a bound is of use to a GPU, for which nothing then has to wait.
+        # Rows that are kept for the backward pass need a number. Otherwise a bound avoids a synchronisation on a GPU.
         bounded = keep or (chosen == "triton" and num_pairs is not None)
         rows = max_rows(_count(mask_TE, num_pairs), w1_EDF.shape[0], block) if bounded else -1
         return torch.ops.leandit.expert_ffn(*inputs, activation, rows, block, keep, chosen)[0]
+
+
+def expert_rows(
+    x_RD: Float[Tensor, "rows dim"],
+    ends_E: Int[Tensor, " experts"],
+    w1_EDF: Float[Tensor, "experts dim pre"],
+    b1_EF: Float[Tensor, "experts pre"] | None,
+    w2_EHD: Float[Tensor, "experts hidden dim"],
+    b2_ED: Float[Tensor, "experts dim"] | None,
+    *,
+    activation: Activation = "gelu",
+    impl: ExpertImpl = "auto",
+) -> Float[Tensor, "rows dim"]:
+    """Return FFN_e(x_r) for rows sorted by expert: the second entry, for what has moved the rows itself.
+
+    Expert e has the rows from ends_E[e - 1] up to ends_E[e]; rows after the last end are padding and give 0. Gradients
+    reach x and the experts' weights. It is `expert_ffn` with one expert for each row, so all backends have it, and
+    nothing waits for the device. Beside the rows that costs about 9 bytes for each row and expert, which is little for
+    the few experts that one rank of many holds.
+    """
+    row_R1 = torch.arange(len(x_RD), device=x_RD.device)[:, None]
+    starts_E = torch.nn.functional.pad(ends_E[:-1], (1, 0))
+    mask_RE = (row_R1 >= starts_E) & (row_R1 < ends_E)
+    ones_RE = x_RD.new_ones(()).expand(mask_RE.shape)
+    weights = (w1_EDF, b1_EF, w2_EHD, b2_ED)
+    return expert_ffn(x_RD, ones_RE, mask_RE, *weights, activation=activation, num_pairs=len(x_RD), impl=impl)
 
 
 def _count(mask_TE: Tensor, num_pairs: int | None) -> int:

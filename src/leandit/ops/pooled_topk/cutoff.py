@@ -32,10 +32,10 @@ def cutoff_by_partition(
 def keep(
     scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"], cutoff_R: Float[Tensor, " rows"]
 ) -> Bool[Tensor, "rows pool"]:
-    """Return the mask of the scores that reach the cutoff, without the last of those that tie with it beyond budget."""
-    mask_RP = scores_RP >= cutoff_R[:, None]
-    excess_R = mask_RP.sum(1) - budget_R
-    for row in (excess_R > 0).nonzero()[:, 0].tolist():
-        tied = (scores_RP[row] == cutoff_R[row]).nonzero()[:, 0]
-        mask_RP[row, tied[len(tied) - int(excess_R[row]) :]] = False
-    return mask_RP
+    """Return the mask of the scores above the cutoff, and of the first that tie with it up to the budget.
+
+    Nothing is kept in a row whose cutoff is NaN.
+    """
+    above_RP, tie_RP = scores_RP > cutoff_R[:, None], scores_RP == cutoff_R[:, None]
+    room_R = budget_R - above_RP.sum(1)
+    return above_RP | tie_RP & (tie_RP.cumsum(1) <= room_R[:, None])

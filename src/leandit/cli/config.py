@@ -1,0 +1,30 @@
+"""`leandit config`: the schema for editors, a complete configuration with its comments, and what a key means."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from leandit.config.describe import describe
+from leandit.config.toml import to_toml
+from leandit.presets import run_config
+from leandit.presets.schema import file_schema
+from leandit.run import RunConfig
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what is asked for."""
+    if options.what == "schema":
+        text = _json(file_schema())
+    elif options.what == "doc":
+        text = describe(RunConfig, options.key)
+    else:
+        config = run_config(options.preset, options.overrides)
+        text = _json(config.model_dump(mode="json")) if options.json else to_toml(config)
+    print(text.removesuffix("\n"))
+    return 0
+
+
+def _json(tree: dict[str, Any]) -> str:
+    return json.dumps(tree, indent=2, ensure_ascii=False)

@@ -1,0 +1,49 @@
+"""Draw with another share of the trained compute: thresholds shifted by the scores of a few drawings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from leandit.models import uncompiled
+from leandit.moe.budget import Calibration, check_share, record_scores, shifted
+from leandit.run.conditioner import Wanted
+from leandit.sampling.generate import draw
+from leandit.sampling.load import LoadedRun
+
+# What the scores are recorded from: few drawings of few steps, over all times.
+_DRAWINGS = 4
+_STEPS = 8
+_PROMPTS = ("red apple", "smiling cat", "blue car", "yellow flower")
+
+
+def calibrate(run: LoadedRun) -> Calibration:
+    """Record the scores of a few drawings of the run, with its own sampler in few steps; always the same ones."""
+    settings = run.config.sampling
+    sampler = settings.sampler.replace(steps=min(_STEPS, settings.sampler.steps))
+    settings = settings.replace(sampler=sampler)
+    with uncompiled(run.model):  # of which hooks would see nothing
+        return record_scores(run.model, lambda: draw(run, _wanted(run), range(_DRAWINGS), settings), _DRAWINGS)
+
+
+@contextlib.contextmanager
+def at_compute(run: LoadedRun, share: float) -> Iterator[None]:
+    """Let the run's model spend about `share` of the experts per token that it was trained with; 1 is as trained.
+
+    Raises LeanDiTError for a share that is not above 0, and if no threshold decides about the model's experts. What a
+    drawing really spends depends on what is drawn. One drawing at a time: the model's thresholds are moved meanwhile.
+    """
+    check_share(run.model, share)
+    with contextlib.ExitStack() as stack:
+        if share != 1:
+            stack.enter_context(shifted(run.model, calibrate(run).thresholds(share)))
+        yield
+
+
+def _wanted(run: LoadedRun) -> Wanted:
+    """Return what to draw for the record: the run's own prompts, or classes spread over all there are."""
+    if run.text is not None:
+        prompts = [*run.config.sampling.prompts, *_PROMPTS]
+        return prompts[:_DRAWINGS]
+    count = run.model.config.num_classes
+    return [index * count // _DRAWINGS for index in range(_DRAWINGS)] if count else None

@@ -1,0 +1,159 @@
+"""Denoising: the model predicts what noise has covered, as the run's objective asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from leandit.data import Batch
+from leandit.diffusion import build_objective
+from leandit.models import Backbone, Conditioning, compile_layers, forward_flops
+from leandit.moe import (
+    CollapseWatch,
+    RouterStats,
+    after_step,
+    combination_usage,
+    combine,
+    max_violation,
+    router_stats,
+    routers,
+)
+from leandit.random import Stream, normal, subsets, uniform
+from leandit.run.conditioner import NO_CAPTION, NO_LABEL, Conditioner, check_texts
+from leandit.run.held_out import draw_held_out, loss_per_picture
+from leandit.text import attach_finetuned
+from leandit.training.losses import loss_terms
+from leandit.training.task import Step, Task, TaskContext
+
+
+class DenoiseTask(Task):
+    """Noise a sample, predict, compare by the objective; add the auxiliary losses of routers that have a weight."""
+
+    module: Backbone
+
+    def __init__(self, context: TaskContext) -> None:
+        self.config = config = context.config
+        self.device = context.device
+        torch.manual_seed(config.seed)
+        self.module = config.model.build()
+        attach_finetuned(self.module, context.text)
+        self.module.to(self.device)
+        self.module.recompute_layers(config.train.activation_checkpointing)
+        if config.train.compile:
+            compile_layers(self.module)
+        self.objective = build_objective(config.objective)
+        self.conditioner = Conditioner(context.text, self.device)
+        self.codec = config.build_codec()
+        self.shape = config.sample_shape()
+        self.watch_loads = CollapseWatch([name.removesuffix(".router") for name, _ in routers(self.module)])
+        self._flops = cache(self._forward_flops)
+
+    def draw(self, batch: Batch) -> Batch:
+        """Draw noise, times, dropped labels or captions, and visible tokens, by (seed, sample index) alone."""
+        config, indices = self.config, batch.indices
+        check_texts(config.text, batch)
+        draws = {
+            "noise": torch.from_numpy(normal(config.seed, Stream.NOISE, indices, self.shape)),
+            "u": torch.from_numpy(uniform(config.seed, Stream.TIMESTEP, indices)),
+        }
+        if config.train.mask_ratio:
+            tokens = config.model.tokens(self.shape)
+            visible = config.train.visible_tokens(tokens)
+            draws["visible"] = torch.from_numpy(subsets(config.seed, Stream.MASK, indices, tokens, visible))
+        dropped = uniform(config.seed, Stream.LABEL_DROP, indices) < config.train.label_dropout
+        texts, labels = batch.texts, batch.labels
+        if texts is not None and config.model.conditions_on_text:
+            texts = tuple(NO_CAPTION if drop else text for text, drop in zip(texts, dropped, strict=True))
+        if labels is not None:
+            labels = torch.where(torch.from_numpy(dropped), NO_LABEL, labels)
+        return replace(batch, texts=texts, labels=labels, draws=draws)
+
+    def forward(self, batch: Batch, part: slice) -> Step:
+        """Return the loss of a micro-batch."""
+        x0 = self.codec.encode(batch.images[part])
+        noised = self.objective.draw(x0, batch.draws["u"][part], batch.draws["noise"][part])
+        cond = self._condition(batch, part)
+        visible = {"visible": batch.draws["visible"][part]} if "visible" in batch.draws else {}
+        with self._autocast():
+            output = self.module(noised.x_t, noised.t, cond, **visible)
+        terms = loss_terms(self.module, output, self.objective, noised, self.config.losses)
+        stats = router_stats(output.routers, len(self.watch_loads.names)) if output.routers else []
+        text_tokens = 0 if cond.text is None else cond.text.shape[1]
+        return Step(terms.total, terms.per_sample, terms.parts, stats, len(x0) * self._flops(text_tokens))
+
+    def numbers(self, steps: Sequence[Step]) -> Mapping[str, Tensor]:
+        """Return how often experts were chosen together, over the micro-batches of a step: (routers, E, E)."""
+        stats = _combined(steps)
+        return {"co_selection": torch.stack([router.co_selection for router in stats])} if stats else {}
+
+    def after_step(self, steps: Sequence[Step]) -> None:
+        """Move the state of routers."""
+        after_step(self.module, _combined(steps))
+
+    def watch(self, numbers: Mapping[str, np.ndarray]) -> list[str]:
+        """Return a line for each expert that starves."""
+        if "co_selection" not in numbers:
+            return []
+        return self.watch_loads.update(numbers["co_selection"].diagonal(axis1=1, axis2=2))
+
+    def report(self, numbers: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """Return, for each layer with experts, balance, combinations, loads, and thresholds."""
+        values: dict[str, Any] = {}
+        together: Sequence[Tensor] = [*torch.from_numpy(numbers["co_selection"])] if "co_selection" in numbers else []
+        for name, pairs in zip(self.watch_loads.names, together, strict=True):
+            load = pairs.diagonal()
+            values[f"max_violation/{name}"] = max_violation(load)
+            values[f"combination_usage/{name}"] = combination_usage(pairs)
+            values[f"load/{name}"] = (load / load.sum()).tolist()
+        found = {name: router.threshold.value for name, router in routers(self.module) if router.threshold is not None}
+        if found:
+            names = (name.removesuffix(".router") for name in found)
+            thresholds = torch.stack(list(found.values())).tolist()
+            values |= {f"threshold/{name}": value for name, value in zip(names, thresholds, strict=True)}
+        return values
+
+    def held_out(self, batch: Batch) -> Float[Tensor, " batch"]:
+        """Return the objective's loss of each sample, without auxiliary losses, under noise of its own."""
+        noised, cond = draw_held_out(self.config, self.objective, self.conditioner, self.codec, batch)
+        return loss_per_picture(self.module, self.objective, noised, cond)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The codec's, if it has one."""
+        return {"codec": dict(self.codec.identity)} if self.codec.identity else {}
+
+    def state(self) -> Mapping[str, Any]:
+        """Return for how many steps each expert has starved."""
+        return {"starved_steps": self.watch_loads.counts}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on counting."""
+        self.watch_loads.restore(state.get("starved_steps", []))
+
+    def _condition(self, batch: Batch, part: slice) -> Conditioning:
+        if self.config.model.conditions_on_text:
+            assert batch.texts is not None
+            return self.conditioner(list(batch.texts[part]), checked=True)
+        if batch.labels is None or not self.config.model.num_classes:
+            return Conditioning()
+        return Conditioning(batch.labels[part])
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16")
+
+    def _forward_flops(self, text_tokens: int) -> float:
+        train = self.config.train
+        visible = train.visible_tokens(self.config.model.tokens(self.shape)) if train.mask_ratio else None
+        return float(forward_flops(self.config.model, text_tokens, visible))
+
+
+def _combined(steps: Sequence[Step]) -> list[RouterStats]:
+    return combine([step.stats for step in steps]) if steps[0].stats else []

@@ -1,0 +1,79 @@
+"""The compute budget: thresholds as quantiles of what was recorded, and what a model without thresholds says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from leandit.errors import LeanDiTError
+from leandit.moe import MoEConfig, MoELayer, routers
+from leandit.moe.budget import Calibration, check_share, has_thresholds, record_scores, shifted
+
+
+def layer(**changes: object) -> MoELayer:
+    torch.manual_seed(0)
+    return MoELayer(MoEConfig(**{"k": 2, "num_experts": 4, **changes}), dim=8, hidden=16).eval()  # type: ignore[arg-type]
+
+
+def test_thresholds_are_quantiles_of_the_recorded_scores() -> None:
+    scores = torch.tensor([5.0, 4, 3, 2, 1, 0])[:, None]
+    calibration = Calibration((torch.tensor(2.5),), (scores,))
+    for budget, kept in ((1 / 3, 1), (2 / 3, 2), (4 / 3, 4), (2.0, 6), (9.0, 6)):
+        (tau,) = calibration.thresholds(budget)
+        assert tau.shape == ()
+        assert sum(score >= float(tau) for score in scores[:, 0].tolist()) == kept
+    assert calibration.thresholds(1.0)[0] == 2.5
+
+
+def test_a_threshold_per_expert_is_shifted_by_its_own_scores() -> None:
+    scores = torch.tensor([[4.0, 40], [3, 30], [2, 20], [1, 10]])
+    calibration = Calibration((torch.tensor([3.0, 99.0]),), (scores,))
+    (tau,) = calibration.thresholds(2.0)
+    # The first expert kept two and now keeps four; the second kept none, which says nothing.
+    assert tau.tolist() == [1.0, 99.0]
+    assert calibration.thresholds(0.5)[0].tolist() == [4.0, 99.0]
+
+
+@pytest.mark.parametrize("strategy", ["expert_race", "be_choice", "bl_choice"])
+def test_half_the_compute_is_half_the_pairs_of_what_was_recorded(strategy: str) -> None:
+    model, x = layer(strategy=strategy, threshold_init=0.0), torch.randn(3, 50, 8)
+    calibration = record_scores(model, lambda: model(x), samples=3)
+    before = model(x)[1].mask
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    for share in (0.5, 1.0, 1.5):
+        with shifted(model, calibration.thresholds(share)):
+            after = model(x)[1].mask
+        expected = (before.sum((0, 1)) * share).round() if strategy == "bl_choice" else (before.sum() * share).round()
+        assert torch.equal(after.sum((0, 1)) if strategy == "bl_choice" else after.sum(), expected.long())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_only_the_conditional_half_is_recorded() -> None:
+    model, x = layer(), torch.randn(6, 5, 8)
+    (scores,) = record_scores(model, lambda: model(x), samples=3).scores
+    torch.testing.assert_close(scores[:, 0], model(x[:3])[1].scores.flatten().sort(descending=True).values)
+
+
+@pytest.mark.parametrize(
+    ("model", "share", "message"),
+    [
+        (layer(strategy="token_choice"), 0.5, "so their number is fixed; leave compute out"),
+        (layer(routing={"type": "biased"}), 2.0, "chosen without a threshold"),
+        (nn.Linear(2, 2), 0.5, "it is dense and has no experts"),
+        (layer(), 0.0, "above 0, such as 0.5"),
+        (layer(), float("nan"), "above 0"),
+        (layer(), float("inf"), "above 0"),
+    ],
+    ids=["token_choice", "biased", "dense", "zero", "nan", "inf"],
+)
+def test_what_cannot_be_spent_is_refused(model: nn.Module, share: float, message: str) -> None:
+    with pytest.raises(LeanDiTError, match=message):
+        check_share(model, share)
+    assert has_thresholds(model) is (share in (0.0, float("inf")) or share != share)
+
+
+def test_one_is_as_trained_for_every_model() -> None:
+    check_share(nn.Linear(2, 2), 1.0)
+    check_share(layer(strategy="token_choice"), 1.0)
+    assert len(list(routers(layer()))) == 1
