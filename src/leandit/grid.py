@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 _HOW = "give one number for a square, or height and width, as in 32, [24, 40] or 24x40"
 
@@ -37,7 +37,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-Size = Annotated[int | tuple[int, int], BeforeValidator(read_size)]
+_Side = Annotated[int, Field(ge=1)]
+Size = Annotated[_Side | tuple[_Side, _Side], BeforeValidator(read_size)]
 """One number for a square, or (height, width); a configuration also takes a text such as 24x40."""
 
 

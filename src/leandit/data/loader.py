@@ -39,9 +39,9 @@ class DataConfig(Config):
     validation: Annotated[SourceConfig | None, Fact.MAY_CHANGE] = None
     """Pictures for the validation loss; the run never trains on them. null computes no validation loss."""
     image_size: Size = 32
-    """Height and width of the model's pictures in pixels, as in [24, 40] or 24x40, or one number for a square. Pictures
-    of other proportions are cropped to their centre, and all are resized with antialiasing. Latents must have this size
-    already.
+    """Height and width of the model's pictures in pixels, [24, 40] or "24x40", or one number for a square, at most
+    4096. Pictures of other proportions are cropped to their centre, and all are resized with antialiasing. Latents must
+    have this size already.
     """
     channels: int = Field(3, ge=1)
     """Channels of the pictures: 3 is RGB, 1 is grey. For latents, the channels of their autoencoder."""
