@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leandit.api import choose, every_pair, load, picture_size, sampling_settings
-from leandit.cli.output_folder import output_folder
+from leandit.api import choose, every_pair, load, sampling_settings
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
@@ -26,6 +25,8 @@ from leandit.sampling import (
     draw_batches,
     draw_grid,
     fits_grid,
+    output_folder,
+    picture_size,
     rows_by_label,
     sample_batches,
     save_png,

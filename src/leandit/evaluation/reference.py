@@ -1,4 +1,4 @@
-"""Real pictures to hold a run's own against, brought to its size and channels as its training data was."""
+"""Real pictures to compare with a run's own, in its size and channels, as its training data was prepared."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from leandit.sampling import LoadedRun
 class FittedSource:
     """A source whose pictures are cropped and resized to a run's size and channels; otherwise the source itself.
 
-    With `enlarges` false a picture smaller than the run's is a LeanDiTError: enlarged, it would be blurred, and a run
-    that draws sharply would seem the worse for it.
+    If `enlarges` is false, a picture smaller than the run's is a LeanDiTError: enlarging would blur it, and a run that
+    draws sharp pictures would get a worse number.
     """
 
     def __init__(self, source: Source, size: Grid, channels: int, name: str, enlarges: bool) -> None:
@@ -48,7 +48,7 @@ class FittedSource:
         """Return picture `index`, uint8 [size.height, size.width, channels]."""
         example = self._source[index]
         if example.is_latent:
-            raise LeanDiTError(f"--reference {self.name}: holds latents, which are no pictures; name a set of pictures")
+            raise LeanDiTError(f"--reference {self.name}: holds latents, not pictures; name a set of pictures")
         height, width = example.image.shape[:2]
         if (height < self.size.height or width < self.size.width) and not self._enlarges:
             raise LeanDiTError(
@@ -59,7 +59,7 @@ class FittedSource:
         return dataclasses.replace(example, image=fitted)
 
     def change(self) -> str | None:
-        """Say what is done to the pictures, going by the first one, or None."""
+        """Return what is done to the pictures, judged by the first one; None if nothing is done."""
         size, wanted = self._source[0].image.shape[:2], (self.size.height, self.size.width)
         done = [] if size == wanted else [f"cropped and resized to {self.size.width} x {self.size.height}"]
         done += ["turned grey"] if self.channels == 1 else []
@@ -67,28 +67,29 @@ class FittedSource:
 
 
 class _Reference(Config):
-    """Gives the kinds of source, told apart by their type, one field to be validated in."""
+    """One field in which every kind of source is validated by its type."""
 
     reference: SourceConfig
 
 
-def open_reference(run: LoadedRun, given: str | None) -> FittedSource:
-    """Return the pictures that `given` names: a folder, or a source as JSON such as {"type": "emoji"}.
+def open_reference(run: LoadedRun, given: str | Path | SourceConfig | None) -> FittedSource:
+    """Return the pictures that `given` names: a folder, a data source, or one as JSON such as {"type": "emoji"}.
 
-    None means the run's own training data, as it saw them but never mirrored. A folder with metadata.jsonl is read
-    with its captions, any other by its class folders. Raises LeanDiTError for what is not there, empty or no pictures.
+    None is the run's training data, as the run saw them but never mirrored. A folder with metadata.jsonl is read with
+    its captions, any other by its class folders. Raises LeanDiTError if it is missing, empty or holds no pictures.
     """
     data = run.config.data
     if data.holds_latents:
         raise LeanDiTError(
-            f"{run.path}: the run learned latents; pictures that are no pictures yet cannot be measured. Draw them "
+            f"{run.path}: the run learned latents, which cannot be measured as pictures. Draw them "
             "with `leandit sample` and decode them with the autoencoder that made the training data"
         )
     if given is None:
         source = _training_data(run)
         return FittedSource(source, data.size, data.channels, "the run's training data", enlarges=True)
-    source = _open(_reference_config(given))
-    return FittedSource(source, data.size, data.channels, given, enlarges=False)
+    config = _reference_config(str(given)) if isinstance(given, str | Path) else given
+    name = str(given) if isinstance(given, str | Path) else given.model_dump_json()
+    return FittedSource(_open(config), data.size, data.channels, name, enlarges=False)
 
 
 def read_batches(source: Source, size: int = 64) -> Iterator[UInt8[Tensor, "samples height width channels"]]:
@@ -99,7 +100,7 @@ def read_batches(source: Source, size: int = 64) -> Iterator[UInt8[Tensor, "samp
 
 
 class PixelHash:
-    """A SHA-256 over the pixels of pictures in their order, whatever files they came from."""
+    """A SHA-256 over the pixels of pictures in their order; the files that held them do not matter."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -128,7 +129,7 @@ def _training_data(run: LoadedRun) -> Source:
 def _open(config: AnySourceConfig) -> Source:
     source = build_source(config)
     if not len(source):
-        raise LeanDiTError(f"--reference: there is not a single picture in {config.type}")
+        raise LeanDiTError(f"--reference: there is no picture in {config.type}")
     return source
 
 

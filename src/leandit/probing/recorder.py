@@ -1,4 +1,4 @@
-"""Record where the experts went, from outside: hooks on a model that knows nothing of them."""
+"""Record how many experts each token gets, by hooks from outside the model."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ComputeRecorder:
     def trace(self) -> ComputeTrace:
         """Return what was recorded so far."""
         experts = torch.stack(self._experts).unflatten(0, (len(self._times), -1))
-        # A router that all layers share is called once for each.
+        # A router that all layers share is called once for each layer.
         shared = len(self._names) != experts.shape[1]
         names = tuple(f"layer {i}" for i in range(experts.shape[1])) if shared else self._names
         return ComputeTrace(experts, torch.tensor(self._times), names, self.grid)

@@ -1,4 +1,4 @@
-"""Record every decision of every router, and what the blocks add, from outside the model."""
+"""Record every decision of every router, and what the blocks add, by hooks from outside the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RoutingTrace(ComputeTrace):
 
     Under guidance a picture has a twin in the pass, drawn without its condition: `passes[c]` is then 2, and
     `twin_pairs` counts what the twin got. `norms[..., 0]` is the mean L2 norm over a picture's tokens of the residual
-    stream behind a block, `norms[..., 1]` that of what the block added to it. `text_tokens` counts padded ones too.
+    stream after a block, `norms[..., 1]` that of what the block added to it. `text_tokens` counts padded ones too.
     """
 
     packed: UInt8[np.ndarray, "calls layers batch tokens bytes"]

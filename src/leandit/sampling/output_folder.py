@@ -1,0 +1,41 @@
+"""The folder that a command or a function writes into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leandit.errors import LeanDiTError
+from leandit.run.checkpoint import STATE
+from leandit.run.folder import RunFolder
+from leandit.run.manifest import MANIFEST
+from leandit.sampling.bundled import bundled_name
+
+
+def output_folder(given: str | Path | None, path: Path, name: str) -> Path:
+    """Return the folder that is given, or the default one of the run; never inside a checkpoint.
+
+    The default is RUN/name. For a checkpoint it is RUN/name-step-..., or a folder beside a checkpoint that has no run
+    around it. For a model that comes with the package it is MODEL-name in the current folder.
+    """
+    out = Path(given) if given else _default(path, name)
+    for folder in (out.resolve(), *out.resolve().parents):
+        if _is_checkpoint(folder):
+            raise LeanDiTError(f"--out {out}: {folder} is the place of a checkpoint; choose a folder outside it")
+    return out
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Return whether the folder is a checkpoint, published or to come."""
+    if (folder / MANIFEST).exists() and (folder / STATE).exists():
+        return True
+    return folder.parent.name == "checkpoints" and RunFolder(folder.parents[1]).config.exists()
+
+
+def _default(path: Path, name: str) -> Path:
+    if (model := bundled_name(path)) is not None:
+        return Path(f"{model}-{name}")
+    if not (path / MANIFEST).exists():
+        return path / name
+    folder = path.resolve()
+    around = folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent
+    return around / f"{name}-{folder.name}"
