@@ -17,7 +17,7 @@ from leandit.pictures import FinalPictures, SampleGrids
 from leandit.presets import model_config, run_config
 from leandit.probing.runner import probe
 from leandit.run import RunConfig
-from leandit.sampling import LoadedRun, choose, every_pair, load, sampling_settings
+from leandit.sampling import LoadedRun, choose, every_pair, load, picture_size, sampling_settings
 from leandit.training import Callback, Task, TaskContext, run_training
 
 __all__ = [
@@ -67,6 +67,7 @@ def sample(
     prompts: Iterable[str] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    size: int | tuple[int, int] | None = None,
     compute: float = 1.0,
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
@@ -74,13 +75,15 @@ def sample(
     """Return pictures 0..255 on the CPU: for each label or prompt, in the order given, one picture per seed.
 
     Labels are numbers or class names; None means every class of a class-conditional model. A text model takes
-    `prompts`. `steps` and `guidance` default to the run's own. `compute` is the share of the trained experts per
-    token, about: 0.5 is half of them, 1 is as trained; another share than 1 needs a router with a threshold, and first
-    makes a few drawings to shift it by. One seed and label or prompt is one picture, whatever
-    else is drawn with it (to 1e-4).
+    `prompts`. `steps` and `guidance` default to the run's own, and so does `size`: one number for a square, or (height,
+    width), which the model's patch size divides; for a run on latents it counts those. `compute` is the share of the
+    trained experts per token, about: 0.5 is half of them, 1 is as trained; another share than 1 needs a router with a
+    threshold, and first makes a few drawings to shift it by. One seed, size and label or prompt is one picture,
+    whatever else is drawn with it (to 1e-4).
     """
     loaded = run if isinstance(run, LoadedRun) else load(run)
     settings = sampling_settings(loaded.config.sampling, steps, guidance)
     wanted, each_seed = every_pair(choose(loaded, labels, prompts), list(seeds))
+    grid = picture_size(size)
     with sampling.at_compute(loaded, float(compute)):
-        return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress)
+        return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress, grid)

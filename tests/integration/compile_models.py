@@ -18,7 +18,7 @@ from leandit.models import Backbone, Conditioning, DiTAirConfig, DiTConfig, MMDi
 from leandit.moe import BiasedRouterConfig, MoEConfig, MoELayer
 
 KINDS = {"dit": DiTConfig, "pixart": PixArtConfig, "mmdit": MMDiTConfig, "dit_air": DiTAirConfig}
-GEOMETRY = {"dim": 32, "depth": 4, "heads": 2, "patch_size": 2, "input_size": 8, "channels": 3}
+GEOMETRY = {"dim": 32, "depth": 4, "heads": 2, "patch_size": 2, "input_size": (4, 16), "channels": 3}
 TEXT = {"num_classes": 0, "text_dim": 10, "pooled_dim": 7}
 BATCH = 4
 TOLERANCE = {"aot_eager": 1e-6, "inductor": 1e-4}
@@ -41,7 +41,7 @@ def build(kind: str, strategy: str) -> Backbone:
 
 
 def inputs(model: Backbone, scale: float, batch: int = BATCH) -> tuple[Tensor, Tensor, Conditioning]:
-    x, t = scale * torch.randn(batch, 3, 8, 8), torch.rand(batch)
+    x, t = scale * torch.randn(batch, 3, 4, 16), torch.rand(batch)
     if not model.config.conditions_on_text:
         return x, t, Conditioning(torch.arange(batch) % 3)
     mask = torch.arange(5) < torch.tensor([5, 2, 1, 4])[:, None]

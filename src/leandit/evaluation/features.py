@@ -27,8 +27,8 @@ def main_extractor(job: Job) -> Extractor:
     """Return Inception if its weights are given or may be downloaded, else EffNetLite0, which needs no download."""
     if "inception" in job.paths or job.download:
         return job.kept("extractor/inception", lambda: Inception(_inception_file(job), job.run.device))
-    size = job.run.model.config.input_size or 0
-    resolution = 96 if size <= _SMALL else 224
+    size = job.run.model.config.size
+    resolution = 96 if max(size.height, size.width) <= _SMALL else 224
     return job.kept("extractor/lite0", lambda: EffNetLite0(resolution, job.run.device, job.paths.get("effnet_lite0")))
 
 

@@ -55,7 +55,7 @@ def build_record(
             **drawing_facts(run),
             "weights": checkpoint["weights"],
             "autoencoder": None,
-            "picture": {"size": run.model.config.input_size, "channels": run.model.config.channels},
+            "picture": {"size": run.model.config.size.plain, "channels": run.model.config.channels},
         },
         "metrics": {name: _metric_record(plan, measured) for name, (plan, measured) in results.items()},
         "reference": {

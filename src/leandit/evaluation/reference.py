@@ -17,9 +17,10 @@ from torch import Tensor
 
 from leandit.config import Config, validate
 from leandit.data import ClassFolderConfig, Example, MetadataFolderConfig, Source, SourceConfig, build_source
-from leandit.data.pictures import fit_square, to_channels
+from leandit.data.pictures import fit_picture, to_channels
 from leandit.data.sources import AnySourceConfig
 from leandit.errors import LeanDiTError, NotFoundError
+from leandit.grid import Grid
 from leandit.sampling import LoadedRun
 
 
@@ -30,7 +31,7 @@ class FittedSource:
     draws sharp pictures would get a worse number.
     """
 
-    def __init__(self, source: Source, size: int, channels: int, name: str, enlarges: bool) -> None:
+    def __init__(self, source: Source, size: Grid, channels: int, name: str, enlarges: bool) -> None:
         self._source = source
         self._enlarges = enlarges
         self.size = size
@@ -44,23 +45,23 @@ class FittedSource:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Example:
-        """Return picture `index`, uint8 [size, size, channels]."""
+        """Return picture `index`, uint8 [size.height, size.width, channels]."""
         example = self._source[index]
         if example.is_latent:
             raise LeanDiTError(f"--reference {self.name}: holds latents, not pictures; name a set of pictures")
         height, width = example.image.shape[:2]
-        if min(height, width) < self.size and not self._enlarges:
+        if (height < self.size.height or width < self.size.width) and not self._enlarges:
             raise LeanDiTError(
                 f"--reference {self.name}: {example.key} is {width} x {height} pixels, smaller than the run's pictures "
-                f"of {self.size} x {self.size}; give pictures of at least that size"
+                f"of {self.size.width} x {self.size.height}; give pictures of at least that size"
             )
-        fitted = to_channels(fit_square(example.image, self.size), self.channels)
+        fitted = to_channels(fit_picture(example.image, self.size), self.channels)
         return dataclasses.replace(example, image=fitted)
 
     def change(self) -> str | None:
         """Return what is done to the pictures, judged by the first one; None if nothing is done."""
-        height, width = self._source[0].image.shape[:2]
-        done = [] if height == width == self.size else [f"cropped and resized to {self.size} x {self.size}"]
+        size, wanted = self._source[0].image.shape[:2], (self.size.height, self.size.width)
+        done = [] if size == wanted else [f"cropped and resized to {self.size.width} x {self.size.height}"]
         done += ["turned grey"] if self.channels == 1 else []
         return " and ".join(done) or None
 
@@ -85,10 +86,10 @@ def open_reference(run: LoadedRun, given: str | Path | SourceConfig | None) -> F
         )
     if given is None:
         source = _training_data(run)
-        return FittedSource(source, data.image_size, data.channels, "the run's training data", enlarges=True)
+        return FittedSource(source, data.size, data.channels, "the run's training data", enlarges=True)
     config = _reference_config(str(given)) if isinstance(given, str | Path) else given
     name = str(given) if isinstance(given, str | Path) else given.model_dump_json()
-    return FittedSource(_open(config), data.image_size, data.channels, name, enlarges=False)
+    return FittedSource(_open(config), data.size, data.channels, name, enlarges=False)
 
 
 def read_batches(source: Source, size: int = 64) -> Iterator[UInt8[Tensor, "samples height width channels"]]:

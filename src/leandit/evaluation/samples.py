@@ -121,7 +121,7 @@ class SampleSet:
         except Exception:
             return None
         config = self.run.model.config
-        shape = (len(self._seeds(number)), config.input_size, config.input_size, config.channels)
+        shape = (len(self._seeds(number)), config.size.height, config.size.width, config.channels)
         if images.dtype != np.uint8 or images.shape != shape or seeds.tolist() != self._seeds(number):
             return None
         return torch.from_numpy(images)

@@ -47,9 +47,9 @@ def fake_inputs(
         cond = Conditioning(text=text, text_mask=mask, pooled=torch.zeros(batch, config.pooled_dim or 0))
     else:
         cond = Conditioning(torch.zeros(batch, dtype=torch.long) if config.num_classes else None)
-    given: dict[str, Any] = {"x": torch.zeros(batch, config.channels, config.input_size, config.input_size)}
+    given: dict[str, Any] = {"x": torch.zeros(batch, config.channels, config.size.height, config.size.width)}
     given |= {"t": torch.zeros(batch), "cond": cond}
-    if visible_tokens is not None and visible_tokens < config.grid**2:
+    if visible_tokens is not None and visible_tokens < config.grid.tokens:
         given["visible"] = torch.zeros(batch, visible_tokens, dtype=torch.long)
     return given
 

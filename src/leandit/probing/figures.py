@@ -54,8 +54,9 @@ def plot_compute(
     Reference: Expert Race, Figure 6.
     """
     count = len(pictures)
-    figure = new_figure(11.5, 1.5 * count + 3.4)
-    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.5 * count, 3.4])[:, 0]
+    rows = 1.5 * count * min(max(trace.grid.height / trace.grid.width, 0.6), 2.0)
+    figure = new_figure(11.5, rows + 3.4)
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[rows, 3.4])[:, 0]
     axes = top.subplots(count, 2 + len(_MOMENTS), squeeze=False)
     maps = _maps(trace)
     scale = {"vmin": 0.0, "vmax": float(np.percentile(maps, 99.5)), "cmap": "inferno"}
@@ -70,9 +71,8 @@ def plot_compute(
 
 
 def _maps(trace: ComputeTrace) -> np.ndarray:
-    """Return (1 + moments, batch, grid, grid): the mean map, then the one of the call nearest each moment."""
-    grid = int(trace.experts.shape[-1] ** 0.5)
-    per_call = trace.experts.mean(1).unflatten(-1, (grid, grid)).numpy()
+    """Return (1 + moments, batch, rows, columns): the mean map, then the one of the call nearest each moment."""
+    per_call = trace.experts.mean(1).unflatten(-1, (trace.grid.height, trace.grid.width)).numpy()
     calls = [int((trace.times - moment).abs().argmin()) for moment in _MOMENTS]
     return np.concatenate([per_call.mean(0, keepdims=True), per_call[calls]])
 

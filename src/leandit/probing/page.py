@@ -75,14 +75,14 @@ def _packed(text: str) -> str:
 
 
 def _images(pictures: UInt8[Tensor, "batch height width channels"] | None) -> list[dict[str, Any]]:
-    """Return each picture as the source of an <img>, and its side; an empty list for a run on latents."""
+    """Return each picture as the source of an <img>, and its longer side; an empty list for a run on latents."""
     if pictures is None:
         return []
-    return [{"side": picture.shape[0], "source": _source(to_image(picture))} for picture in pictures]
+    return [{"side": max(picture.shape[:2]), "source": _source(to_image(picture))} for picture in pictures]
 
 
 def _source(image: Image.Image) -> str:
-    if image.width <= _EXACT_SIDE:
+    if max(image.size) <= _EXACT_SIDE:
         return data_uri(image)
     image.thumbnail((_MOST_SIDE, _MOST_SIDE))
     return data_uri(image, "jpeg", quality=85)

@@ -69,7 +69,7 @@ def _about(drawn: Drawn) -> dict[str, Any]:
         "model": config.model.type,
         "depth": config.model.depth,
         "sharing": config.model.sharing,
-        "grid": config.model.grid,
+        "grid": drawn.trace.grid.plain,
         "strategy": moe.routing_name,
         "k": moe.k,
         "num_experts": moe.num_experts,

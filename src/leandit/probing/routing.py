@@ -49,8 +49,6 @@ class RoutingRecorder(ComputeRecorder):
     The first `batch` samples of a pass are the pictures; under guidance as many twins follow.
     """
 
-    model: Backbone
-
     def __init__(self, model: Backbone, batch: int) -> None:
         super().__init__(model, batch)
         self._packed: list[np.ndarray] = []
@@ -74,6 +72,7 @@ class RoutingRecorder(ComputeRecorder):
             compute.experts,
             compute.times,
             compute.layers,
+            compute.grid,
             np.stack(self._packed).reshape(*compute.experts.shape, -1),
             self._num_experts,
             np.stack(self._twins).reshape(calls, -1, self.batch),
@@ -108,6 +107,7 @@ def join(traces: Sequence[RoutingTrace]) -> RoutingTrace:
         torch.cat([trace.experts for trace in traces], 2),
         first.times,
         first.layers,
+        first.grid,
         np.concatenate([trace.packed for trace in traces], 2),
         first.num_experts,
         np.concatenate([trace.twin_pairs for trace in traces], 2),

@@ -7,10 +7,19 @@ from typing import Any
 
 from leandit.config import apply_overrides, validate
 from leandit.errors import LeanDiTError
+from leandit.grid import Grid, read_size
 from leandit.run.conditioner import Wanted
 from leandit.run.config import SamplingConfig
 from leandit.sampling.load import LoadedRun
 from leandit.text import check_captions
+
+
+def picture_size(size: object) -> Grid | None:
+    """Return the size that one number, (height, width) or a text such as 48x32 names; LeanDiTError for no size."""
+    try:
+        return None if size is None else Grid.of(read_size(size))
+    except ValueError as error:
+        raise LeanDiTError(f"size: {error}") from None
 
 
 def every_pair(choices: list[int | str] | None, seeds: Sequence[int]) -> tuple[Wanted, list[int]]:

@@ -156,9 +156,10 @@ def _parts(names: Sequence[str]) -> str:
 
 def _position_remark(before: ModelConfig, now: ModelConfig) -> Iterator[str]:
     """Sin-cos positions that are not spread over the new grid as they were over the old one; RoPE only extends."""
-    old, new = (model.position_grid or model.grid for model in (before, now))
+    old, new = before.span, now.span
     if old != new and now.type != "dit_air":
-        yield f"they learned positions of {old} patches a side; model.position_grid={old} keeps their span"
+        patches = f"{old} patches a side" if old.height == old.width else f"{old} patches"
+        yield f"they learned positions of {patches}; model.position_grid={old} keeps their span"
 
 
 def _differences(before: RunConfig, now: RunConfig, expected: tuple[str, ...] = ()) -> str:

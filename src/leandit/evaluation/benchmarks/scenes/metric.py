@@ -63,10 +63,10 @@ def _check(run: LoadedRun) -> None:
         )
     if data.holds_latents or data.channels != 3:
         raise LeanDiTError(f"{run.path}: scenes reads pictures in colour; the run draws latents or grey pictures")
-    if data.image_size < SMALLEST:
+    if data.size.height != data.size.width or data.size.height < SMALLEST:
         raise LeanDiTError(
-            f"{run.path}: scenes reads pictures of at least {SMALLEST} x {SMALLEST}; the run draws {data.image_size} x "
-            f"{data.image_size}"
+            f"{run.path}: scenes reads square pictures of at least {SMALLEST} x {SMALLEST}; the run draws "
+            f"{data.size.height} x {data.size.width}"
         )
 
 
