@@ -25,7 +25,7 @@ from PIL import Image, ImageFilter
 from leandit.data.scenes import Contents, Scene, captions_of, draw_scene, render
 from leandit.data.scenes.captions import NUMBERS, RELATIONS, plural
 from leandit.data.scenes.vocabulary import COLOURS, KINDS
-from leandit.evaluation.scenes import SCORER_VERSION, judge, parse_claims, read_pictures
+from leandit.evaluation.benchmarks.scenes import SCORER_VERSION, judge, parse_claims, read_pictures
 
 SIZES = (32, 64)
 # (blur, noise); the last two are beyond what is promised.

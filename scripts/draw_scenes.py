@@ -12,7 +12,7 @@ import matplotlib
 
 from leandit.data import ScenesConfig
 from leandit.data.scenes import Category, ScenesSource
-from leandit.evaluation.scenes import Claims, parse_claims
+from leandit.evaluation.benchmarks.scenes import Claims, parse_claims
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -23,16 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from alignment_fitting import DegradeConfig, FitConfig, degrade, fit_heads, retrieval_figures, save_heads
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from leandit.data import EmojiConfig
-from leandit.evaluation.alignment.concepts import UNSEEN_ONE_IN, Pair, is_unseen, pairs_of, stack
-from leandit.evaluation.alignment.degrading import DegradeConfig, degrade
-from leandit.evaluation.alignment.encoders import FrozenEncoders
-from leandit.evaluation.alignment.fitting import FitConfig, fit_heads
-from leandit.evaluation.alignment.heads import BUNDLED, AlignmentHeads, load_heads, save_heads
-from leandit.evaluation.alignment.retrieval import choose_others, r_precision, retrieval_figures
+from leandit.evaluation.alignment.heads import BUNDLED, AlignmentHeads, FrozenEncoders, load_heads
+from leandit.evaluation.alignment.metric import choose_others, r_precision
+from leandit.evaluation.alignment.pairs import UNSEEN_ONE_IN, Pair, is_unseen, pairs_of, stack
 
 # Version 0 is the picture as it is.
 VERSIONS = 8

@@ -3,6 +3,8 @@
     leandit.train(leandit.run_config("quickstart"), "runs/quickstart")
     run = leandit.load("runs/quickstart")
     pictures = leandit.sample(run, labels=["heart"], seeds=range(4))
+    numbers = leandit.evaluate(run, ["kid"]).values
+    report = leandit.probe(run).report
     model = leandit.create_model("RaceDiT-B/2-4in32")
 
 The names below are imported on first use, so that `import leandit` costs next to nothing.
@@ -13,10 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leandit.api import create_model, load, run_config, sample, train
+    from leandit.api import create_model, evaluate, load, probe, run_config, sample, train
     from leandit.errors import LeanDiTError
 
-__all__ = ["LeanDiTError", "create_model", "load", "run_config", "sample", "train"]
+__all__ = ["LeanDiTError", "create_model", "evaluate", "load", "probe", "run_config", "sample", "train"]
 __version__ = "0.1.0.dev0"
 
 

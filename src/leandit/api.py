@@ -1,4 +1,4 @@
-"""The Python interface: what the commands do, as four functions. The commands are thin over these."""
+"""The Python interface: what the commands do, as functions. The commands are thin over these."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from leandit import sampling
-from leandit.config import apply_overrides, validate
-from leandit.errors import LeanDiTError
+from leandit.config import validate
+from leandit.evaluation.runner import evaluate
 from leandit.models import Backbone
 from leandit.pictures import FinalPictures, SampleGrids
 from leandit.presets import model_config, run_config
-from leandit.run import RunConfig, SamplingConfig
-from leandit.sampling import LoadedRun, load
-from leandit.text import check_captions
+from leandit.probing.runner import probe
+from leandit.run import RunConfig
+from leandit.sampling import LoadedRun, choose, every_pair, load, picture_size, sampling_settings
 from leandit.training import Callback, Task, TaskContext, run_training
 
-__all__ = ["create_model", "load", "run_config", "sample", "sampling_settings", "train"]
+__all__ = [
+    "choose",
+    "create_model",
+    "evaluate",
+    "every_pair",
+    "load",
+    "probe",
+    "run_config",
+    "sample",
+    "sampling_settings",
+    "train",
+]
 
 
 def create_model(name: str, **overrides: Any) -> Backbone:
@@ -43,7 +54,7 @@ def train(
     """Train a run in the folder `out` and leave samples.png, loss.png and compute.png in it.
 
     `task` makes what is learned, if it is not what the configuration names: a class or a function that takes a
-    `leandit.training.TaskContext`. Returns 0, or 130 / 143 when Ctrl-C or SIGTERM ended it after a checkpoint.
+    `leandit.training.TaskContext`. Returns 0, or 130 / 143 if Ctrl-C or SIGTERM ended it after a checkpoint.
     """
     return run_training(config, Path(out), resume, [*callbacks, SampleGrids(), FinalPictures()], task)
 
@@ -56,6 +67,7 @@ def sample(
     prompts: Iterable[str] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    size: int | tuple[int, int] | None = None,
     compute: float = 1.0,
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
@@ -63,51 +75,15 @@ def sample(
     """Return pictures 0..255 on the CPU: for each label or prompt, in the order given, one picture per seed.
 
     Labels are numbers or class names; None means every class of a class-conditional model. A text model takes
-    `prompts`. `steps` and `guidance` default to the run's own. `compute` is the share of the trained experts per
-    token, about: 0.5 is half of them, 1 is as trained; another share than 1 needs a router with a threshold, and first
-    makes a few drawings to shift it by. One seed and label or prompt is one picture, whatever
-    else is drawn with it (to 1e-4).
+    `prompts`. `steps` and `guidance` default to the run's own, and so does `size`: one number for a square, or (height,
+    width), which the model's patch size divides; for a run on latents it counts those. `compute` is the share of the
+    trained experts per token, about: 0.5 is half of them, 1 is as trained; another share than 1 needs a router with a
+    threshold, and first makes a few drawings to shift it by. One seed, size and label or prompt is one picture,
+    whatever else is drawn with it (to 1e-4).
     """
     loaded = run if isinstance(run, LoadedRun) else load(run)
     settings = sampling_settings(loaded.config.sampling, steps, guidance)
     wanted, each_seed = every_pair(choose(loaded, labels, prompts), list(seeds))
+    grid = picture_size(size)
     with sampling.at_compute(loaded, float(compute)):
-        return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress)
-
-
-def every_pair(choices: list[int | str] | None, seeds: Sequence[int]) -> tuple[Wanted, list[int]]:
-    """Return what is wanted and the seed of each picture: for each label or prompt, in the order given, every seed."""
-    if choices is None:
-        return None, list(seeds)
-    return [choice for choice in choices for _ in seeds], [seed for _ in choices for seed in seeds]
-
-
-def choose(run: LoadedRun, labels: Iterable[int | str] | None, prompts: Iterable[str] | None) -> list[int | str] | None:
-    """Return the labels or prompts to draw, checked against the run; None for an unconditional model."""
-    if run.text is not None:
-        if labels is not None:
-            raise LeanDiTError(f"{run.path}: the model is conditioned on text and has no classes; give prompts instead")
-        if prompts is None:
-            raise LeanDiTError(f"{run.path}: the model is conditioned on text; say what to draw with prompts")
-        return _checked(run, prompts)
-    if prompts is not None:
-        raise LeanDiTError(f"{run.path}: the model reads no text; choose classes with labels instead of prompts")
-    if labels is not None:
-        return [run.label(str(label)) for label in labels]
-    return [*range(run.model.config.num_classes)] if run.model.config.num_classes else None
-
-
-def _checked(run: LoadedRun, prompts: Iterable[str]) -> list[int | str]:
-    """Return the prompts as a list, or raise LeanDiTError for one that is empty, too long or no text."""
-    assert run.config.text is not None
-    chosen = prompts if isinstance(prompts, str) else list(prompts)
-    names = [f"prompt {number} of {len(chosen)}" for number in range(1, len(chosen) + 1)]
-    check_captions(chosen, run.config.text.max_caption_chars, allow_empty=False, names=names)
-    return list(chosen)
-
-
-def sampling_settings(base: SamplingConfig, steps: int | None, guidance: float | None) -> SamplingConfig:
-    """Return the run's settings with other numbers of steps or guidance scales, validated."""
-    overrides = [f"sampler.steps={steps}"] if steps is not None else []
-    overrides += [f"guidance.scale={guidance}"] if guidance is not None else []
-    return validate(SamplingConfig, apply_overrides(base.model_dump(mode="json"), overrides), "sampling")
+        return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress, grid)

@@ -106,7 +106,7 @@ def test_every_setting_of_a_run_is_documented() -> None:
     # Other tests register kinds of their own.
     ours = [field for field in walk(RunConfig) if field.owner.__module__.startswith("leandit.")]
     silent = {f"{field.owner.__name__}.{field.name}" for field in ours if not field.doc}
-    assert {name for name in silent} == set()
+    assert silent == set()
     assert {field.key for field in ours if field.doc and not field.doc.endswith(".")} == set()
 
 

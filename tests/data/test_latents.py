@@ -124,7 +124,6 @@ BAD = {
     "empty sidecar": (write_lines(0), r"a\.jsonl: 0 lines for the 3 latents"),
     "other tensor": (write_tensors("z", drawn(3)), r"a\.safetensors: no tensor 'latents' \(it has z\)"),
     "three axes": (write_tensors("latents", drawn(3)[0]), r"latents of shape 8 x 4 x 4; save them as \[N, C, H, W\]"),
-    "not square": (write_tensors("latents", drawn(3)[:, :, 1:].contiguous()), r"latents of shape 3 x 8 x 3 x 4"),
     "none": (write_tensors("latents", drawn(3)[:0]), r"latents of shape 0 x 8 x 4 x 4"),
     "integers": (write_tensors("latents", drawn(3).long()), r"latents in I64; save them as float16"),
     "other size": (write_tensors("latents", drawn(3, size=8)), r"b\.safetensors: latents of 8 x 4 x 4, but a\.safe"),
@@ -217,6 +216,17 @@ def test_batches_hold_the_numbers_and_a_caption_by_weight(tmp_path: Path) -> Non
     small = Loader(source(tmp_path / "set"), config.replace(channels=4), 2, 0)
     with pytest.raises(LeanDiTError, match=r"a\.safetensors\[\d\]: the latents are 8 x 4 x 4, .*set data\.channels=8"):
         small.batch(0)
+
+
+def test_latents_need_not_be_square(tmp_path: Path) -> None:
+    latents = drawn(4)[:, :, :3].contiguous()
+    shard(tmp_path / "set", "a", latents, [{"label": 0}] * 4)
+    config = DataConfig(source=LatentsConfig(path=str(tmp_path / "set")), image_size=(3, 4), channels=8)
+    batch = Loader(source(tmp_path / "set"), config, 4, 0).batch(0)
+    assert torch.equal(batch.images, latents[[int(key[-2]) for key in batch.keys]])
+    turned = Loader(source(tmp_path / "set"), config.replace(image_size="4x3"), 4, 0)
+    with pytest.raises(LeanDiTError, match=r"8 x 3 x 4, but .* data\.image_size = 4x3; set .* data\.image_size=3x4"):
+        turned.batch(0)
 
 
 def test_threads_read_the_same_batches(folder: Path) -> None:

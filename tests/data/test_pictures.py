@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leandit.data.pictures import fit_square, read_picture, to_channels
+from leandit.data.pictures import fit_picture, read_picture, to_channels
 from leandit.errors import LeanDiTError
+from leandit.grid import Grid
 
 
 def png_bytes(width: int, height: int, bit_depth: int, colour_type: int, rows: bytes) -> bytes:
@@ -130,14 +131,33 @@ def test_float_tiff_is_refused(tmp_path: Path) -> None:
     assert "8 or 16 bits" in message(saved(tmp_path, Image.new("F", (4, 4), 0.5), "x.tiff"))
 
 
-def test_fit_square_crops_the_centre_and_averages() -> None:
+def test_a_square_is_the_centre_and_is_averaged() -> None:
     image = np.zeros((4, 8, 3), np.uint8)
     image[:, 2:6] = 90
-    assert (fit_square(image, 4) == 90).all()
+    assert (fit_picture(image, Grid(4, 4)) == 90).all()
     checks = np.indices((64, 64)).sum(0) % 2 * 200
-    small = fit_square(np.repeat(checks[..., None], 3, 2).astype(np.uint8), 8)
+    small = fit_picture(np.repeat(checks[..., None], 3, 2).astype(np.uint8), Grid(8, 8))
     # Without antialiasing a checkerboard shrinks to 0 or 200; with it to its mean.
     assert np.abs(small.astype(int) - 100).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "top", "bottom", "left", "right"),
+    [
+        (24, 40, 0, 24, 0, 40),
+        (48, 100, 0, 48, 10, 90),
+        (64, 40, 20, 44, 0, 40),
+        (24, 24, 5, 19, 0, 24),
+        (3, 1, 1, 2, 0, 1),
+    ],
+)
+def test_a_picture_keeps_the_centre_that_has_the_wanted_proportions(
+    height: int, width: int, top: int, bottom: int, left: int, right: int
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    kept = Image.fromarray(image[top:bottom, left:right])
+    expected = np.asarray(kept.resize((40, 24), Image.Resampling.LANCZOS))
+    assert np.array_equal(fit_picture(image, Grid(24, 40)), expected)
 
 
 def test_one_channel_is_601_luma() -> None:

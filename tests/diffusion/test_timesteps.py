@@ -73,6 +73,8 @@ def test_a_shifted_larger_picture_averaged_is_as_noisy_as_the_smaller_one(side, 
 
 
 def test_times_drawn_with_the_shift_of_the_size_drop_log_snr_alike():
+    assert size_shift(32, 64) == size_shift((16, 64), (64, 64)) == size_shift((24, 40), (48, 80)) == 2
+    assert size_shift(3, 7) == 7 / 3
     config = LogitNormalTimesteps(shift=size_shift(32, 64))
     assert config.shift == 2
     before, after = LogitNormalTimesteps().draw(U[1:4]), config.draw(U[1:4])

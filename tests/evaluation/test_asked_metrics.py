@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from leandit.errors import LeanDiTError
-from leandit.evaluation.compositional import BlipVQA, CompBench, Dsg, Graph, Question
-from leandit.evaluation.compositional.blip import plain
-from leandit.evaluation.compositional.compbench import phrases_score, read_phrased, spacy_noun_phrases
-from leandit.evaluation.compositional.dsg import graph_score, read_graphs
+from leandit.evaluation.benchmarks import BlipVQA, CompBench, Dsg, Graph, Question
+from leandit.evaluation.benchmarks.compbench import phrases_score, read_phrased, spacy_noun_phrases
+from leandit.evaluation.benchmarks.dsg import graph_score, read_graphs
+from leandit.evaluation.benchmarks.vqa import plain
 from leandit.evaluation.metric import Drawn
 from tiny_judges import job, loud, pictures, text_job
 

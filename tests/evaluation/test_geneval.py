@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from leandit.errors import LeanDiTError
-from leandit.evaluation.compositional import ClipColours, Detected, GenEval, GenEvalConfig, TransformersDetector
-from leandit.evaluation.compositional.colours import COLOURS, cut_out
-from leandit.evaluation.compositional.geneval_prompts import Prompt, read_prompts
-from leandit.evaluation.compositional.geneval_rules import is_right, relations
-from leandit.evaluation.judges import Clip
+from leandit.evaluation.benchmarks import ClipColours, Detected, GenEval, GenEvalConfig, TransformersDetector
+from leandit.evaluation.benchmarks.colours import COLOURS, cut_out
+from leandit.evaluation.benchmarks.geneval_rules import Prompt, is_right, read_prompts, relations
+from leandit.evaluation.extractors.clip import Clip
 from leandit.evaluation.metric import Drawn
 from tiny_judges import job, loud, pictures, save_clip, text_job
 
@@ -224,7 +223,7 @@ def test_colours_are_clips_nearest_sentences(tmp_path: Path) -> None:
     colours = ClipColours(clip)
     for one, name in zip(found, colours(shown, found), strict=True):
         left, top = int(one.box[0]), int(one.box[1])
-        seen = clip.pictures(shown[top : top + 16, left : left + 16][None])[0]
+        seen = clip(shown[top : top + 16, left : left + 16][None])[0]
         scores = [float(seen @ point) for point in likeness]
         own = colours._likeness(shown, one)
         assert [float(own[0]), float(own[3])] == pytest.approx(scores, abs=1e-5)

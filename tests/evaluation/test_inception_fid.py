@@ -11,10 +11,9 @@ import torch.nn.functional as F
 
 from leandit.errors import LeanDiTError
 from leandit.evaluation.extractors import inception
-from leandit.evaluation.extractors.clip import ClipVision
+from leandit.evaluation.extractors.clip import Clip
 from leandit.evaluation.extractors.inception import FidInception, Inception, resize_as_tf1
 from leandit.evaluation.extractors.weights import fetch, read_verified, sha256_of
-from leandit.evaluation.judges import Clip
 from tiny_judges import save_clip
 
 
@@ -120,7 +119,7 @@ def test_clip_gives_unit_embeddings_named_by_what_is_there(tmp_path: Path) -> No
     torch.manual_seed(0)
     model = transformers.CLIPVisionModelWithProjection(config).eval()
     model.save_pretrained(tmp_path / "clip")
-    extractor = ClipVision(tmp_path / "clip")
+    extractor = Clip.of_pictures(tmp_path / "clip")
     assert extractor.name == "CLIP-ViT-16x2/8@24"
     pictures = torch.randint(0, 256, (3, 24, 24, 3), dtype=torch.uint8)
     mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
@@ -130,7 +129,7 @@ def test_clip_gives_unit_embeddings_named_by_what_is_there(tmp_path: Path) -> No
     torch.testing.assert_close(extractor(pictures), expected, rtol=1e-4, atol=1e-5)
     assert extractor(torch.zeros(2, 40, 40, 1, dtype=torch.uint8)).shape == (2, 12)
     with pytest.raises(LeanDiTError, match="no model folder"):
-        ClipVision(tmp_path)
+        Clip.of_pictures(tmp_path)
 
 
 @pytest.fixture
@@ -144,11 +143,11 @@ def clip_folder(tmp_path: Path) -> Path:
 
 
 def test_a_clip_that_differs_in_its_config_alone_has_another_hash(clip_folder: Path) -> None:
-    before = ClipVision(clip_folder)
+    before = Clip.of_pictures(clip_folder)
     config = json.loads((clip_folder / "config.json").read_text())
     config["vision_config"]["hidden_act"] = "gelu"
     (clip_folder / "config.json").write_text(json.dumps(config))
-    after = ClipVision(clip_folder)
+    after = Clip.of_pictures(clip_folder)
     pictures = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert not torch.equal(before(pictures), after(pictures))
     assert before.about()["weights_sha256"] != after.about()["weights_sha256"]
@@ -160,7 +159,7 @@ def test_a_clip_that_differs_in_its_config_alone_has_another_hash(clip_folder: P
 )
 def test_a_damaged_config_is_told_of(config: str, clip_folder: Path) -> None:
     (clip_folder / "config.json").write_text(config)
-    for load in (ClipVision, Clip.from_folder):
+    for load in (Clip.of_pictures, Clip.from_folder):
         with pytest.raises(LeanDiTError, match="clip: "):
             load(clip_folder)
 
@@ -169,7 +168,7 @@ def test_a_damaged_config_is_told_of(config: str, clip_folder: Path) -> None:
 def test_damaged_clip_weights_are_told_of(content: bytes, clip_folder: Path) -> None:
     (clip_folder / "model.safetensors").write_bytes(content)
     with pytest.raises(LeanDiTError, match="clip: "):
-        ClipVision(clip_folder)
+        Clip.of_pictures(clip_folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"\x80\x02a.", b"\x80\x02h\x05.", b"\x80\x02]."])

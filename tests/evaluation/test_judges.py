@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from leandit.errors import LeanDiTError
-from leandit.evaluation.judges import AestheticsHead, Clip, ClipScore, HpsV2, LaionAesthetics, PickScore
+from leandit.evaluation.extractors.clip import Clip
+from leandit.evaluation.judges import AestheticsHead, ClipScore, HpsV2, LaionAesthetics, PickScore
 from leandit.evaluation.metric import Drawn, Metric, Plan
 from leandit.evaluation.plans import drawn_sha256
 from tiny_judges import job, pictures, save_clip, text_job, tokenizer
@@ -85,14 +86,14 @@ def test_resizing_is_pillows_up_to_rounding(clip_folder: Path) -> None:
     shown = pictures(4, 24)
     judge = Clip.from_folder(clip_folder)
     small = [np.asarray(Image.fromarray(p.numpy()).resize((16, 16), Image.Resampling.BICUBIC)) for p in shown]
-    expected = judge.pictures(torch.from_numpy(np.stack(small)))
-    assert ((judge.pictures(shown) * expected).sum(1) > 0.9999).all()
+    expected = judge(torch.from_numpy(np.stack(small)))
+    assert ((judge(shown) * expected).sum(1) > 0.9999).all()
 
 
 def test_a_picture_does_not_depend_on_its_batch(clip_folder: Path) -> None:
     judge = Clip.from_folder(clip_folder)
     shown = pictures(5)
-    torch.testing.assert_close(judge.pictures(shown, 5), judge.pictures(shown, 2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(judge(shown, 5), judge(shown, 2), atol=1e-6, rtol=0)
     # A short text beside a long one is padded.
     torch.testing.assert_close(judge.texts(PROMPTS), torch.cat([judge.texts([p]) for p in PROMPTS]), atol=1e-6, rtol=0)
 
@@ -106,7 +107,7 @@ def test_aesthetics_head_is_its_five_layers(tmp_path: Path, folders: dict[str, P
     state |= {f"layers.{i}.bias": torch.randn(out) for i, (_, out) in sizes.items()}
     torch.save(state, tmp_path / "head.pth")
     shown = pictures(3)
-    x = Clip.from_folder(wide).pictures(shown).double().numpy()
+    x = Clip.from_folder(wide)(shown).double().numpy()
     assert np.linalg.norm(x, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
     for i in sizes:
         x = x @ state[f"layers.{i}.weight"].double().numpy().T + state[f"layers.{i}.bias"].double().numpy()

@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
-from leandit.evaluation.judges import Clip, HpsV2, clip_from_open_clip, read_state
+from leandit.evaluation.extractors.clip import Clip
+from leandit.evaluation.extractors.open_clip import clip_from_open_clip, read_state
+from leandit.evaluation.judges import HpsV2
 from leandit.evaluation.metric import Drawn, Plan
 from tiny_judges import WORDS, loud, pictures, text_job, tokenizer
 
@@ -113,9 +115,7 @@ def test_hps_scores_from_a_file(tmp_path: Path, folders: dict[str, Path], monkey
     save_file({n: t.contiguous() for n, t in original.state_dict().items()}, tmp_path / "hps.safetensors")
     tokenizer().save_pretrained(tmp_path / "words")
     (tmp_path / "words" / "config.json").write_text('{"model_type": "clip"}')
-    monkeypatch.setattr(
-        "leandit.evaluation.judges.prompted.clip_from_open_clip", lambda state: clip_from_open_clip(state, 2, 2)
-    )
+    monkeypatch.setattr("leandit.evaluation.judges.clip_from_open_clip", lambda state: clip_from_open_clip(state, 2, 2))
     job = text_job(
         folders["sentence"], paths={"hps": tmp_path / "hps.safetensors", "hps_tokenizer": tmp_path / "words"}
     )
@@ -131,7 +131,7 @@ def test_hps_scores_from_a_file(tmp_path: Path, folders: dict[str, Path], monkey
 
 
 def test_foreign_weights_are_refused(original: OpenClip) -> None:
-    with pytest.raises(LeanDiTError, match="no weight of open_clip"):
+    with pytest.raises(LeanDiTError, match="not a weight of open_clip"):
         clip_from_open_clip({**original.state_dict(), "visual.trunk.stem.weight": torch.zeros(1)})
     lacking = {name: tensor for name, tensor in original.state_dict().items() if name != "visual.ln_pre.bias"}
     with pytest.raises(LeanDiTError, match="no CLIP of two"):

@@ -17,6 +17,7 @@ from leandit.errors import LeanDiTError
 from leandit.evaluation.metric import Job, Plan
 from leandit.evaluation.plans import drawn_sha256, plan_like_reference
 from leandit.evaluation.reference import FittedSource, PixelHash, open_reference, read_batches
+from leandit.grid import Grid
 from leandit.sampling import LoadedRun, load
 
 
@@ -45,7 +46,7 @@ def test_larger_pictures_are_cropped_and_resized_and_it_says_so(run: LoadedRun, 
     reference = open_reference(run, str(folder_of(tmp_path, (80, 64))))
     assert reference[0].image.shape == (32, 32, 3)
     assert reference.change() == "cropped and resized to 32 x 32"
-    grey = type(reference)(reference, 32, 1, "x", True)
+    grey = type(reference)(reference, Grid(32, 32), 1, "x", True)
     assert grey[0].image.shape == (32, 32, 1)
     assert grey.change() == "turned grey"
 
@@ -143,6 +144,6 @@ def test_a_plan_keeps_no_pictures(run: LoadedRun) -> None:
             most = max(most, sum(each() is not None for each in alive))
             return example
 
-    source = Watched(build_source(run.config.data.source), 32, 3, "watched", enlarges=True)
+    source = Watched(build_source(run.config.data.source), Grid(32, 32), 3, "watched", enlarges=True)
     assert plan_like_reference(Job(run, 30, source)).wanted
     assert (len(alive), most <= 2) == (30, True)

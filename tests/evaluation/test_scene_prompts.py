@@ -13,9 +13,9 @@ import torch
 from leandit.data.scenes import Category, Contents, Scene, Thing, captions_of, draw_scene, render
 from leandit.data.scenes.vocabulary import COLOURS, HELD_OUT_COLOURS, HELD_OUT_COUNTS, HELD_OUT_PAIRS, KINDS
 from leandit.errors import LeanDiTError
+from leandit.evaluation.benchmarks.scenes import Claim, Claims, benchmark_prompts, parse_claims, prompts_hash
 from leandit.evaluation.metric import Drawn, Job
 from leandit.evaluation.registry import build_metric
-from leandit.evaluation.scenes import Claim, Claims, benchmark_prompts, parse_claims, prompts_hash
 from leandit.presets import run_config
 
 EVERY = [prompt for some in benchmark_prompts().values() for prompt in some]
@@ -47,7 +47,7 @@ def test_prompts_are_read_by_their_words(prompt: str, claims: Claims) -> None:
     ],
 )
 def test_other_wordings_are_refused(prompt: str) -> None:
-    with pytest.raises(LeanDiTError, match="not one that can be scored"):
+    with pytest.raises(LeanDiTError, match="cannot be scored"):
         parse_claims(prompt)
 
 
@@ -174,8 +174,8 @@ def test_a_measurement_says_what_it_is_made_of() -> None:
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (fake_run(preset="quickstart"), "asks for prompts, and the model knows none"),
-        (fake_run("data.image_size=16"), "from 32 x 32 on; the run draws 16 x 16"),
+        (fake_run(preset="quickstart"), "needs prompts, and the model reads none"),
+        (fake_run("data.image_size=16"), "at least 32 x 32; the run draws 16 x 16"),
         (fake_run("data.channels=1"), "grey pictures"),
     ],
 )

@@ -16,9 +16,9 @@ from scipy import ndimage
 from leandit.data.scenes import Contents, Scene, Thing, captions_of, draw_scene, render
 from leandit.data.scenes.vocabulary import COLOURS, KINDS, SHAPES
 from leandit.errors import LeanDiTError
-from leandit.evaluation.scenes import Claims, Found, judge, parse_claims, read_pictures, score
-from leandit.evaluation.scenes.components import label_components
-from leandit.evaluation.scenes.scorer import relations
+from leandit.evaluation.benchmarks.scenes import Claims, Found, judge, parse_claims, read_pictures, score
+from leandit.evaluation.benchmarks.scenes.regions import label_components
+from leandit.evaluation.benchmarks.scenes.scorer import relations
 
 COUNT = 2000
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}

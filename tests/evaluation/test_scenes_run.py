@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from leandit.cli.main import main
-from leandit.evaluation.scenes import SCORER_VERSION, prompts_hash
+from leandit.evaluation.benchmarks.scenes import SCORER_VERSION, prompts_hash
 
 SMALL = [
     *("model.dim=32", "model.depth=2", "model.heads=2", "model.patch_size=8", "train.steps=2", "train.batch_size=8"),

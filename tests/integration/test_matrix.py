@@ -18,7 +18,8 @@ from leandit.text import TextFeatures
 from leandit.training import run_training
 
 BACKBONES = ["dit", "pixart", "mmdit", "dit_air"]
-SHARING = ["none", "adaln", "attention", "block"]
+# Each with another shape of picture, height and width.
+SHARING = {"none": (32, 32), "adaln": (24, 40), "attention": (40, 16), "block": (16, 32)}
 ROUTING = {
     "dense": ["model.moe=null"],
     "token_choice": ["model.moe.strategy=token_choice", "model.moe.gate=softmax"],
@@ -50,7 +51,9 @@ def cell(backbone: str, routing: str, sharing: str) -> list[str]:
     text = [] if backbone == "dit" else ['text.encoders=[{"type": "sentence"}]']
     size = ["model.dim=32", "model.depth=2", "model.heads=2", "model.patch_size=8"]
     moe = ["model.moe.k=2", "model.moe.num_experts=4"] if routing != "dense" else []
-    common = [f"model.sharing={sharing}", "train.batch_size=4", "sampling.sampler.steps=2", "sampling.guidance.scale=2"]
+    height, width = SHARING[sharing]
+    shape = [f"data.image_size={height}x{width}", f"model.sharing={sharing}"]
+    common = [*shape, "train.batch_size=4", "sampling.sampler.steps=2", "sampling.guidance.scale=2"]
     kind = [f"model.type={backbone}"] if backbone != "dit" else []
     return [*kind, *size, *moe, *ROUTING[routing], *text, *common]
 
@@ -70,7 +73,7 @@ def test_a_cell_trains_saves_loads_and_samples(tmp_path: Path, backbone: str, ro
     assert any(".0.attention." in name for name in names) == (sharing in ("none", "adaln"))
     wanted = {"labels": ["cat"]} if backbone == "dit" else {"prompts": ["a cat"]}
     pictures = sample(load(tmp_path / "run"), seeds=[3, 4], **wanted)
-    assert pictures.shape == (2, 32, 32, 3)
+    assert pictures.shape == (2, *SHARING[sharing], 3)
     assert not torch.equal(pictures[0], pictures[1])
 
 

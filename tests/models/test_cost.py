@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
 import torch
+from pydantic import Field
 from torch.utils.flop_counter import FlopCounterMode
 
 from leandit.models import (
     BackboneConfig,
+    BackboneOutput,
     Conditioning,
+    DiT,
     DiTAirConfig,
     DiTConfig,
     MaskingConfig,
@@ -134,6 +138,62 @@ def test_what_torchs_counter_is_told_of_experts(activation: str) -> None:
     assert counts[0] == counts[1]
 
 
+class WideMiddleConfig(DiTConfig):
+    """A backbone from outside the package: one more layer of its own, and a field that cannot be hashed."""
+
+    table: list[int] = Field(default_factory=list)
+    widened: bool = True
+
+    def build(self) -> DiT:
+        return WideMiddle(self)
+
+
+class WideMiddle(DiT):
+    """A DiT that maps its input once more, and once again in proportion to the square of its depth if `widened`."""
+
+    def __init__(self, config: WideMiddleConfig) -> None:
+        super().__init__(config)
+        width = config.depth**2 if config.widened else 1
+        self.extra = torch.nn.Linear(4, width, device=self.device)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, cond: Conditioning) -> BackboneOutput:
+        extra = self.extra(x.transpose(1, 3)).mean(-1)[:, None]
+        return super().forward(x + 0 * extra.transpose(2, 3), t, cond)
+
+
+@pytest.mark.parametrize("widened", [True, False], ids=["depth squared", "depth"])
+def test_a_backbone_from_outside_is_counted_without_an_edit(widened: bool) -> None:
+    """Its layers follow from shallow models only if its parameters do; else the model itself is counted."""
+    settings = WideMiddleConfig(**config(depth=7).model_dump(exclude={"type"}), widened=widened)
+    model = settings.build().train()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(torch.randn(2, 4, 16, 16), torch.rand(2), Conditioning(torch.tensor([0, 1])))
+    assert forward_flops(settings) == counter.get_total_flops() // 2
+
+
+def test_deep_models_follow_from_shallow_ones_exactly() -> None:
+    """Also if the depth is no multiple of the period of the layers with experts."""
+    for depth in (9, 10):
+        settings = config(depth=depth, moe=MoEConfig(k=2, num_experts=4, every=3, per_layer_regularisation=False))
+        counter = FlopCounterMode(display=False)
+        with counter:
+            settings.build().train()(torch.randn(1, 4, 16, 16), torch.rand(1), Conditioning(torch.tensor([0])))
+        assert forward_flops(settings) == counter.get_total_flops()
+
+
+def test_a_large_model_is_counted_fast_and_once() -> None:
+    large = config(dim=1152, depth=28, heads=16, input_size=32, moe=MoEConfig(k=4, num_experts=32))
+    started = time.process_time()
+    first = forward_flops(large)
+    counted = time.process_time() - started
+    print(f"counted in {counted:.2f} s")
+    assert counted < 3  # about 0.2 s on a quiet machine
+    started = time.process_time()
+    assert forward_flops(large) == first
+    assert time.process_time() - started < counted / 10
+
+
 def test_flops_need_to_know_the_input() -> None:
     with pytest.raises(ValueError, match=r"see BackboneConfig.complete"):
         forward_flops(DiTConfig())
@@ -154,6 +214,7 @@ def test_parameters_are_the_matrices_of_the_blocks() -> None:
 _BUILD = """
 import json, re, sys, time
 import torch
+from pydantic import Field
 from leandit import api
 start = time.perf_counter()
 with torch.device("meta"):

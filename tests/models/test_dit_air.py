@@ -59,12 +59,13 @@ def test_a_block_sandwiches_one_attention_and_one_feed_forward(experts: bool | N
     layer = next(iter(model.blocks))
     parts = layer.parts(model.blocks.shared)
     text, image, condition = torch.randn(2, 5, 32), torch.randn(2, 16, 32), torch.randn(2, 32)
+    rotation = model.rotation(model.grid)
     linear = parts["adaln"].linear
     vectors = (F.silu(condition) @ linear.weight.T + linear.bias).view(2, 2, 6, 32)  # sample, stream, vector
     # The vectors of every token, so that the stream is one: five of text, then sixteen of image.
     shift1, scale1, gate1, shift2, scale2, gate2 = vectors.repeat_interleave(torch.tensor([5, 16]), 1).unbind(2)
     x = torch.cat([text, image], 1)
-    x = x + gate1 * normed(parts["attention"](normed(x) * (1 + scale1) + shift1, model.rotation))
+    x = x + gate1 * normed(parts["attention"](normed(x) * (1 + scale1) + shift1, rotation))
     into = normed(x) * (1 + scale2) + shift2
     y = normed(parts["feed_forward"](into))
     if experts is not None:
@@ -72,9 +73,9 @@ def test_a_block_sandwiches_one_attention_and_one_feed_forward(experts: bool | N
         y = torch.cat([y[:, :5], normed(computed) if experts else computed], 1)
     expected = x + gate2 * y
     given = parts["adaln"](condition)  # the layers of a DiT-Air share it
-    after = layer(model.blocks.shared, text, image, given, None, model.rotation, False)
+    after = layer(model.blocks.shared, text, image, given, None, rotation, False)
     torch.testing.assert_close(torch.cat([after.text, after.image], 1), expected, rtol=1e-4, atol=1e-4)
-    last = layer(model.blocks.shared, text, image, given, None, model.rotation, True)
+    last = layer(model.blocks.shared, text, image, given, None, rotation, True)
     assert torch.equal(last.text, text)
     torch.testing.assert_close(last.image, after.image, rtol=0, atol=1e-5)
 
@@ -112,4 +113,5 @@ def test_head_widths_that_two_axes_cannot_share_are_refused() -> None:
 
 
 def test_the_base_of_the_rotation_reaches_the_attention() -> None:
-    assert not torch.equal(build(rope_base=100.0).rotation, build().rotation)
+    one, other = build(rope_base=100.0), build()
+    assert not torch.equal(one.rotation(one.grid), other.rotation(other.grid))

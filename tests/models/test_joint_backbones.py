@@ -71,7 +71,7 @@ def test_a_fresh_model_predicts_zero_and_its_blocks_change_nothing(
     model = config(kind, moe=moe).build()
     assert not model(*batch()).prediction.any()
     text, image, condition = torch.randn(2, 5, 32), torch.randn(2, 16, 32), torch.randn(2, 32)
-    modulation, more = model._modulation(condition), model._layer_state()
+    modulation, more = model._modulation(condition), model._layer_state(model.grid)
     for layer in model.blocks:
         last = "feed_forward" not in layer.names
         after = layer(model.blocks.shared, text, image, modulation, None, *more, last)

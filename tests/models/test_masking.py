@@ -33,7 +33,8 @@ Inputs = tuple[Tensor, Tensor, Conditioning]
 
 
 def config(form: str = "ec-dit", **changes: Any) -> PixArtConfig:
-    small = {"dim": 32, "depth": 2, "heads": 4, "patch_size": 2, "input_size": 8, "channels": 3, "num_classes": 0}
+    small: dict[str, Any] = {"dim": 32, "depth": 2, "heads": 4, "patch_size": 2, "channels": 3, "num_classes": 0}
+    small["input_size"] = (4, 16)
     masking = MaskingConfig(decoder_depth=2, decoder_dim=16, decoder_heads=2)
     return PixArtConfig(**{**small, "text_dim": 20, "pooled_dim": 8, "masking": masking, **FORMS[form], **changes})
 
@@ -47,7 +48,7 @@ def perturbed(model: PixArt, std: float = 0.12) -> PixArt:
 
 def batch(size: int = 4) -> Inputs:
     generator = torch.Generator().manual_seed(1)
-    x, t = torch.randn(size, 3, 8, 8, generator=generator), torch.rand(size, generator=generator)
+    x, t = torch.randn(size, 3, 4, 16, generator=generator), torch.rand(size, generator=generator)
     return x, t, Conditioning(text=torch.randn(size, 5, 20, generator=generator))
 
 
@@ -66,7 +67,7 @@ def change(x: Tensor, visible: Tensor, of_visible: bool) -> Tensor:
     for picture in range(len(x)):
         for token in range(16):
             if (token in visible[picture].tolist()) == of_visible:
-                row, column = 2 * (token // 4), 2 * (token % 4)
+                row, column = 2 * (token // 8), 2 * (token % 8)
                 other[picture, :, row : row + 2, column : column + 2] += 5.0
     return other
 
@@ -124,9 +125,9 @@ def test_the_layers_run_on_visible_tokens_at_their_own_positions(moe: MoEConfig 
     assert all(router.mask.shape[:2] == (4, 5) for router in routers)
     for picture in range(4):
         for place, token in enumerate(visible[picture].tolist()):
-            row, column = 2 * (token // 4), 2 * (token % 4)
+            row, column = 2 * (token // 8), 2 * (token % 8)
             patch = x[picture, :, row : row + 2, column : column + 2].permute(1, 2, 0).flatten()
-            expected = model.patch_embedding(patch) + model.positions[token]
+            expected = model.patch_embedding(patch) + model.positions(model.grid)[token]
             torch.testing.assert_close(seen[0][picture, place], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -146,9 +147,10 @@ def naive_decoder(decoder: MaskDecoder, x: Tensor, condition: Tensor, visible: l
     def linear(name: str, value: Tensor) -> Tensor:
         return value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
-    count, width = decoder.positions.shape
+    positions = decoder.positions(decoder.config.grid)
+    count, width = positions.shape
     tokens = [x[visible.index(i)] if i in visible else weights["mask_token"] for i in range(count)]
-    y = torch.stack([token + decoder.positions[i] for i, token in enumerate(tokens)])
+    y = torch.stack([token + positions[i] for i, token in enumerate(tokens)])
     silu = condition / (1 + torch.exp(-condition))
     for block in range(len(decoder.blocks)):
         shift1, scale1, gate1, shift2, scale2, gate2 = linear(f"blocks.{block}.adaln.linear", silu).view(6, width)
@@ -176,11 +178,11 @@ def test_the_decoder_equals_one_written_out(count: int) -> None:
     x = torch.randn(3, count, 16, dtype=torch.float64, generator=generator).requires_grad_()
     condition = torch.randn(3, 32, dtype=torch.float64, generator=generator).requires_grad_()
     visible = kept(3, count)
-    found = decoder(x, condition, visible)
+    found = decoder(x, condition, visible, decoder.config.grid)
     expected = torch.stack([naive_decoder(decoder, x[i], condition[i], visible[i].tolist(), 2) for i in range(3)])
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
     if count == 16:
-        torch.testing.assert_close(decoder(x, condition, None), expected, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(decoder(x, condition, None, decoder.config.grid), expected, rtol=1e-9, atol=1e-11)
     cotangent = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
     of = [x, condition, *(p for name, p in decoder.named_parameters() if count < 16 or name != "mask_token")]
     for one, other in zip(
@@ -243,7 +245,7 @@ def test_activation_checkpointing_keeps_less_of_the_decoder(form: str) -> None:
         with torch.autograd.graph.saved_tensors_hooks(lambda v, s=stored: (s.append(v.numel()), v)[1], lambda v: v):
             decoder = model.decoder
             assert decoder is not None
-            decoder(torch.randn(4, 8, 16), torch.randn(4, 32), kept())
+            decoder(torch.randn(4, 8, 16), torch.randn(4, 32), kept(), decoder.config.grid)
         sizes.append(sum(stored))
     assert sizes[1] < 0.5 * sizes[0]
 

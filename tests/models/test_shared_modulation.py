@@ -83,7 +83,7 @@ def two_streams(model: Any, image: Tensor, condition: Tensor, text: Tensor, mask
             y_text, y_image = parts["attention"](into_text, into_image, mask)
             post, text_feed_forward = nn.Identity(), parts["text_feed_forward"]
         else:
-            y = parts["attention"](torch.cat([into_text, into_image], 1), model.rotation, mask)
+            y = parts["attention"](torch.cat([into_text, into_image], 1), model.rotation(model.grid), mask)
             y_text, y_image = y[:, : text.shape[1]], y[:, text.shape[1] :]
             post, text_feed_forward = norm, parts["feed_forward"]
         text = text + of_text[2][:, None] * post(y_text)
@@ -95,7 +95,7 @@ def two_streams(model: Any, image: Tensor, condition: Tensor, text: Tensor, mask
 
 def first_way(model: Any, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
     kind, text, mask = model.config.type, None, None
-    image = model.patch_embedding(model.patchify(x)) + (0 if kind == "dit_air" else model.positions)
+    image = model.patch_embedding(model.patchify(x)) + (0 if kind == "dit_air" else model.positions(model.grid))
     condition = model.time_embedding(t)
     if kind == "dit":
         condition = condition + model.label_embedding(cond.label)

@@ -11,9 +11,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from leandit.moe import MoEConfig, MoELayer, PooledRouter
-from leandit.moe.capacity import within_capacity
 from leandit.moe.gate import renormalize
-from leandit.moe.strategies import select_mask
+from leandit.moe.strategies import select_mask, within_capacity
 
 
 def algorithm_1(gates: np.ndarray, k: int, factor: float, group_tokens: int) -> np.ndarray:

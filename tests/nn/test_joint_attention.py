@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from leandit.grid import Grid
 from leandit.nn import SelfAttention
 from leandit.nn.joint_attention import JointAttention, SingleStreamAttention
 from leandit.nn.rope import rope_2d, rotate
@@ -84,7 +85,7 @@ def test_a_single_stream_without_turning_is_self_attention() -> None:
 
 def test_in_a_single_stream_the_image_turns_and_the_text_does_not() -> None:
     layer = single(qk_norm=False)
-    x, rotation = torch.cat(inputs(), 1), rope_2d(DIM // HEADS, GRID)
+    x, rotation = torch.cat(inputs(), 1), rope_2d(DIM // HEADS, Grid(GRID, GRID))
     q, k, v = (part.reshape(2, -1, HEADS, DIM // HEADS).transpose(1, 2) for part in layer.qkv(x).chunk(3, -1))
     q, k = (torch.cat([part[:, :, :TEXT], rotate(part[:, :, TEXT:], rotation)], 2) for part in (q, k))
     y = F.scaled_dot_product_attention(q, k, v, mask()[:, None, None])
@@ -93,7 +94,7 @@ def test_in_a_single_stream_the_image_turns_and_the_text_does_not() -> None:
 
 
 def test_masked_keys_change_no_other_token() -> None:
-    rotation, there = rope_2d(DIM // HEADS, GRID), mask()
+    rotation, there = rope_2d(DIM // HEADS, Grid(GRID, GRID)), mask()
     text, image = inputs()
     changed = text.clone()
     changed[0, 3:] += 5.0

@@ -77,6 +77,15 @@ def test_a_sample_does_not_depend_on_its_neighbours() -> None:
     assert torch.equal(norm_modulate(x, shift, scale, EPS)[2:3], alone)
 
 
+def test_the_operator_says_its_shapes_and_gradients_without_content() -> None:
+    """What memory is counted with: torch's own checks of schema, fake shapes and autograd."""
+    x, shift, scale = inputs((2, 256, 128))
+    torch.library.opcheck(torch.ops.leandit.norm_modulate, (x, scale, shift, EPS))
+    x, weight, bias = (value.detach() for value in (x, scale, shift))
+    _, mean, inverse = torch.ops.leandit.norm_modulate(x, weight, bias, EPS)
+    torch.library.opcheck(torch.ops.leandit.norm_modulate_backward, (x, x, weight, bias, mean, inverse))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gated_residual_adds_each_sample_by_its_own_gate(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)

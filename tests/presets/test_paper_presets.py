@@ -69,7 +69,7 @@ def test_ec_dit_hides_half_and_groups_span_eight_pictures(name: str) -> None:
     config = run_config(name)
     assert isinstance(config.optimizer, RMSPropConfig)
     assert config.optimizer.momentum > 0
-    visible = config.train.visible_tokens(config.model.grid**2)
+    visible = config.train.visible_tokens(config.model.grid.tokens)
     assert (visible, config.model.moe.group_tokens // visible) == (128, 8)
     assert (config.model.moe.group_tokens, config.model.moe.inference_group_tokens) == (1024, 512)
     micro_batch = config.train.batch_size // config.train.accumulation

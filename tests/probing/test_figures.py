@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from leandit.grid import Grid
 from leandit.probing import ComputeTrace, plot_compute, plot_curves
 
 
@@ -30,7 +31,7 @@ def read(path: Path) -> np.ndarray:
 def trace(value: float = 2.0) -> ComputeTrace:
     experts = torch.full((10, 2, 3, 16), value)
     experts[:, :, :, 5] = 4
-    return ComputeTrace(experts, torch.linspace(1, 0.1, 10), ("blocks.0", "blocks.1"))
+    return ComputeTrace(experts, torch.linspace(1, 0.1, 10), ("blocks.0", "blocks.1"), Grid(4, 4))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -47,7 +48,7 @@ def test_compute_map(tmp_path: Path, channels: int) -> None:
 
 def test_names_are_not_read_as_formulas(tmp_path: Path) -> None:
     pictures = torch.zeros(3, 8, 8, 1, dtype=torch.uint8)
-    odd = ComputeTrace(trace().experts, trace().times, ("$\\frac{$", "a$b$"))
+    odd = ComputeTrace(trace().experts, trace().times, ("$\\frac{$", "a$b$"), Grid(4, 4))
     plot_compute(odd, pictures, ["$\\frac{$", "a$b$", "$"], 2, tmp_path / "compute.png")
     read(tmp_path / "compute.png")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from leandit.diffusion import EulerConfig, GuidanceConfig, RectifiedFlowConfig, build_objective
+from leandit.grid import Grid
 from leandit.models import Conditioning, DiT
 from leandit.moe import routers
 from leandit.presets import run_config
@@ -87,6 +88,6 @@ def test_under_guidance_the_conditional_half_is_kept(model: DiT) -> None:
 def test_calls_at_the_same_time_are_averaged() -> None:
     experts = torch.tensor([4.0, 2.0, 0.0])[:, None, None, None] * torch.ones(3, 2, 1, 4)
     experts[:, 1] += 1
-    times, means = ComputeTrace(experts, torch.tensor([0.5, 0.1, 0.5]), ("a", "b")).by_time()
+    times, means = ComputeTrace(experts, torch.tensor([0.5, 0.1, 0.5]), ("a", "b"), Grid(2, 2)).by_time()
     assert times.tolist() == pytest.approx([0.1, 0.5])
     assert means.tolist() == [[2.0, 3.0], [2.0, 3.0]]

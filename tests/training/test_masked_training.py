@@ -35,7 +35,7 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
     "ddpm": DDPMConfig(learned_sigma=False),
     "learned sigma": DDPMConfig(prediction="velocity"),
 }
-SIZE, PATCH, TOKENS, CHANNELS = 8, 2, 16, 3
+SIZE, PATCH, TOKENS, CHANNELS = (4, 16), 2, 16, 3
 WEIGHTS = {"router_similarity": 0.3, "per_layer_regularisation": 0.7, "mask_reconstruction": 0.4}
 
 
@@ -56,14 +56,14 @@ def randomised(objective: ObjectiveConfig) -> PixArt:
 
 def draw(objective: Objective, size: int = 5) -> Noised:
     generator = torch.Generator().manual_seed(1)
-    x0, eps = (torch.randn(size, CHANNELS, SIZE, SIZE, generator=generator) for _ in range(2))
+    x0, eps = (torch.randn(size, CHANNELS, *SIZE, generator=generator) for _ in range(2))
     # The first time of the chain has a likelihood of its own under a learned variance.
     return objective.draw(x0, torch.tensor([1e-6, 0.2, 0.5, 0.7, 0.95])[:size], eps)
 
 
 def patch(x: Tensor, picture: int, token: int) -> Tensor:
     """One patch as a picture of its own; tokens are in row-major order."""
-    row, column = PATCH * (token // (SIZE // PATCH)), PATCH * (token % (SIZE // PATCH))
+    row, column = PATCH * (token // (SIZE[1] // PATCH)), PATCH * (token % (SIZE[1] // PATCH))
     return x[picture : picture + 1, :, row : row + PATCH, column : column + PATCH]
 
 
@@ -124,7 +124,7 @@ def test_under_flow_matching_it_is_the_velocitys_error_in_numpy() -> None:
     seen, hidden = [], []
     for b in range(5):
         for token in range(TOKENS):
-            i, j = PATCH * (token // 4), PATCH * (token % 4)
+            i, j = PATCH * (token // 8), PATCH * (token % 8)
             at = (b, slice(None), slice(i, i + PATCH), slice(j, j + PATCH))
             if token in visible[b].tolist():
                 seen.append(np.mean((prediction[at] - (eps[at] - x0[at])) ** 2))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from leandit.errors import LeanDiTError, NotFoundError
+from leandit.grid import Grid
 from leandit.presets import run_config
 from leandit.run import RunConfig
 from leandit.run.checkpoint import find_newest
@@ -196,8 +197,10 @@ def test_a_larger_picture_fits_and_positions_keep_their_span_when_asked(
     watch = train(tmp_path / "spread", *larger, "model.position_grid=4")
     assert same(watch.model, weights(earlier, "ema"))
     assert remarks(caplog) == []
-    spread = load(tmp_path / "spread").model.positions.view(8, 8, -1)
-    small = load(earlier).model.positions.view(4, 4, -1)
+    spread, small = (
+        load(path).model.positions(Grid(side, side)).view(side, side, -1)
+        for path, side in ((tmp_path / "spread", 8), (earlier, 4))
+    )
     torch.testing.assert_close(spread[::2, ::2], small)
     train(tmp_path / "extended", *larger)
     (line,) = remarks(caplog)
@@ -278,7 +281,11 @@ def test_an_encoder_that_is_fine_tuned_now_keeps_its_own_weights_but_not_the_oth
             "label 0 was 'cat' there and is 'apple' here",
         ),
         ({"class_names": ["cat"]}, {"class_names": ["cat", "dog"]}, None),
-        ({"class_names": [], "text_encoder": "a"}, {"class_names": [], "text_encoder": "b"}, "text encoder is not the one"),
+        (
+            {"class_names": [], "text_encoder": "a"},
+            {"class_names": [], "text_encoder": "b"},
+            "text encoder is not the one",
+        ),
         ({"class_names": ["x"], "text_encoder": "a"}, {"class_names": ["y"], "text_encoder": "a"}, None),
         ({"class_names": []}, {"class_names": [], "text_encoder": "a"}, None),
     ],

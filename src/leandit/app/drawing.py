@@ -15,6 +15,7 @@ from torch import Tensor
 
 from leandit.app.request import DrawRequest
 from leandit.app.runs import ServedRun
+from leandit.grid import Grid
 from leandit.moe.budget import shifted
 from leandit.probing import RoutingRecorder, RoutingTrace
 from leandit.probing.allocation import spent_flops
@@ -27,7 +28,7 @@ class Frame:
 
     t: float
     picture: UInt8[Tensor, "height width channels"]
-    experts: np.ndarray | None  # (grid, grid); None without experts
+    experts: np.ndarray | None  # (rows, columns); None without experts
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _draw(request: DrawRequest, emit: Emit) -> None:
         has_experts = run.model.config.moe is not None
 
         def watch(t: Tensor, x0: Tensor) -> None:
-            experts = _grid(recorder.latest()) if has_experts else None
+            experts = _grid(recorder.latest(), recorder.grid) if has_experts else None
             frames.append(Frame(float(t[0]), to_pictures(x0)[0], experts))
             emit(frames[-1])
 
@@ -124,7 +125,6 @@ def _draw(request: DrawRequest, emit: Emit) -> None:
     emit(Drawing(tuple(frames), to_pictures(drawn)[0], trace, load, flops))
 
 
-def _grid(experts: Tensor) -> np.ndarray:
-    """Return (grid, grid) experts per token, the mean over layers, from (layers, 1, tokens)."""
-    side = int(experts.shape[-1] ** 0.5)
-    return experts[:, 0].mean(0).reshape(side, side).numpy()
+def _grid(experts: Tensor, grid: Grid) -> np.ndarray:
+    """Return (rows, columns) of experts per token, the mean over layers, from (layers, 1, tokens)."""
+    return experts[:, 0].mean(0).reshape(grid.height, grid.width).numpy()

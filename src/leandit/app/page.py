@@ -152,7 +152,7 @@ def _about(served: ServedRun) -> str:
     moe = config.moe
     count = count_parameters(config)
     experts = f"{moe.routing_name}, {moe.k} of {moe.num_experts} experts" if moe else "dense"
-    size = f"{config.input_size} px, {config.depth} layers, {count.total / 1e6:.1f} M parameters in the blocks"
+    size = f"{config.size} px, {config.depth} layers, {count.total / 1e6:.1f} M parameters in the blocks"
     return (
         f'<div class="ld-about"><b>{html.escape(served.name)}</b> · {run.config.model.type}, {experts} · '
         f"{size} · step {run.step:,}</div>"

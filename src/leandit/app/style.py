@@ -23,7 +23,8 @@ CSS = """
 .ld-viewer { max-width: 100%; }
 .ld-viewer figure { margin: 0; min-width: 0; flex: 1 1 0; max-width: 480px; }
 .ld-strip {
-  aspect-ratio: 1; width: 100%; border-radius: 10px; image-rendering: pixelated; background-repeat: no-repeat;
+  aspect-ratio: var(--ratio); width: 100%; border-radius: 10px;
+  image-rendering: pixelated; background-repeat: no-repeat;
   background-color: var(--background-fill-secondary); box-shadow: inset 0 0 0 1px var(--border-color-primary);
   background-size: calc(var(--frames) * 100%) 100%;
   background-position: calc(var(--frame) / var(--last) * 100%) 0;

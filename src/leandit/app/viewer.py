@@ -77,6 +77,7 @@ def _view(
     progress: float | None = None,
 ) -> str:
     last = len(labels) - 1
+    height, width = pictures[0].shape[:2]
     panes = [_pane("picture", "picture", pictures, "")]
     if maps:
         panes.append(_pane("map", "compute map", maps, _legend(k)))
@@ -87,7 +88,8 @@ def _view(
     )
     return (
         f'<div class="ld-viewer" data-labels="{html.escape(json.dumps(labels))}" '
-        f'style="--last:{max(last, 1)};--frames:{last + 1};--frame:{last}"><div class="ld-panes">{"".join(panes)}</div>'
+        f'style="--ratio:{width}/{height};--last:{max(last, 1)};--frames:{last + 1};--frame:{last}">'
+        f'<div class="ld-panes">{"".join(panes)}</div>'
         f'<div class="ld-time">{control}<div class="ld-ends"><span>{"noise" if last else ""}</span>'
         f"<output>{html.escape(labels[-1])}</output><span>{'picture' if last else ''}</span></div></div></div>"
     )

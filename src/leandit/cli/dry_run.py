@@ -82,7 +82,7 @@ def _print_cost(config: RunConfig, source: Source | None, text: TextEncoder | No
     parameters = sum(p.numel() for p in model.parameters())
     count = count_parameters(config.model)
     train = config.train
-    visible = train.visible_tokens(config.model.grid**2)
+    visible = train.visible_tokens(config.model.grid.tokens)
     memory = training_memory(
         config.model,
         train.batch_size // train.accumulation,

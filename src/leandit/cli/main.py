@@ -86,6 +86,9 @@ def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     sample.add_argument("--seeds", default="0-15", help="as in 0-63 or 1,5,9 (default: %(default)s)")
     sample.add_argument("--steps", type=int, help="steps of the sampler; default: the run's")
     sample.add_argument("--guidance", type=float, help="scale of the guidance, 1 is none; default: the run's")
+    sample.add_argument(
+        "--size", metavar="HEIGHTxWIDTH", help="as in 48x32, or one number for a square; default: the run's"
+    )
     sample.add_argument("--compute", type=float, default=1.0, help="share of the trained experts per token, as in 0.5")
     sample.add_argument("--out", help="folder for the pictures; default: samples in the run's folder")
     sample.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")

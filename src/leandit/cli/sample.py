@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from leandit.api import choose, every_pair, load, sampling_settings
-from leandit.cli.output_folder import output_folder
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
@@ -22,9 +21,12 @@ from leandit.run.conditioner import Wanted
 from leandit.sampling import (
     LoadedRun,
     at_compute,
+    check_size,
     draw_batches,
     draw_grid,
     fits_grid,
+    output_folder,
+    picture_size,
     rows_by_label,
     sample_batches,
     save_png,
@@ -45,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options.folder, weights=options.weights, precision=options.precision, compile=options.compile)
     settings = sampling_settings(loaded.config.sampling, options.steps, options.guidance)
     build_sampler(settings.sampler, loaded.objective.path)
+    if (size := picture_size(options.size)) is not None:
+        check_size(loaded, size)
     check_share(loaded.model, options.compute, "--compute")
     out = output_folder(options.out, loaded.path, "samples")
     wanted, seeds = every_pair(_choices(options, loaded, len(seeds)), seeds)
@@ -53,10 +57,10 @@ def run(options: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     if loaded.codec.no_pictures is not None:
         with at_compute(loaded, options.compute), SamplingProgress() as progress:
-            drawn = list(draw_batches(loaded, wanted, seeds, settings, options.batch_size, progress))
+            drawn = list(draw_batches(loaded, wanted, seeds, settings, options.batch_size, progress, size))
         return _write_latents(torch.cat(drawn), wanted, seeds, out)
     with at_compute(loaded, options.compute), SamplingProgress() as progress:
-        batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress)
+        batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress, size)
         shown = _write(batches, wanted, seeds, out, loaded.class_names, options.npz)
     print(f"{len(seeds)} pictures and grid.png in {out} (weights of step {loaded.step})")
     if shown < len(seeds):

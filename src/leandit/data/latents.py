@@ -22,6 +22,7 @@ from leandit.data.jsonl import Label, name_classes
 from leandit.data.sidecar import Sidecar, read_sidecar
 from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError
+from leandit.grid import Grid
 
 _TENSOR = "latents"
 _DTYPES = {"F16", "BF16", "F32"}
@@ -115,13 +116,13 @@ class LatentsSource:
                 )
 
 
-def fit_latent(example: Example, channels: int, size: int) -> Float[np.ndarray, "channels height width"]:
-    """Return the latent of an example as it is; a LeanDiTError unless it has so many channels and that size."""
-    if example.image.shape != (channels, size, size):
+def fit_latent(example: Example, channels: int, size: Grid) -> Float[np.ndarray, "channels height width"]:
+    """Return the latent of an example as it is; a LeanDiTError unless it has these channels and that size."""
+    if example.image.shape != (channels, size.height, size.width):
         found = example.image.shape
         raise LeanDiTError(
             f"{example.key}: the latents are {_sizes(found)}, but data.channels = {channels} and data.image_size = "
-            f"{size}; set data.channels={found[0]} and data.image_size={found[-1]}, or give other latents"
+            f"{size}; set data.channels={found[0]} and data.image_size={Grid(*found[1:])}, or give other latents"
         )
     return example.image
 
@@ -161,8 +162,8 @@ def _check_header(path: Path) -> list[int]:
     shape, dtype = header.get_shape(), header.get_dtype()
     if dtype not in _DTYPES:
         raise LeanDiTError(f"{path}: latents in {dtype}; save them as float16, bfloat16 or float32")
-    if len(shape) != 4 or 0 in shape or shape[2] != shape[3]:
-        raise LeanDiTError(f"{path}: latents of shape {_sizes(shape)}; save them as [N, C, H, W], N >= 1 and H = W")
+    if len(shape) != 4 or 0 in shape:
+        raise LeanDiTError(f"{path}: latents of shape {_sizes(shape)}; save them as [N, C, H, W], none of them 0")
     return list(shape)
 
 

@@ -22,10 +22,13 @@ from torch import Tensor
 from leandit.config import Config, Fact
 from leandit.data.captions import draw_caption
 from leandit.data.latents import fit_latent
-from leandit.data.pictures import fit_square, to_channels
+from leandit.data.pictures import fit_picture, to_channels
 from leandit.data.source import Example, Source
 from leandit.data.sources import SourceConfig
+from leandit.grid import Grid, Size
 from leandit.random import Stream, generator
+
+_MOST_PIXELS = 4096
 
 
 class DataConfig(Config):
@@ -35,9 +38,10 @@ class DataConfig(Config):
     """The pictures to train on."""
     validation: Annotated[SourceConfig | None, Fact.MAY_CHANGE] = None
     """Pictures for the validation loss; the run never trains on them. null computes no validation loss."""
-    image_size: int = Field(32, ge=1, le=4096)
-    """Side of the model's pictures in pixels. Other pictures are cropped to their centre square and resized with
-    antialiasing. Latents must have this side already.
+    image_size: Size = 32
+    """Height and width of the model's pictures in pixels, [24, 40] or "24x40", or one number for a square, at most
+    4096. Pictures of other proportions are cropped to their centre, and all are resized with antialiasing. Latents must
+    have this size already.
     """
     channels: int = Field(3, ge=1)
     """Channels of the pictures: 3 is RGB, 1 is grey. For latents, the channels of their autoencoder."""
@@ -50,6 +54,8 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Any:
+        if max(self.size.height, self.size.width) > _MOST_PIXELS:
+            raise ValueError(f"image_size = {self.size}: a picture has at most {_MOST_PIXELS} pixels a side")
         if self.validation is not None and (self.validation.type == "latents") != self.holds_latents:
             raise ValueError(
                 "source and validation are latents and pictures; make both the same, or set data.validation=null"
@@ -62,6 +68,11 @@ class DataConfig(Config):
         if not self.holds_latents and self.channels not in (1, 3):
             raise ValueError(f"channels = {self.channels}: pictures have 3 (RGB) or 1 (grey)")
         return self
+
+    @property
+    def size(self) -> Grid:
+        """Height and width of a picture or a latent."""
+        return Grid.of(self.image_size)
 
     @property
     def holds_latents(self) -> bool:
@@ -147,13 +158,13 @@ class Loader:
     ) -> Float[Tensor, "batch channels height width"]:
         if all(example.is_latent for example in examples):
             config = self._config
-            return torch.from_numpy(np.stack([fit_latent(e, config.channels, config.image_size) for e in examples]))
+            return torch.from_numpy(np.stack([fit_latent(e, config.channels, config.size) for e in examples]))
         pixels = np.stack([self._prepare(example, n) for example, n in zip(examples, indices, strict=True)])
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         return torch.from_numpy(planes).float().div_(127.5).sub_(1.0)
 
     def _prepare(self, example: Example, n: int) -> np.ndarray:
-        image = to_channels(fit_square(example.image, self._config.image_size), self._config.channels)
+        image = to_channels(fit_picture(example.image, self._config.size), self._config.channels)
         flip = self._config.flip
         mirrored = flip > 0 and generator(self._seed, Stream.AUGMENT, n).random() < flip
         return image[:, ::-1] if mirrored else image

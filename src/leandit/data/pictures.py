@@ -1,4 +1,4 @@
-"""Picture files to uint8 RGB, and uint8 RGB to the square that a model is trained on."""
+"""Picture files to uint8 RGB, and uint8 RGB to the size that a model is trained on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from leandit.errors import LeanDiTError
+from leandit.grid import Grid
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -54,17 +55,22 @@ def decode_picture(file: BinaryIO, name: str, max_pixels: int = PILLOW_MAX_PIXEL
         raise LeanDiTError(f"{name}: damaged or truncated picture ({error}); replace or remove the file") from None
 
 
-def fit_square(image: np.ndarray, size: int) -> np.ndarray:
-    """Return the centre square of uint8 [height, width, 3], resized to [size, size, 3] with antialiasing."""
+def fit_picture(image: np.ndarray, size: Grid) -> np.ndarray:
+    """Return the centre of uint8 [height, width, 3], resized to [size.height, size.width, 3] with antialiasing.
+
+    The centre is the largest part that has the proportions of `size`, to the nearest pixel: for a square the centre
+    square.
+    """
     height, width = image.shape[:2]
-    if height == width == size:
+    if (height, width) == (size.height, size.width):
         return image
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = np.ascontiguousarray(image[top : top + side, left : left + side])
-    if side == size:
-        return square
-    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.LANCZOS))
+    kept_height = min(height, max(1, round(width * size.height / size.width)))
+    kept_width = min(width, max(1, round(height * size.width / size.height)))
+    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    kept = np.ascontiguousarray(image[top : top + kept_height, left : left + kept_width])
+    if (kept_height, kept_width) == (size.height, size.width):
+        return kept
+    return np.asarray(Image.fromarray(kept).resize((size.width, size.height), Image.Resampling.LANCZOS))
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

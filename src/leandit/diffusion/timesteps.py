@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from leandit.config import Config
+from leandit.grid import Grid
 
 Time = TypeVar("Time", float, Tensor)
 
@@ -24,15 +26,18 @@ def shift_time(t: Time, shift: float) -> Time:
     return shift * t / (1 + (shift - 1) * t)
 
 
-def size_shift(old_side: int, new_side: int) -> float:
-    """Return the shift s = new_side / old_side, which keeps log-SNR: sqrt(m / n) for n old and m new values.
+def size_shift(old: int | tuple[int, int], new: int | tuple[int, int]) -> float:
+    """Return the shift s = sqrt(m / n), which keeps log-SNR if pictures grow from n to m values.
 
-    The mean over s x s values of the larger picture keeps smooth data and divides the standard deviation of the noise
-    by s. So the larger picture at shift_time(t, s) is as noisy as the smaller one at t.
+    A size is one number for a square, or (height, width). For squares s is the ratio of their sides. The mean over
+    s x s values of the larger picture keeps smooth data and divides the standard deviation of the noise by s. So the
+    larger picture at shift_time(t, s) is as noisy as the smaller one at t.
 
     Reference: Esser et al. (2403.03206), eq. 23.
     """
-    return new_side / old_side
+    before, after = Grid.of(old), Grid.of(new)
+    # The root of a square is exact.
+    return math.sqrt((after.height / before.height) * (after.width / before.width))
 
 
 class _Shifted(Config):

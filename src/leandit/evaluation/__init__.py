@@ -1,1 +1,1 @@
-"""Measure what a run draws: distances between sets of pictures, agreement with prompts, held-out loss."""
+"""Measure what a run draws: distances between sets of pictures, agreement with prompts, and the held-out loss."""

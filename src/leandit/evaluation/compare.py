@@ -1,19 +1,21 @@
-"""Two evaluations side by side, if their numbers mean the same."""
+"""Two results of evaluations side by side, if their numbers mean the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from leandit.errors import LeanDiTError
+from leandit.evaluation.record import read_record
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One setting that two numbers depend on, and that differs between them."""
+    """One setting that differs between two results and that their numbers depend on."""
 
     what: str
     first: Any
@@ -23,12 +25,39 @@ class Difference:
         return f"{self.what}: {_short(self.first)} / {_short(self.second)}"
 
 
-def differences(first: Record, second: Record) -> list[Difference]:
-    """Return all that makes the numbers of the metrics in both records incomparable.
+@dataclass(frozen=True)
+class Comparison:
+    """Two records, their numbers as rows (name, first, second), and what makes the numbers incomparable, if anything.
 
-    EMA or raw always counts; sampler, steps, guidance, autoencoder and picture size where either metric draws pictures.
-    Each metric adds its number of pictures, its seeds and all that it says it is made of. What the runs are does not
-    count.
+    A number is None if the record does not have it under this name.
+    """
+
+    records: tuple[Record, Record]
+    rows: list[tuple[str, float | None, float | None]]
+    differences: list[Difference]
+
+
+def compare(first: Path, second: Path, anyway: bool = False) -> Comparison:
+    """Return the results of two files side by side.
+
+    Raises LeanDiTError, which lists the differences, if the numbers cannot be compared and `anyway` is false.
+    """
+    a, b = read_record(first), read_record(second)
+    differing = differences(a, b)
+    if differing and not anyway:
+        lines = "\n".join(f"  {difference}" for difference in differing)
+        raise LeanDiTError(
+            f"{first} and {second} cannot be compared, since these differ:\n{lines}\n"
+            "Evaluate one of them again like the other, or add --anyway to see the numbers all the same"
+        )
+    return Comparison((a, b), rows(a, b), differing)
+
+
+def differences(first: Record, second: Record) -> list[Difference]:
+    """Return everything that makes the numbers of the metrics in both records incomparable.
+
+    EMA or raw always counts; sampler, steps, guidance, autoencoder and picture size count if a metric draws pictures.
+    Each metric adds its number of pictures, its seeds and everything in `made_of`. The runs themselves do not count.
     """
     shared = shared_metrics(first, second)
     if not shared:
@@ -49,7 +78,7 @@ def shared_metrics(first: Record, second: Record) -> list[str]:
 
 
 def rows(first: Record, second: Record) -> list[tuple[str, float | None, float | None]]:
-    """Return each number of the shared metrics, by name; None where a record calls it otherwise."""
+    """Return each number of the shared metrics by name; None if a record does not have the name."""
     table = []
     for name in shared_metrics(first, second):
         a, b = first["metrics"][name]["values"], second["metrics"][name]["values"]
@@ -58,7 +87,7 @@ def rows(first: Record, second: Record) -> list[tuple[str, float | None, float |
 
 
 def _conditions(record: Record, drawn: bool) -> Record:
-    """Weights decide a loss too; the rest is about pictures that are drawn."""
+    """Return the conditions that count: without drawn pictures only the weights, which decide a loss too."""
     conditions: Record = record["conditions"]
     return conditions if drawn else {"weights": conditions.get("weights")}
 

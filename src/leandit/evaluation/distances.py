@@ -1,4 +1,4 @@
-"""The metrics that hold a run's pictures against real ones through an extractor's features."""
+"""The metrics that compare a run's pictures with real ones by the features of an extractor."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _SUBSET_SIZE = 1000
 
 
 class _FeatureMetric(Metric):
-    """Draws as many pictures as asked for, like the reference, and compares features of both sets."""
+    """Draws pictures like the reference, as many as asked for, and compares the features of both sets."""
 
-    # Fewer pictures than this, drawn or real, are refused: the number would say nothing.
     at_least: ClassVar[int]
+    """The least number of pictures, drawn and real each; with fewer the result would mean nothing."""
     needs_reference: ClassVar[bool] = True
 
     def plan(self, job: Job) -> Plan:
         self._check(job.num_samples, "samples; raise --num-samples")
         if self.needs_reference:
             self._check(len(job.reference), "reference pictures; name a larger --reference")
-        self._extractor(job)  # weights that are missing are told of before anything is drawn
+        self._extractor(job)  # missing weights are an error before anything is drawn
         return plan_like_reference(job)
 
     def measure(self, job: Job, drawn: Drawn | None) -> Measurement:
@@ -42,7 +42,7 @@ class _FeatureMetric(Metric):
         extractor = self._extractor(job)
         outputs = drawn_outputs(job, drawn, extractor)
         if not self.needs_reference:
-            # What real pictures say of the others: which labels or captions these show.
+            # Without real pictures the labels or captions that the drawn ones show say what was measured.
             facts = {**extractor.about(), "drawn_sha256": drawn_sha256(drawn.plan)}
             return self._compare(extractor, outputs, outputs, facts)
         real = reference_outputs(job, extractor)
@@ -72,7 +72,7 @@ class FrechetMetric(_FeatureMetric):
 
 
 class SpatialFrechetMetric(_FeatureMetric):
-    """sFID with Inception, else sFD-NAME: the Fréchet distance of a map that sees where things are.
+    """sFID with Inception, else sFD-NAME: the Fréchet distance of a map that keeps the positions of things.
 
     Reference: Nash et al. (arXiv 2103.03841), section 4; the first 7 channels of the map.
     """
@@ -88,13 +88,13 @@ class SpatialFrechetMetric(_FeatureMetric):
 
 
 class KernelMetric(_FeatureMetric):
-    """KID: unbiased, so it is the one to read under 5,000 pictures."""
+    """KID: it is unbiased, so read it if there are fewer than 5,000 pictures."""
 
     name = "kid"
     at_least = 20
 
     def _compare(self, extractor: Extractor, real: Outputs, drawn: Outputs, facts: dict[str, Any]) -> Measurement:
-        # Of small sets half of the smaller one, or all subsets would be the same.
+        # For small sets it is half of the smaller one, since otherwise all subsets would be the same.
         size = min(_SUBSET_SIZE, len(real.features) // 2, len(drawn.features) // 2)
         mean, deviation = kid(real.features, drawn.features, _SUBSETS, size)
         name = _named("KID", "KID", extractor)
@@ -104,7 +104,7 @@ class KernelMetric(_FeatureMetric):
 
 
 class PrecisionRecallMetric(_FeatureMetric):
-    """Improved precision and recall, k = 3; the paper's features are VGG's, so the extractor is always named."""
+    """Improved precision and recall, k = 3; the paper's features are VGG's, so the name always has the extractor."""
 
     name = "precision_recall"
     at_least = 20
@@ -145,5 +145,5 @@ class ClipMmdMetric(_FeatureMetric):
 
 
 def _named(canonical: str, other: str, extractor: Extractor) -> str:
-    """Return the published name only where the published weights stand behind it."""
+    """Return the published name only for the published weights."""
     return canonical if extractor.name == _CANONICAL else f"{other}-{extractor.name}"

@@ -1,4 +1,4 @@
-"""Features of a run's pictures and of the reference, computed once however many metrics read them."""
+"""Features of a run's pictures and of the reference, computed once for all metrics."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch import Tensor
 
 from leandit.errors import LeanDiTError
 from leandit.evaluation.extractors.base import Extractor, Outputs
-from leandit.evaluation.extractors.clip import REPOSITORY, ClipVision
+from leandit.evaluation.extractors.clip import REPOSITORY, Clip
 from leandit.evaluation.extractors.efficientnet import EffNetLite0
 from leandit.evaluation.extractors.inception import FILE_NAME, SHA256_PREFIX, URL, Inception
 from leandit.evaluation.extractors.weights import fetch
 from leandit.evaluation.metric import Drawn, Job
 from leandit.evaluation.reference import PixelHash, read_batches
 
-# Up to this side, pictures are enlarged to 96 pixels, which sees what is there at a fifth of the cost of 224.
+# Pictures up to this side are enlarged to 96 pixels: it shows everything and costs a fifth of 224.
 _SMALL = 64
 
 
 def main_extractor(job: Job) -> Extractor:
-    """Return Inception where its weights are given or may be fetched, else EffNetLite0, which needs no download."""
+    """Return Inception if its weights are given or may be downloaded, else EffNetLite0, which needs no download."""
     if "inception" in job.paths or job.download:
         return job.kept("extractor/inception", lambda: Inception(_inception_file(job), job.run.device))
-    size = job.run.model.config.input_size or 0
-    resolution = 96 if size <= _SMALL else 224
+    size = job.run.model.config.size
+    resolution = 96 if max(size.height, size.width) <= _SMALL else 224
     return job.kept("extractor/lite0", lambda: EffNetLite0(resolution, job.run.device, job.paths.get("effnet_lite0")))
 
 
 def clip_extractor(job: Job) -> Extractor:
-    """Return CLIP from `--weights-from clip=FOLDER`; a LeanDiTError that says how to get one without it."""
+    """Return CLIP from `--weights-from clip=FOLDER`; without it raise LeanDiTError, which says how to get one."""
     if "clip" not in job.paths:
         raise LeanDiTError(
             "CLIP's weights come with no package. Save them once, with a network:\n"
@@ -41,23 +41,23 @@ def clip_extractor(job: Job) -> Extractor:
             f"Clip.from_pretrained('{REPOSITORY}').save_pretrained('clip')\"\n"
             "and name the folder with --weights-from clip=clip"
         )
-    return job.kept("extractor/clip", lambda: ClipVision(job.paths["clip"], job.run.device))
+    return job.kept("extractor/clip", lambda: Clip.of_pictures(job.paths["clip"], job.run.device))
 
 
 def drawn_outputs(job: Job, drawn: Drawn, extractor: Extractor) -> Outputs:
-    """Return what the extractor says of the drawn pictures."""
-    # By identity: metrics with equal plans are handed the very same set.
+    """Return the extractor's outputs for the drawn pictures."""
+    # By identity: metrics with equal plans get the same set.
     key = f"drawn/{extractor.name}/{id(drawn.pictures)}"
     return job.kept(key, lambda: _outputs(extractor, drawn.pictures.split(job.batch_size)))
 
 
 def reference_outputs(job: Job, extractor: Extractor) -> Outputs:
-    """Return what the extractor says of all reference pictures."""
+    """Return the extractor's outputs for all reference pictures."""
     return job.kept(f"reference/{extractor.name}", lambda: _read_reference(job, extractor))
 
 
 def made_of(job: Job, extractor: Extractor) -> dict[str, Any]:
-    """Return what every number from these features depends on: the extractor, and the reference by its pixels."""
+    """Return what every number from these features depends on: the extractor and the pixels of the reference."""
     reference_outputs(job, extractor)
     pixels = job.cache["reference/pixels"]
     return {**extractor.about(), "reference": {"pictures": len(job.reference), "pixels_sha256": pixels}}

@@ -1,4 +1,4 @@
-"""The loss on held-out pictures, by timestep: where along the path a model is good, and whether it learned by heart."""
+"""The loss on held-out pictures by timestep: at which times a model is good, and whether it memorised its data."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _FIRST_BIN_STEP = TIME_STEP + 1
 class ValidationLossMetric(Metric):
     """The objective's loss on `data.validation`, or on a --reference other than the training data.
 
-    `validation_loss` takes one time per picture from the distribution of training times, as training's own value of
-    that name does (there by the raw weights). `validation_loss t=0.1-0.2` and so on take each picture once at a
-    time that is uniform in that tenth of the path. Auxiliary losses are left out; noise and times belong to the
-    picture, so two values differ by the weights alone.
+    `validation_loss` takes one time per picture from the distribution of training times, as the value of that name in
+    training does (there with the raw weights). `validation_loss t=0.1-0.2` and so on take each picture once at a time
+    that is uniform in this tenth of the path. Auxiliary losses are left out. Noise and times belong to the picture, so
+    two values differ only by the weights.
     """
 
     name = "validation_loss"
 
     def plan(self, job: Job) -> None:
-        """Draw nothing, after a look at the pictures and their classes."""
+        """Check the pictures and their classes; nothing is drawn."""
         _check_classes(job.run, _held_out(job))
 
     def measure(self, job: Job, drawn: Drawn | None) -> Measurement:
@@ -63,7 +63,7 @@ class ValidationLossMetric(Metric):
 
 
 def _held_out(job: Job) -> Source:
-    """Return the pictures that training never showed, or raise LeanDiTError where nobody names any."""
+    """Return pictures that training never showed; raise LeanDiTError if none are named."""
     data = job.run.config.data
     if not _is_training_data(job):
         return job.reference
@@ -72,11 +72,11 @@ def _held_out(job: Job) -> Source:
             "validation_loss needs pictures that training never showed, and the run has no data.validation; name some "
             "with --reference"
         )
-    return FittedSource(build_source(data.validation), data.image_size, data.channels, "data.validation", True)
+    return FittedSource(build_source(data.validation), data.size, data.channels, "data.validation", True)
 
 
 def _check_classes(run: LoadedRun, source: Source) -> None:
-    """Raise LeanDiTError where labels of the held-out pictures are not those that the model learned."""
+    """Raise LeanDiTError if the labels of the held-out pictures are not those that the model learned."""
     if run.config.text is None and run.model.config.num_classes and not same_classes(run, source):
         learned, held_out = (", ".join(names) or "none" for names in (run.class_names, source.class_names))
         raise LeanDiTError(
@@ -88,19 +88,19 @@ def _check_classes(run: LoadedRun, source: Source) -> None:
 def _is_training_data(job: Job) -> bool:
     try:
         return job.reference.fingerprint == build_source(job.run.config.data.source).fingerprint
-    except NotFoundError:  # so the reference is something else
+    except NotFoundError:  # then the reference is something else
         return False
 
 
 def _batches(loader: Loader, total: int, size: int) -> Iterator[tuple[Batch, int]]:
-    """Yield the batches of one round; the last is filled up from the next one, and its count says how far to read."""
+    """Yield the batches of one epoch, each with the number of pictures to count; the last is filled with repeats."""
     for step in range(-(-total // size)):
         yield loader.batch(step), min(size, total - step * size)
 
 
 @torch.no_grad()
 def _losses(run: LoadedRun, batch: Batch) -> Float[Tensor, "times batch"]:
-    """Return per picture the loss at a time of the training's distribution, then at one in each bin."""
+    """Return for each picture the loss at a time of the training distribution, then at one time in each bin."""
     first, cond = draw_held_out(run.config, run.objective, Conditioner(run.text, run.device), run.codec, batch)
     noised = [first]
     for number in range(BINS):
@@ -112,7 +112,7 @@ def _losses(run: LoadedRun, batch: Batch) -> Float[Tensor, "times batch"]:
 
 
 def _time(objective: Objective, t: Float[Tensor, " batch"]) -> Tensor:
-    """DDPM knows the times of its grid alone, over which its training times are uniform."""
+    """Return the nearest times that the objective knows: DDPM has a grid, over which its training times are uniform."""
     return objective.times(t) if isinstance(objective, DDPM) else t
 
 

@@ -36,7 +36,7 @@ def kid(
     """Return mean and standard deviation (divisor `num_subsets`) of `cubic_mmd` between random subsets of both sets.
 
     A subset is drawn without replacement, as a function of the seed and its number; `subset_size` is at most the size
-    of the smaller set. The mean is unbiased whatever the sizes.
+    of the smaller set. The mean is unbiased for any size.
 
     Reference: Bińkowski et al. (arXiv 1801.01401), section 4, whose 100 subsets of 1,000 are usual.
     """

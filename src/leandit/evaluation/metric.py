@@ -1,4 +1,4 @@
-"""What a metric is: it says which pictures it wants drawn, and turns them into numbers that say how they were made."""
+"""A metric: it says which pictures to draw, and turns them into numbers with everything that they depend on."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Job:
-    """One evaluation: a run, how many pictures to draw of it, and what to hold them against."""
+    """One evaluation: a run, the number of pictures to draw, and the real pictures to compare them with."""
 
     run: LoadedRun
     num_samples: int
-    # Real pictures; by default the run's own training data.
     reference: Source
-    # Where weights of extractors, detectors and judges lie, by name: the command's --weights-from NAME=PATH.
+    """Real pictures; by default the run's training data."""
     paths: dict[str, Path] = field(default_factory=dict)
+    """Paths of the weights of extractors, detectors and judges, by name: --weights-from NAME=PATH."""
     batch_size: int = 64
-    # Whether weights without a path may be fetched from where they are published; nothing is downloaded otherwise.
     download: bool = False
-    # What the metrics of one evaluation share, such as features of the same pictures.
+    """Whether weights without a path may be downloaded from their publisher; otherwise nothing is downloaded."""
     cache: dict[str, Any] = field(default_factory=dict)
+    """What the metrics of one evaluation share, such as the features of the same pictures."""
 
     def kept(self, key: str, build: Callable[[], T]) -> T:
-        """Return what is kept under `key`, which `build` makes when it is first asked for."""
+        """Return the value under `key`; the first call builds it."""
         if key not in self.cache:
             self.cache[key] = build()
         value: T = self.cache[key]
@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The pictures that a metric wants: what each shows, and its seed. Metrics with equal plans share the drawing."""
+    """The pictures that a metric needs: what each shows, and its seed. Metrics with equal plans share the drawing."""
 
     wanted: Wanted
     seeds: Sequence[int]
@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The pictures of a plan, 0..255, in its order."""
+    """The pictures of a plan, 0..255, in the plan's order."""
 
     pictures: UInt8[Tensor, "samples height width channels"]
     plan: Plan
@@ -60,10 +60,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Numbers by name, such as "KID-EffNetLite0", and everything that they depend on beside the run and its sampling.
+    """Numbers by name, such as "KID-EffNetLite0", and everything that they depend on except the run and its sampling.
 
-    `made_of` is JSON: extractor with the hash of its weights, resolution and resampling, the reference's hash and so
-    on. Two measurements that differ in any of it are not comparable.
+    `made_of` is JSON: the extractor with the hash of its weights, resolution and resampling, the hash of the reference
+    and so on. If two measurements differ in any of it, they cannot be compared.
     """
 
     values: dict[str, float]
@@ -73,15 +73,15 @@ class Measurement:
 class Metric(ABC):
     """A metric of `leandit evaluate`; each is an entry of the table in `leandit.evaluation.registry`."""
 
-    # As typed on the command line.
     name: ClassVar[str]
+    """The name on the command line."""
 
     @abstractmethod
     def plan(self, job: Job) -> Plan | None:
-        """Return what to draw, or None for a metric that needs no pictures; raise LeanDiTError if it makes no sense.
+        """Return what to draw, or None for a metric that needs no pictures.
 
-        Raised before anything is drawn: too few samples (with the number needed), a class model where prompts are
-        needed, weights that are not there.
+        Raises LeanDiTError, before anything is drawn, if the job cannot be done: too few samples (with the number
+        needed), a class model for a metric that needs prompts, missing weights.
         """
 
     @abstractmethod

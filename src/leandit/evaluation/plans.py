@@ -1,9 +1,10 @@
-"""What to draw so that a run's pictures can be held against real ones."""
+"""What to draw: the labels or captions of the reference, or every prompt equally often."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leandit.data import Source
@@ -17,27 +18,27 @@ from leandit.sampling import LoadedRun
 def plan_like_reference(job: Job) -> Plan:
     """Return a plan of `job.num_samples` pictures with seeds 0, 1, ..., that show what the reference shows.
 
-    Picture i has the label or the first caption of reference picture order[i mod size], `order` being a fixed
-    permutation: each is used about equally often, so classes come in the reference's proportions. Where the reference
-    has other classes than the run, the run's are gone through in turn.
+    Picture i has the label or the first caption of reference picture order[i mod size], and `order` is a fixed
+    permutation. Each is used about equally often, so classes have the reference's proportions. If the reference has
+    other classes than the run, the run's classes are used in turn.
     """
     return job.kept("plan_like_reference", lambda: Plan(_wanted(job), range(job.num_samples)))
 
 
 def drawn_sha256(plan: Plan) -> str:
-    """Return the SHA-256 of what a plan's pictures should show: its labels or captions in their order, as JSON."""
+    """Return the SHA-256 of a plan's labels or captions in their order, as JSON."""
     wanted = None if plan.wanted is None else list(plan.wanted)
     return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
 
 
 def same_classes(run: LoadedRun, source: Source) -> bool:
-    """Return whether a label means the same in both: the same names of classes, in the same order."""
+    """Return whether a label means the same in both: the same class names in the same order."""
     return bool(source.class_names) and tuple(source.class_names) == tuple(run.class_names)
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """What a reference picture shows, without its pixels: there may be a million of them."""
+    """What a reference picture shows, without its pixels: there may be a million pictures."""
 
     label: int | None
     text: str | None
@@ -58,7 +59,7 @@ def _wanted(job: Job) -> Wanted:
 
 
 def _shown(source: Source, count: int) -> list[_Shown]:
-    """Return what the reference picture behind each sample shows; each is read once, as that may decode a file."""
+    """Return what each sample shows, from its reference picture; each is read once, since this may decode a file."""
     order = generator(0, Stream.ORDER, 0).permutation(len(source))
     read = [_Shown(each.label, each.text, each.key) for each in (source[int(n)] for n in order[:count])]
     return [read[i % len(read)] for i in range(count)]
@@ -71,3 +72,28 @@ def _caption(shown: _Shown) -> str:
             "such as a folder with metadata.jsonl, or leave --reference out for the run's training data"
         )
     return shown.text
+
+
+def need_prompts(job: Job, metric: str) -> None:
+    """Raise LeanDiTError for a model that does not read prompts."""
+    if job.run.text is None:
+        raise LeanDiTError(
+            f"{job.run.path}: {metric} compares pictures with their prompts, and this model draws classes or has no "
+            "condition; choose another metric for it"
+        )
+
+
+def repeat_prompts(job: Job, metric: str, prompts: Sequence[str]) -> Plan:
+    """Return a plan that draws every prompt equally often, as often as `job.num_samples` allows, seed i for picture i.
+
+    Raises LeanDiTError if there are fewer samples than prompts.
+    """
+    need_prompts(job, metric)
+    each = job.num_samples // len(prompts)
+    if not each:
+        raise LeanDiTError(
+            f"{metric} has {len(prompts)} prompts, {job.num_samples} samples were asked for; give --num-samples "
+            f"{len(prompts)} or a multiple of it"
+        )
+    wanted = [prompt for prompt in prompts for _ in range(each)]
+    return Plan(wanted, range(len(wanted)))

@@ -1,4 +1,4 @@
-"""Improved precision and recall: how many pictures of each set lie in the neighbourhood of the other."""
+"""Improved precision and recall: the share of each set that is in the neighbourhood of the other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def neighbour_radii(points: Float[Tensor, "points dim"], k: int) -> Float[Tensor
         squares, error = _squares(block, points)
         rows = torch.arange(len(block), device=points.device)
         squares[rows, start + rows] = torch.inf  # a point is not its own neighbour, though its double is
-        # Exact around the k-th; whatever is farther from it than the rounding stays on its side.
+        # Exact near the k-th; a distance that differs from it by more than the rounding stays on its side.
         kth = squares.kthvalue(k, dim=1, keepdim=True).values
         unsure = (squares - kth).abs() <= error
         squares[unsure] = _distances(block, points, unsure).square()

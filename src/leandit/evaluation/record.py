@@ -1,4 +1,4 @@
-"""The result of an evaluation: numbers, and everything that they depend on, in one JSON file."""
+"""The result of an evaluation: the numbers and everything that they depend on, in one JSON file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from leandit.errors import LeanDiTError
 from leandit.evaluation.metric import Job, Measurement, Plan
-from leandit.evaluation.samples import sampling_facts
+from leandit.evaluation.samples import drawing_facts, sampling_facts
 from leandit.run.config import SamplingConfig
 from leandit.run.weights import checkpoints_of
 from leandit.sampling import LoadedRun
@@ -26,14 +26,14 @@ Result = tuple[Plan | None, Measurement]
 
 
 def checkpoint_facts(run: LoadedRun, weights: str) -> dict[str, Any]:
-    """Return step, kind of weights, and the hash that the checkpoint's manifest has of them."""
+    """Return the step, the kind of weights, and their hash from the checkpoint's manifest."""
     for checkpoint in checkpoints_of(run.path):
         if checkpoint.step == run.step:
             sha256 = checkpoint.manifest.files[f"{weights}.safetensors"].sha256
             return {"step": run.step, "weights": weights, "weights_sha256": sha256}
     raise LeanDiTError(
-        f"{run.path}: the checkpoint of step {run.step} is gone, as training deletes old ones; evaluate the run again, "
-        "or a checkpoint that stays (train.keep_every)"
+        f"{run.path}: the checkpoint of step {run.step} is missing, since training deletes old ones; evaluate the run "
+        "again, or a checkpoint that is kept (train.keep_every)"
     )
 
 
@@ -44,7 +44,7 @@ def build_record(
     results: Mapping[str, Result],
     command: list[str],
 ) -> dict[str, Any]:
-    """Return the record as JSON. `conditions` and each metric's `made_of` decide whether two are comparable."""
+    """Return the record as JSON. `conditions` and each metric's `made_of` decide whether two can be compared."""
     run = job.run
     return {
         "format": FORMAT,
@@ -52,9 +52,10 @@ def build_record(
         "run": {"name": run.config.name, "path": str(run.path), **checkpoint},
         "conditions": {
             **sampling_facts(settings),
+            **drawing_facts(run),
             "weights": checkpoint["weights"],
             "autoencoder": None,
-            "picture": {"size": run.model.config.input_size, "channels": run.model.config.channels},
+            "picture": {"size": run.model.config.size.plain, "channels": run.model.config.channels},
         },
         "metrics": {name: _metric_record(plan, measured) for name, (plan, measured) in results.items()},
         "reference": {
@@ -73,7 +74,7 @@ def build_record(
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> Path:
-    """Write the record into a file of its own, named by step and time, and return its path."""
+    """Write the record into a new file, named by step and time, and return its path."""
     stem = f"step-{record['run']['step']:08d}-{datetime.now():%Y%m%d-%H%M%S}"
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     partial = folder / f".{stem}.{uuid.uuid4().hex}"
@@ -91,7 +92,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return a record that `write_record` wrote; a LeanDiTError for anything else."""
+    """Return a record that `write_record` wrote; raise LeanDiTError for anything else."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -109,12 +110,12 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _claim(folder: Path, stem: str) -> Path:
-    """Create an empty file under the first name that is free, which no other evaluation then takes, and return it."""
+    """Create an empty file under the first free name, so that no other evaluation takes it, and return its path."""
     number = 0
     while True:
         path = folder / f"{stem}{f'-{number}' if number else ''}.json"
         try:
-            # Not a hard link of the whole file, which network drives often do not know.
+            # A hard link of the whole file would be shorter, but many network drives have none.
             path.open("x").close()
         except FileExistsError:
             number += 1
@@ -137,7 +138,7 @@ def _is_sound(metric: dict[str, Any]) -> bool:
     numbers = metric["values"].values()
     return (
         bool(numbers)
-        # JSON knows whole numbers that no float can hold.
+        # JSON allows whole numbers that are too large for a float.
         and all(isinstance(each, float) or (isinstance(each, int) and abs(each) < 2**1023) for each in numbers)
         and isinstance(metric["made_of"], dict)
         and isinstance(metric["samples"], int)

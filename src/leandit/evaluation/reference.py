@@ -1,4 +1,4 @@
-"""Real pictures to hold a run's own against, brought to its size and channels as its training data was."""
+"""Real pictures to compare with a run's own, in its size and channels, as its training data was prepared."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from torch import Tensor
 
 from leandit.config import Config, validate
 from leandit.data import ClassFolderConfig, Example, MetadataFolderConfig, Source, SourceConfig, build_source
-from leandit.data.pictures import fit_square, to_channels
+from leandit.data.pictures import fit_picture, to_channels
 from leandit.data.sources import AnySourceConfig
 from leandit.errors import LeanDiTError, NotFoundError
+from leandit.grid import Grid
 from leandit.sampling import LoadedRun
 
 
 class FittedSource:
     """A source whose pictures are cropped and resized to a run's size and channels; otherwise the source itself.
 
-    With `enlarges` false a picture smaller than the run's is a LeanDiTError: enlarged, it would be blurred, and a run
-    that draws sharply would seem the worse for it.
+    If `enlarges` is false, a picture smaller than the run's is a LeanDiTError: enlarging would blur it, and a run that
+    draws sharp pictures would get a worse number.
     """
 
-    def __init__(self, source: Source, size: int, channels: int, name: str, enlarges: bool) -> None:
+    def __init__(self, source: Source, size: Grid, channels: int, name: str, enlarges: bool) -> None:
         self._source = source
         self._enlarges = enlarges
         self.size = size
@@ -44,50 +45,51 @@ class FittedSource:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Example:
-        """Return picture `index`, uint8 [size, size, channels]."""
+        """Return picture `index`, uint8 [size.height, size.width, channels]."""
         example = self._source[index]
         if example.is_latent:
-            raise LeanDiTError(f"--reference {self.name}: holds latents, which are no pictures; name a set of pictures")
+            raise LeanDiTError(f"--reference {self.name}: holds latents, not pictures; name a set of pictures")
         height, width = example.image.shape[:2]
-        if min(height, width) < self.size and not self._enlarges:
+        if (height < self.size.height or width < self.size.width) and not self._enlarges:
             raise LeanDiTError(
                 f"--reference {self.name}: {example.key} is {width} x {height} pixels, smaller than the run's pictures "
-                f"of {self.size} x {self.size}; give pictures of at least that size"
+                f"of {self.size.width} x {self.size.height}; give pictures of at least that size"
             )
-        fitted = to_channels(fit_square(example.image, self.size), self.channels)
+        fitted = to_channels(fit_picture(example.image, self.size), self.channels)
         return dataclasses.replace(example, image=fitted)
 
     def change(self) -> str | None:
-        """Say what is done to the pictures, going by the first one, or None."""
-        height, width = self._source[0].image.shape[:2]
-        done = [] if height == width == self.size else [f"cropped and resized to {self.size} x {self.size}"]
+        """Return what is done to the pictures, judged by the first one; None if nothing is done."""
+        size, wanted = self._source[0].image.shape[:2], (self.size.height, self.size.width)
+        done = [] if size == wanted else [f"cropped and resized to {self.size.width} x {self.size.height}"]
         done += ["turned grey"] if self.channels == 1 else []
         return " and ".join(done) or None
 
 
 class _Reference(Config):
-    """Gives the kinds of source, told apart by their type, one field to be validated in."""
+    """One field in which every kind of source is validated by its type."""
 
     reference: SourceConfig
 
 
-def open_reference(run: LoadedRun, given: str | None) -> FittedSource:
-    """Return the pictures that `given` names: a folder, or a source as JSON such as {"type": "emoji"}.
+def open_reference(run: LoadedRun, given: str | Path | SourceConfig | None) -> FittedSource:
+    """Return the pictures that `given` names: a folder, a data source, or one as JSON such as {"type": "emoji"}.
 
-    None means the run's own training data, as it saw them but never mirrored. A folder with metadata.jsonl is read
-    with its captions, any other by its class folders. Raises LeanDiTError for what is not there, empty or no pictures.
+    None is the run's training data, as the run saw them but never mirrored. A folder with metadata.jsonl is read with
+    its captions, any other by its class folders. Raises LeanDiTError if it is missing, empty or holds no pictures.
     """
     data = run.config.data
     if data.holds_latents:
         raise LeanDiTError(
-            f"{run.path}: the run learned latents; pictures that are no pictures yet cannot be measured. Draw them "
+            f"{run.path}: the run learned latents, which cannot be measured as pictures. Draw them "
             "with `leandit sample` and decode them with the autoencoder that made the training data"
         )
     if given is None:
         source = _training_data(run)
-        return FittedSource(source, data.image_size, data.channels, "the run's training data", enlarges=True)
-    source = _open(_reference_config(given))
-    return FittedSource(source, data.image_size, data.channels, given, enlarges=False)
+        return FittedSource(source, data.size, data.channels, "the run's training data", enlarges=True)
+    config = _reference_config(str(given)) if isinstance(given, str | Path) else given
+    name = str(given) if isinstance(given, str | Path) else given.model_dump_json()
+    return FittedSource(_open(config), data.size, data.channels, name, enlarges=False)
 
 
 def read_batches(source: Source, size: int = 64) -> Iterator[UInt8[Tensor, "samples height width channels"]]:
@@ -98,7 +100,7 @@ def read_batches(source: Source, size: int = 64) -> Iterator[UInt8[Tensor, "samp
 
 
 class PixelHash:
-    """A SHA-256 over the pixels of pictures in their order, whatever files they came from."""
+    """A SHA-256 over the pixels of pictures in their order; the files that held them do not matter."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -127,7 +129,7 @@ def _training_data(run: LoadedRun) -> Source:
 def _open(config: AnySourceConfig) -> Source:
     source = build_source(config)
     if not len(source):
-        raise LeanDiTError(f"--reference: there is not a single picture in {config.type}")
+        raise LeanDiTError(f"--reference: there is no picture in {config.type}")
     return source
 
 

@@ -16,15 +16,15 @@ METRICS: dict[str, tuple[str, str]] = {
     "precision_recall": ("distances", "PrecisionRecallMetric"),
     "inception_score": ("distances", "InceptionScoreMetric"),
     "validation_loss": ("held_out", "ValidationLossMetric"),
-    "scenes": ("scenes.metric", "ScenesMetric"),
+    "scenes": ("benchmarks.scenes.metric", "ScenesMetric"),
     "r_precision": ("alignment.metric", "RPrecision"),
-    "clip_score": ("judges.prompted", "ClipScore"),
-    "pick_score": ("judges.prompted", "PickScore"),
-    "hps_v2": ("judges.prompted", "HpsV2"),
-    "aesthetics": ("judges.aesthetics", "LaionAesthetics"),
-    "geneval": ("compositional.geneval", "GenEval"),
-    "t2i_compbench": ("compositional.asked", "CompBench"),
-    "dsg": ("compositional.asked", "Dsg"),
+    "clip_score": ("judges", "ClipScore"),
+    "pick_score": ("judges", "PickScore"),
+    "hps_v2": ("judges", "HpsV2"),
+    "aesthetics": ("judges", "LaionAesthetics"),
+    "geneval": ("benchmarks.geneval", "GenEval"),
+    "t2i_compbench": ("benchmarks.compbench", "CompBench"),
+    "dsg": ("benchmarks.dsg", "Dsg"),
 }
 # Other names under which people look for them.
 _ALIASES = {"fid": "fd", "is": "inception_score", "pr": "precision_recall"}

@@ -1,4 +1,4 @@
-"""Pictures drawn for an evaluation, shard by shard: an interrupted one goes on, and ranks share the work."""
+"""Pictures drawn for an evaluation, shard by shard: an interrupted drawing continues, and ranks share the work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from leandit.run.conditioner import Wanted
 from leandit.run.config import SamplingConfig
 from leandit.sampling import LoadedRun, sample
 
-# Pictures in a file. Fixed, so that which pictures are drawn together does not depend on the number of ranks.
+# Pictures in a file. It is fixed, so that the pictures that are drawn together do not depend on the number of ranks.
 SHARD = 64
 _POLL = 0.5  # seconds
 _PATIENCE = 1800.0  # seconds without a new shard of another rank
@@ -57,22 +57,22 @@ class SampleSet:
     run: LoadedRun
     plan: Plan
     settings: SamplingConfig
-    # What tells weights apart: see `leandit.evaluation.record.checkpoint_facts`.
     checkpoint: dict[str, Any]
+    """Step, kind and hash of the weights: see `leandit.evaluation.record.checkpoint_facts`."""
     root: Path
 
     @cached_property
     def folder(self) -> Path:
-        """Where the shards are: another plan, checkpoint or sampler has another folder."""
+        """Return the folder of the shards; another plan, checkpoint or sampler has another folder."""
         return self.root / hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def num_shards(self) -> int:
-        """How many files of up to 64 pictures there are."""
+        """Return the number of files; each has up to 64 pictures."""
         return -(-len(self.plan.seeds) // SHARD)
 
     def draw(self, rank: Rank, batch_size: int, progress: Progress | None = None) -> None:
-        """Draw this rank's shards that are not there yet: numbers rank, rank + count, ..."""
+        """Draw the missing shards of this rank: numbers rank, rank + count, ..."""
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         mine = range(rank.number, self.num_shards, rank.count)
@@ -87,7 +87,7 @@ class SampleSet:
                 progress(done, total)
 
     def collect(self, rank: Rank) -> Drawn:
-        """Return all pictures, after waiting for those of other ranks; LeanDiTError if they do not come."""
+        """Wait for the shards of other ranks and return all pictures; raise LeanDiTError if shards do not come."""
         shards: dict[int, Tensor] = {}
         waited_since = time.monotonic()
         while len(shards) < self.num_shards:
@@ -112,16 +112,16 @@ class SampleSet:
         return self.folder / f"shard-{number:05d}.npz"
 
     def read(self, number: int) -> UInt8[Tensor, "samples height width channels"] | None:
-        """Return the pictures of a shard; None where it is missing or damaged."""
+        """Return the pictures of a shard; None if it is missing or damaged."""
         try:
             with self.path(number).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 images, seeds = arrays["images"], arrays["seeds"]
-        # A damaged file makes numpy and zipfile raise a dozen kinds of error, NotImplementedError and TokenError too;
-        # whatever it is, the shard is drawn again.
+        # A damaged file makes numpy and zipfile raise a dozen kinds of error, NotImplementedError and TokenError too.
+        # After any of them the shard is drawn again.
         except Exception:
             return None
         config = self.run.model.config
-        shape = (len(self._seeds(number)), config.input_size, config.input_size, config.channels)
+        shape = (len(self._seeds(number)), config.size.height, config.size.width, config.channels)
         if images.dtype != np.uint8 or images.shape != shape or seeds.tolist() != self._seeds(number):
             return None
         return torch.from_numpy(images)
@@ -137,7 +137,7 @@ class SampleSet:
         self._write(number, {"images": pictures.numpy(), "seeds": np.array(seeds)})
 
     def _write(self, number: int, arrays: dict[str, np.ndarray]) -> None:
-        """A shard appears whole or not at all, whoever else writes it."""
+        """Write a shard whole or not at all, even if another process writes it too."""
         path = self.path(number)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         with _writing(path):
@@ -151,23 +151,30 @@ class SampleSet:
                 partial.unlink(missing_ok=True)
 
     def _identity(self) -> dict[str, Any]:
-        """What decides the pixels, but for rounding errors of other machines and batch sizes."""
+        """Return what decides the pixels, except for the rounding of other machines and batch sizes."""
         return {
             "wanted": None if self.plan.wanted is None else list(self.plan.wanted),
             "seeds": list(self.plan.seeds),
             "sampling": sampling_facts(self.settings),
             "checkpoint": self.checkpoint["weights_sha256"],
             "text_encoder": None if self.run.text is None else self.run.text.fingerprint,
+            **drawing_facts(self.run),
         }
 
 
 def sampling_facts(settings: SamplingConfig) -> dict[str, Any]:
-    """Return sampler, steps and guidance as JSON, without what only grids need."""
+    """Return sampler, steps and guidance as JSON, without the fields that only grids need."""
     return settings.model_dump(mode="json", include={"sampler", "guidance"})
 
 
+def drawing_facts(run: LoadedRun) -> dict[str, Any]:
+    """Return in which other way a run draws: in bf16 or compiled. Such pictures are almost the same, not equal."""
+    facts = {"precision": run.precision, "compile": run.compile}
+    return {name: value for name, value in facts.items() if value not in ("fp32", False)}
+
+
 def _within(progress: Progress | None, done: int, count: int, total: int) -> Progress | None:
-    """Count a shard's sampler steps as shares of its pictures."""
+    """Return a progress that counts a shard's sampler steps as shares of its pictures."""
     if progress is None:
         return None
     report = progress

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leandit.config import Config, Fact, Registry
+from leandit.errors import LeanDiTError
+from leandit.grid import Grid, Size
 from leandit.models.records import BackboneOutput, Conditioning, LayerOutput
 from leandit.moe import Experts, MoEConfig, MoELayer, RouterModule, RouterOutput, Threshold, routers
-from leandit.nn import AdaLN, FeedForward, Layer, Layers, Linear, Makers, Parts, Sharing
+from leandit.nn import AdaLN, FeedForward, Layer, Layers, Linear, Makers, Parts, Sharing, sincos_positions
 from leandit.ops import norm_modulate
 from leandit.ops.attention import AttentionImpl
 
@@ -36,8 +38,10 @@ class BackboneConfig(Config):
     """Number of attention heads; they divide dim."""
     patch_size: int = Field(2, ge=1)
     """Side of a patch; one patch is one token."""
-    input_size: int | None = Field(None, ge=1)
-    """Height and width of the input, in pixels or latents. null takes data.image_size."""
+    input_size: Size | None = None
+    """Height and width of the input in pixels or latents, or one number for a square. null takes data.image_size. The
+    model takes other sizes too, but this is the one that it learns.
+    """
     channels: int | None = Field(None, ge=1)
     """Channels of the input. null takes data.channels."""
     num_classes: int | None = Field(None, ge=0)
@@ -46,10 +50,10 @@ class BackboneConfig(Config):
     """Width of the text features. null takes that of the text encoders."""
     pooled_dim: int | None = Field(None, ge=1)
     """Width of the pooled text vector. null takes that of the text encoders."""
-    position_grid: int | None = Field(None, ge=1)
-    """Patches along a side of the pictures that the positions were learned with, if the pictures have grown since:
-    sin-cos positions then lie closer together, within the same span. null is the present grid. RoPE (DiT-Air) does
-    not use it.
+    position_grid: Size | None = None
+    """Patches along height and width, or one number for a square, of the pictures that the positions were learned
+    with, if the pictures have grown since: sin-cos positions then lie closer together, within the same span. null is
+    the present grid. RoPE (DiT-Air) does not use it.
     """
     mlp_ratio: float = Field(4.0, gt=0)
     """Hidden width of the dense feed-forward, in multiples of dim."""
@@ -78,8 +82,8 @@ class BackboneConfig(Config):
             raise ValueError(f"dim = {self.dim} is not divisible by heads = {self.heads}")
         if self.dim % 4:
             raise ValueError(f"dim = {self.dim} is not divisible by 4, which sin-cos positions need")
-        if self.input_size is not None and self.input_size % self.patch_size:
-            raise ValueError(f"input_size = {self.input_size} is not divisible by patch_size = {self.patch_size}")
+        if not self.size.divisible(self.patch_size):
+            raise ValueError(f"input_size = {self.size} is not divisible by patch_size = {self.patch_size}")
         if self.hidden < 1:
             raise ValueError(f"mlp_ratio = {self.mlp_ratio} leaves a dim of {self.dim} without a hidden unit")
         if self.moe is not None:
@@ -96,16 +100,25 @@ class BackboneConfig(Config):
         return int(self.dim * self.mlp_ratio)
 
     @property
-    def grid(self) -> int:
-        """Patches along a side."""
-        return (self.input_size or 0) // self.patch_size
+    def size(self) -> Grid:
+        """Height and width of the input; 0 as long as they are left to the data."""
+        return Grid.of(self.input_size or 0)
+
+    @property
+    def grid(self) -> Grid:
+        """Patches along height and width; 0 as long as the size is left to the data."""
+        return self.size.patches(self.patch_size)
+
+    @property
+    def span(self) -> Grid:
+        """The grid over whose span sin-cos positions lie, whatever the grid of an input."""
+        return Grid.of(self.position_grid) if self.position_grid else self.grid
 
     def tokens(self, shape: tuple[int, int, int]) -> int:
         """Return the number of patches of a sample of channels, height and width."""
-        _, height, width = shape
-        return (height // self.patch_size) * (width // self.patch_size)
+        return Grid(*shape[1:]).patches(self.patch_size).tokens
 
-    def complete(self, **given: int | None) -> Any:
+    def complete(self, **given: int | tuple[int, int] | list[int] | None) -> Any:
         """Return a copy with what was left to the data and to the text encoder filled in."""
         return self.replace(**{key: value for key, value in given.items() if getattr(self, key) is None})
 
@@ -124,10 +137,12 @@ class Backbone(nn.Module, ABC):
     """Backbone(x, t, cond) -> BackboneOutput.
 
     A subclass builds its parts, with its layers as `blocks`, and calls `_finish_init` last. `prediction` has the
-    input's shape (twice its channels with `learned_sigma`); what it predicts is the objective's choice.
+    input's shape (twice its channels with `learned_sigma`); what it predicts is the objective's choice. An input has
+    any height and width that the patch size divides, and positions follow.
     """
 
     blocks: Layers
+    patch_embedding: Linear
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -162,7 +177,10 @@ class Backbone(nn.Module, ABC):
     def forward(
         self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
     ) -> BackboneOutput:
-        """Predict from noisy input `x` at times `t` in [0, 1], where 0 is data and 1 is noise."""
+        """Predict from noisy input `x` at times `t` in [0, 1], where 0 is data and 1 is noise.
+
+        Raises LeanDiTError if the patch size does not divide height and width.
+        """
 
     def encode_text(self, cond: Conditioning) -> Conditioning:
         """Return the condition with what no time enters computed, so that a sampler does it once and not per step."""
@@ -188,18 +206,33 @@ class Backbone(nn.Module, ABC):
     def patchify(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens patch_dim"]:
         """Cut into patches in row-major order; a patch is flattened as (row, column, channel)."""
         batch, channels = x.shape[:2]
-        p, grid = self.config.patch_size, self.grid
-        x = x.reshape(batch, channels, grid, p, grid, p)
-        return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, grid * grid, p * p * channels)
+        p, grid = self.config.patch_size, self.grid_of(x)
+        x = x.reshape(batch, channels, grid.height, p, grid.width, p)
+        return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, grid.tokens, p * p * channels)
 
     def unpatchify(
-        self, patches: Float[Tensor, "batch tokens patch_dim"]
+        self, patches: Float[Tensor, "batch tokens patch_dim"], grid: Grid | None = None
     ) -> Float[Tensor, "batch channels height width"]:
-        """The inverse of `patchify`, for any number of channels."""
+        """The inverse of `patchify`, for any number of channels; without `grid` it is that of `input_size`."""
         batch = patches.shape[0]
-        p, grid = self.config.patch_size, self.grid
-        x = patches.reshape(batch, grid, grid, p, p, -1)
-        return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, grid * p, grid * p)
+        p, grid = self.config.patch_size, grid or self.grid
+        x = patches.reshape(batch, grid.height, grid.width, p, p, -1)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, grid.height * p, grid.width * p)
+
+    def grid_of(self, x: Float[Tensor, "batch channels height width"]) -> Grid:
+        """Return the grid of patches of an input; raise LeanDiTError if the patch size does not divide its sides."""
+        size = Grid(*x.shape[-2:])
+        if not size.divisible(self.config.patch_size):
+            raise LeanDiTError(
+                f"an input of {size.height} x {size.width} (height x width) is not divisible by "
+                f"patch_size = {self.config.patch_size}"
+            )
+        return size.patches(self.config.patch_size)
+
+    def positions(self, grid: Grid) -> Float[Tensor, "tokens dim"]:
+        """Return the sin-cos positions of a grid of patches, over the span of `config.span`."""
+        weight = self.patch_embedding.weight
+        return sincos_positions(self.config.dim, grid, self.config.span, device=weight.device, dtype=weight.dtype)
 
     def _modulation(self, condition: Float[Tensor, "batch dim"]) -> Modulation:
         """Return what layers are modulated by: the vectors if they share AdaLN, else the condition for their own."""

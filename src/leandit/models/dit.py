@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,7 +31,6 @@ from leandit.nn import (
     Parts,
     SelfAttention,
     TimestepEmbedding,
-    sincos_positions,
 )
 from leandit.ops import gated_residual
 
@@ -50,12 +48,9 @@ class DiTConfig(BackboneConfig):
 class DiT(Backbone):
     """Patchify, add positions, condition on time and label through AdaLN-Zero blocks, map back to patches."""
 
-    positions: Tensor
-
     def __init__(self, config: DiTConfig) -> None:
         super().__init__(config)
         self.patch_embedding = Linear(self.patch_dim, config.dim)
-        self.register_buffer("positions", torch.empty(self.grid**2, config.dim), persistent=False)
         self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
         self.label_embedding = LabelEmbedding(config.num_classes, config.dim) if config.num_classes else None
         makers = [self._makers(index) for index in range(config.depth)]
@@ -74,7 +69,6 @@ class DiT(Backbone):
     def init_weights(self) -> None:
         """Xavier-uniform matrices, N(0, 0.02) embeddings and time MLP, zero AdaLN and output, as in DiT."""
         super().init_weights()
-        self.positions.copy_(sincos_positions(self.config.dim, self.grid, self.config.position_grid))
         for linear in (self.time_embedding.first, self.time_embedding.second):
             nn.init.normal_(linear.weight, std=0.02)
         if self.label_embedding is not None:
@@ -84,7 +78,8 @@ class DiT(Backbone):
     def forward(
         self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
     ) -> BackboneOutput:
-        tokens = self.patch_embedding(self.patchify(x)) + self.positions
+        grid = self.grid_of(x)
+        tokens = self.patch_embedding(self.patchify(x)) + self.positions(grid)
         condition = self.time_embedding(t)
         router_time = self._router_time(condition)
         if self.label_embedding is not None and cond.label is not None:
@@ -94,7 +89,7 @@ class DiT(Backbone):
         for layer in self.blocks:
             outputs.append(layer(self.blocks.shared, tokens, modulation, router_time))
             tokens = outputs[-1].image
-        return BackboneOutput(self.unpatchify(self.final(tokens, condition)), routed(outputs))
+        return BackboneOutput(self.unpatchify(self.final(tokens, condition), grid), routed(outputs))
 
 
 class DiTLayer(BackboneLayer):

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from leandit.grid import Grid
 from leandit.models.backbone import BACKBONES, BackboneConfig, BackboneLayer, Modulation, feed_forward_maker
 from leandit.models.joint import JointBackbone
 from leandit.models.records import LayerOutput
@@ -120,12 +121,9 @@ class DiTAir(JointBackbone):
     name = "DiT-Air"
     layer_type = DiTAirLayer
     config: DiTAirConfig
-    rotation: Tensor
 
     def __init__(self, config: DiTAirConfig) -> None:
         super().__init__(config)
-        rotation = torch.empty(2, self.grid**2, config.dim // config.heads // 2)
-        self.register_buffer("rotation", rotation, persistent=False)
         self._finish_init()
 
     def _makers(self, index: int) -> Makers:
@@ -139,11 +137,10 @@ class DiTAir(JointBackbone):
             makers["feed_forward"] = lambda: FeedForward(c.dim, c.hidden)
         return makers
 
-    def init_weights(self) -> None:
-        """As the base does, and the angles of every patch."""
-        super().init_weights()
-        c = self.config
-        self.rotation.copy_(rope_2d(c.dim // c.heads, self.grid, c.rope_base))
+    def rotation(self, grid: Grid) -> Float[Tensor, "2 tokens half_head_dim"]:
+        """Return the angles of the patches of a grid."""
+        c, weight = self.config, self.patch_embedding.weight
+        return rope_2d(c.dim // c.heads, grid, c.rope_base, device=weight.device, dtype=weight.dtype)
 
-    def _layer_state(self) -> tuple[Tensor, ...]:
-        return (self.rotation,)
+    def _layer_state(self, grid: Grid) -> tuple[Tensor, ...]:
+        return (self.rotation(grid),)

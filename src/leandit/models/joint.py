@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
+from leandit.grid import Grid
 from leandit.models.backbone import Backbone, BackboneConfig, BackboneLayer, routed
 from leandit.models.records import BackboneOutput, Conditioning, EncodedText, LayerOutput
 from leandit.nn import FinalLayer, Layers, Linear, Makers, TimestepEmbedding
@@ -21,8 +22,9 @@ class JointBackbone(Backbone):
     """Embeddings of patches, time, pooled text and text tokens, the loop over the layers, and the output.
 
     A subclass says what a layer is made of (`_makers`), names the class of its layers (`layer_type`), places the
-    patches, and calls `_finish_init` last. A layer is called with the text's tokens, the image's, the modulation, the
-    mask over both, what else `_layer_state` returns, whether it is the last one, and the time if routers look at it.
+    patches of a grid, and calls `_finish_init` last. A layer is called with the text's tokens, the image's, the
+    modulation, the mask over both, what else `_layer_state` returns, whether it is the last one, and the time if
+    routers look at it.
 
     Reference: SD3 (arXiv 2403.03206), Figure 2; DiT-Air (arXiv 2503.10618), Figure 3.
     """
@@ -62,11 +64,12 @@ class JointBackbone(Backbone):
         encoded = cond.encoded or self.encode_text(cond).encoded
         assert encoded is not None
         assert encoded.pooled is not None
-        image = self._place(self.patch_embedding(self.patchify(x)))
+        grid = self.grid_of(x)
+        image = self._place(self.patch_embedding(self.patchify(x)), grid)
         text, mask = encoded.tokens, joint_mask(encoded.mask, image.shape[1])
         time = self.time_embedding(t)
         condition = time + encoded.pooled
-        modulation, more = self._modulation(condition), self._layer_state()
+        modulation, more = self._modulation(condition), self._layer_state(grid)
         router_time = self._router_time(time)
         outputs: list[LayerOutput] = []
         for index, layer in enumerate(self.blocks):
@@ -74,7 +77,7 @@ class JointBackbone(Backbone):
             outputs.append(layer(self.blocks.shared, text, image, modulation, mask, *more, last, router_time))
             image = outputs[-1].image
             text = text if outputs[-1].text is None else outputs[-1].text
-        return BackboneOutput(self.unpatchify(self.final(image, condition)), routed(outputs))
+        return BackboneOutput(self.unpatchify(self.final(image, condition), grid), routed(outputs))
 
     def encode_text(self, cond: Conditioning) -> Conditioning:
         """Embed tokens and pooled vector; raise LeanDiTError without text."""
@@ -83,10 +86,10 @@ class JointBackbone(Backbone):
         tokens, mask = self.text_embedding(cond.text, cond.text_mask)
         return replace(cond, encoded=EncodedText(tokens, mask, self.pooled_embedding(cond.pooled)))
 
-    def _place(self, image: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
+    def _place(self, image: Float[Tensor, "batch tokens dim"], grid: Grid) -> Float[Tensor, "batch tokens dim"]:
         """Say where in the picture each patch is; by default attention does."""
         return image
 
-    def _layer_state(self) -> tuple[Tensor, ...]:
+    def _layer_state(self, grid: Grid) -> tuple[Tensor, ...]:
         """Return what else every layer is called with."""
         return ()

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from leandit.config import Config
+from leandit.grid import Grid
 from leandit.models.backbone import BackboneConfig, BackboneLayer
 from leandit.models.records import LayerOutput
 from leandit.nn import AdaLN, FeedForward, FinalLayer, Layers, Makers, Parts, SelfAttention, sincos_positions
@@ -52,23 +53,18 @@ class MaskDecoder(nn.Module):
     Reference: MaskDiT (arXiv 2306.09305), section on the asymmetric encoder-decoder.
     """
 
-    positions: Tensor
-
     def __init__(self, masking: MaskingConfig, config: BackboneConfig, out_dim: int) -> None:
         super().__init__()
         self.config = config
         dim = masking.decoder_dim
         self.mask_token = nn.Parameter(torch.empty(dim))
-        self.register_buffer("positions", torch.empty(config.grid**2, dim), persistent=False)
         makers = _makers(masking, config)
         self.blocks = Layers([makers] * masking.decoder_depth, "none", partial(DecoderLayer, config))
         self.final = FinalLayer(dim, out_dim, config.norm_eps, condition_dim=config.dim)
 
     def init_weights(self) -> None:
-        """Set what the backbone's matrices, AdaLN and norms leave: mask token N(0, 0.02), positions, zero output."""
+        """Set what the backbone's matrices, AdaLN and norms leave: mask token N(0, 0.02), zero output."""
         nn.init.normal_(self.mask_token, std=0.02)
-        dim = self.positions.shape[1]
-        self.positions.copy_(sincos_positions(dim, self.config.grid, self.config.position_grid))
         nn.init.zeros_(self.final.linear.weight)
 
     def forward(
@@ -76,19 +72,25 @@ class MaskDecoder(nn.Module):
         x: Float[Tensor, "batch kept decoder_dim"],
         condition: Float[Tensor, "batch dim"],
         visible: Int[Tensor, "batch kept"] | None,
+        grid: Grid,
     ) -> Float[Tensor, "batch tokens patch_dim"]:
-        """Return patches of all tokens; without `visible`, `x` is all of them."""
+        """Return patches of all tokens of the grid; without `visible`, `x` is all of them."""
         if visible is not None:
-            x = self._fill_in(x, visible)
-        x = x + self.positions
+            x = self._fill_in(x, visible, grid.tokens)
+        x = x + self.positions(grid)
         for layer in self.blocks:
             x = layer(self.blocks.shared, x, condition).image
         return self.final(x, condition)
 
+    def positions(self, grid: Grid) -> Float[Tensor, "tokens decoder_dim"]:
+        """Return the sin-cos positions of a grid of patches in the decoder's width."""
+        token = self.mask_token
+        return sincos_positions(len(token), grid, self.config.span, device=token.device, dtype=token.dtype)
+
     def _fill_in(
-        self, x: Float[Tensor, "batch kept decoder_dim"], visible: Int[Tensor, "batch kept"]
-    ) -> Float[Tensor, "batch tokens decoder_dim"]:
-        hidden = self.mask_token.to(x.dtype).expand(x.shape[0], *self.positions.shape)
+        self, x: Float[Tensor, "batch kept decoder_dim"], visible: Int[Tensor, "batch kept"], tokens: int
+    ) -> Float[Tensor, "batch {tokens} decoder_dim"]:
+        hidden = self.mask_token.to(x.dtype).expand(x.shape[0], tokens, -1)
         return hidden.scatter(1, visible[..., None].expand_as(x), x)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from leandit.models.backbone import BackboneConfig
-from leandit.models.records import BackboneOutput, Conditioning
+from leandit.models.fake import by_depth, fake_inputs, fake_model
+from leandit.models.records import BackboneOutput
 
 # What experts hold while they compute, rows of the tokens' width for every pair, which no operator shows.
 _EXPERTS = ("leandit::expert_ffn", "leandit::expert_ffn_backward")
@@ -45,12 +45,7 @@ def training_memory(
         text_tokens=text_tokens,
         visible_tokens=visible_tokens,
     )
-    period = config.moe.every if config.moe is not None else 1
-    shallow, deeper = 2 * period, 4 * period
-    if config.depth <= deeper:
-        return count(config)
-    low, high = count(config.replace(depth=shallow)), count(config.replace(depth=deeper))
-    return high + (high - low) * (config.depth - deeper) // (deeper - shallow)
+    return by_depth(config, count, least=2, step=2)
 
 
 def _counted(
@@ -63,34 +58,15 @@ def _counted(
     text_tokens: int,
     visible_tokens: int | None,
 ) -> int:
-    with torch.device("meta"):  # where nothing is initialised
-        model = config.build().train()
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        model.to_empty(device="cpu")
+    with fake_model(config) as model:
         model.recompute_layers(activation_checkpointing)
         parameters = sum(p.numel() for p in model.parameters())
-        given = _inputs(config, micro_batch, text_tokens, visible_tokens)
+        given = fake_inputs(config, micro_batch, text_tokens, visible_tokens)
         with _Alive() as alive:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 output = model(**given)
             _loss(output).backward()
     return alive.peak + _BYTES * parameters * (2 + moments)
-
-
-def _inputs(config: BackboneConfig, batch: int, text_tokens: int, visible_tokens: int | None) -> dict[str, Any]:
-    assert config.input_size is not None
-    assert config.channels is not None
-    if config.conditions_on_text:
-        text = torch.zeros(batch, text_tokens, config.text_dim or 0)
-        mask = torch.ones(batch, text_tokens, dtype=torch.bool)
-        cond = Conditioning(text=text, text_mask=mask, pooled=torch.zeros(batch, config.pooled_dim or 0))
-    else:
-        cond = Conditioning(torch.zeros(batch, dtype=torch.long) if config.num_classes else None)
-    given: dict[str, Any] = {"x": torch.zeros(batch, config.channels, config.input_size, config.input_size)}
-    given |= {"t": torch.zeros(batch), "cond": cond}
-    if visible_tokens is not None and visible_tokens < config.grid**2:
-        given["visible"] = torch.zeros(batch, visible_tokens, dtype=torch.long)
-    return given
 
 
 def _loss(output: BackboneOutput) -> Tensor:

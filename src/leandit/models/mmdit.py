@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from leandit.grid import Grid
 from leandit.models.backbone import BACKBONES, BackboneConfig, BackboneLayer, Modulation, feed_forward_maker
 from leandit.models.joint import JointBackbone
 from leandit.models.records import LayerOutput
-from leandit.nn import AdaLN, FeedForward, Makers, Parts, sincos_positions
+from leandit.nn import AdaLN, FeedForward, Makers, Parts
 from leandit.nn.joint_attention import JointAttention
 from leandit.ops import gated_residual
 
@@ -86,11 +86,9 @@ class MMDiT(JointBackbone):
 
     name = "MMDiT"
     layer_type = MMDiTLayer
-    positions: Tensor
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__(config)
-        self.register_buffer("positions", torch.empty(self.grid**2, config.dim), persistent=False)
         self._finish_init()
 
     def _makers(self, index: int) -> Makers:
@@ -102,10 +100,5 @@ class MMDiT(JointBackbone):
             **feed_forward_maker(c, index, self.patch_dim),
         }
 
-    def init_weights(self) -> None:
-        """As the base does, and fixed sin-cos positions."""
-        super().init_weights()
-        self.positions.copy_(sincos_positions(self.config.dim, self.grid, self.config.position_grid))
-
-    def _place(self, image: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        return image + self.positions
+    def _place(self, image: Float[Tensor, "batch tokens dim"], grid: Grid) -> Float[Tensor, "batch tokens dim"]:
+        return image + self.positions(grid)

@@ -38,7 +38,6 @@ from leandit.nn import (
     Parts,
     SelfAttention,
     TimestepEmbedding,
-    sincos_positions,
 )
 from leandit.nn.text_embedding import TextEmbedding
 from leandit.ops import gated_residual, norm_modulate
@@ -94,13 +93,11 @@ class PixArt(Backbone):
     """
 
     config: PixArtConfig
-    positions: Tensor
 
     def __init__(self, config: PixArtConfig) -> None:
         super().__init__(config)
         assert config.text_dim is not None
         self.patch_embedding = Linear(self.patch_dim, config.dim)
-        self.register_buffer("positions", torch.empty(self.grid**2, config.dim), persistent=False)
         self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift, config.time_dim or config.dim)
         self.text_projection = TextEmbedding(config.text_dim, config.dim) if config.project_text else None
         self.text_width = config.dim if config.project_text else config.text_dim
@@ -135,7 +132,6 @@ class PixArt(Backbone):
         For EC-DiT, whose paper is silent, that is every branch of a layer; for PixArt-alpha cross-attention alone.
         """
         super().init_weights()
-        self.positions.copy_(sincos_positions(self.config.dim, self.grid, self.config.position_grid))
         for linear in (self.time_embedding.first, self.time_embedding.second):
             nn.init.normal_(linear.weight, std=0.02)
         for module in self.modules():
@@ -165,7 +161,8 @@ class PixArt(Backbone):
         raises LeanDiTError, returns all of them.
         """
         encoded = cond.encoded or EncodedText(*self._text(cond))
-        tokens = self.patch_embedding(self.patchify(x)) + self.positions
+        grid = self.grid_of(x)
+        tokens = self.patch_embedding(self.patchify(x)) + self.positions(grid)
         if visible is not None:
             if self.decoder is None:
                 raise LeanDiTError("tokens can be hidden only from a model with a decoder: set model.masking")
@@ -180,8 +177,8 @@ class PixArt(Backbone):
             tokens = outputs[-1].image
         patches = self.final(tokens, condition)
         if self.decoder is not None:
-            patches = self.decoder(patches, condition, visible)
-        return BackboneOutput(self.unpatchify(patches), routed(outputs), visible)
+            patches = self.decoder(patches, condition, visible, grid)
+        return BackboneOutput(self.unpatchify(patches, grid), routed(outputs), visible)
 
     def encode_text(self, cond: Conditioning) -> Conditioning:
         """Project the text and compute its keys and values for every layer; raise LeanDiTError as `forward` does.

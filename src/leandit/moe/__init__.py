@@ -14,7 +14,7 @@ from leandit.moe.losses import (
     z_loss,
 )
 from leandit.moe.router import PooledRouter
-from leandit.moe.seams import Dispatcher, ExpertRows, Router, RouterModule, RouterOutput, RouterStats, Selector
+from leandit.moe.seams import Dispatcher, ExpertRows, Router, RouterModule, RouterOutput, RouterStats, Selector, routers
 from leandit.moe.statistics import (
     CollapseWatch,
     after_step,
@@ -22,7 +22,6 @@ from leandit.moe.statistics import (
     combine,
     max_violation,
     router_stats,
-    routers,
 )
 from leandit.moe.strategies import STRATEGIES, Strategy, select_mask
 from leandit.moe.threshold import Threshold

@@ -21,8 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
-from leandit.moe.seams import RouterModule, RouterOutput
-from leandit.moe.statistics import routers
+from leandit.moe.seams import RouterModule, RouterOutput, routers
 from leandit.moe.threshold import Threshold
 
 

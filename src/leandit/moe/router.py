@@ -6,11 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leandit.moe.capacity import within_capacity
 from leandit.moe.config import MoEConfig
 from leandit.moe.gate import GATES, renormalize
 from leandit.moe.seams import RouterModule, RouterOutput
-from leandit.moe.strategies import GROUPED, STRATEGIES
+from leandit.moe.strategies import GROUPED, STRATEGIES, within_capacity
 from leandit.moe.threshold import Threshold
 from leandit.nn import Linear
 from leandit.ops import linear

@@ -8,7 +8,7 @@ Legend: B batch, L tokens of a sample, T = B L tokens of the batch, E experts, D
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -148,3 +148,8 @@ class RouterModule(nn.Module):
 
     def init_weights(self) -> None:
         """Set what is neither in a `Linear` nor in a `Threshold`; called after these are set."""
+
+
+def routers(model: nn.Module) -> Iterable[tuple[str, RouterModule]]:
+    """Yield (name, router) in order of depth; one router for all layers if these share it."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, RouterModule))

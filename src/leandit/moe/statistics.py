@@ -5,7 +5,7 @@ Legend: E experts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.moe.losses import co_selection
-from leandit.moe.seams import RouterModule, RouterOutput, RouterStats
+from leandit.moe.seams import RouterOutput, RouterStats, routers
 
 
 @torch.no_grad()
@@ -35,11 +35,6 @@ def _reduce(records: Sequence[RouterStats]) -> RouterStats:
     together = torch.stack([record.co_selection for record in records]).sum(0)
     cutoffs = [record.cutoff for record in records if record.cutoff is not None]
     return RouterStats(together, torch.stack(cutoffs).mean(0) if cutoffs else None)
-
-
-def routers(model: nn.Module) -> Iterable[tuple[str, RouterModule]]:
-    """Yield (name, router) in order of depth; one router for all layers if these share it."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, RouterModule))
 
 
 @torch.no_grad()

@@ -2,9 +2,8 @@
 
 from leandit.nn.attention import CrossAttention, SelfAttention
 from leandit.nn.embeddings import LabelEmbedding, TimestepEmbedding
-from leandit.nn.feed_forward import FeedForward
 from leandit.nn.layers import Layer, Layers, Makers, Parts, Sharing
-from leandit.nn.linear import Linear
+from leandit.nn.linear import FeedForward, Linear
 from leandit.nn.modulation import AdaLN, FinalLayer
 from leandit.nn.positions import sincos_positions
 

@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from leandit.nn.linear import Linear
-from leandit.nn.norm import RMSNorm
+from leandit.nn.linear import Linear, RMSNorm
 from leandit.nn.rope import rotate
 from leandit.ops import attention
 from leandit.ops.attention import AttentionImpl

@@ -1,26 +1,89 @@
-"""Positions of patches in the picture."""
+"""Positions of patches in the picture: tables that are functions of the grid, computed once and kept."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leandit.grid import Grid
 
-def sincos_positions(dim: int, grid: int, base_grid: int | None = None) -> Float[Tensor, "{grid*grid} {dim}"]:
-    """Return fixed two-dimensional sin-cos positions for a square grid of patches in row-major order.
+# Tables that are kept, of each kind: one for every grid, width and device that was used last.
+_KEPT = 32
+
+
+def sincos_positions(
+    dim: int,
+    grid: Grid,
+    span: Grid | None = None,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "{grid.tokens} {dim}"]:
+    """Return fixed two-dimensional sin-cos positions for a grid of patches in row-major order.
 
     The first half of the width encodes the column, the second the row; each half is [sin, cos] of the coordinate
-    times 10000^(-4 i / dim). Coordinates are k base_grid / grid, k = 0..grid-1, so that a larger grid divides the span
-    of the grid that a model learned on more finely; without `base_grid` they are k. Computed in float64. `dim` must
-    be divisible by 4.
+    times 10000^(-4 i / dim). Rows have the coordinates k span.height / grid.height, k = 0..grid.height-1, and columns
+    k span.width / grid.width. So another grid divides the span of the grid that a model learned on more finely or more
+    coarsely; without `span` the coordinates are k. Computed in float64 and rounded to float32. `dim` must be divisible
+    by 4. The table is kept and shared: do not write into it.
 
     Reference: DiT (arXiv 2212.09748), after MAE; PixArt-alpha (arXiv 2310.00426), section 2.4, for the interpolation.
     """
-    frequency = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    coordinate = torch.arange(grid, dtype=torch.float64) * ((base_grid or grid) / grid)
+    span = span or grid
+    if torch.compiler.is_compiling():
+        like = torch.empty(0, device=device, dtype=dtype)
+        return _sincos_op(like, dim, grid.height, grid.width, span.height, span.width)
+    return _sincos(torch.device(device or torch.get_default_device()), dtype, dim, grid, span)
+
+
+def kept(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep what a function of (device, dtype, ...) returned last, for use with and without gradients.
+
+    Tensors without content, as under FakeTensorMode, are computed anew: they must not outlive their mode.
+    """
+
+    def plain(device: torch.device, dtype: torch.dtype, *arguments: object) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            return compute(device, dtype, *arguments)
+
+    cached = lru_cache(maxsize=_KEPT)(plain)
+
+    @wraps(compute)
+    def call(device: torch.device, dtype: torch.dtype, *arguments: object) -> Tensor:
+        real = type(torch.empty(0, device=device)) is Tensor
+        return (cached if real else plain)(device, dtype, *arguments)
+
+    return call
+
+
+@kept
+def _sincos(device: torch.device, dtype: torch.dtype, dim: int, grid: Grid, span: Grid) -> Tensor:
+    frequency = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64, device=device) / (dim // 4))
+    column = _axis(grid.width, span.width, frequency)[None].expand(grid.height, grid.width, -1)
+    row = _axis(grid.height, span.height, frequency)[:, None].expand(grid.height, grid.width, -1)
+    return torch.cat([column, row], dim=-1).reshape(grid.tokens, dim).float().to(dtype)
+
+
+def _axis(count: int, span: int, frequency: Float[Tensor, " quarter"]) -> Float[Tensor, "{count} half"]:
+    coordinate = torch.arange(count, dtype=torch.float64, device=frequency.device) * (span / count)
     angle = coordinate[:, None] * frequency
-    axis = torch.cat([angle.sin(), angle.cos()], dim=-1)
-    column = axis[None].expand(grid, grid, -1)
-    row = axis[:, None].expand(grid, grid, -1)
-    return torch.cat([column, row], dim=-1).reshape(grid * grid, dim).float()
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+# To a compiler the table is one operator, so that a compiled model has the same bits; a graph owns what it gets.
+@torch.library.custom_op(
+    "leandit::sincos_positions",
+    mutates_args=(),
+    schema="(Tensor like, int dim, SymInt height, SymInt width, SymInt span_height, SymInt span_width) -> Tensor",
+)
+def _sincos_op(like: Tensor, dim: int, height: int, width: int, span_height: int, span_width: int) -> Tensor:
+    return _sincos(like.device, like.dtype, dim, Grid(height, width), Grid(span_height, span_width)).clone()
+
+
+@_sincos_op.register_fake
+def _(like: Tensor, dim: int, height: int, width: int, span_height: int, span_width: int) -> Tensor:
+    return like.new_empty(height * width, dim)

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._subclasses import FakeTensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # Smallest sample, in numbers, for one call per sample. For a smaller sample the call costs more than it saves.
@@ -31,7 +29,8 @@ def norm_modulate(
     Reference: DiT (arXiv 2212.09748), section 3.2 (adaLN).
     """
     if _by_sample(x_BLD):
-        return _NormModulate.apply(x_BLD, shift_BD, scale_BD, eps)
+        weight_BD, bias_BD = 1 + scale_BD.to(x_BLD.dtype), shift_BD.to(x_BLD.dtype)
+        return torch.ops.leandit.norm_modulate(x_BLD, weight_BD, bias_BD, eps)[0]
     return norm_modulate_naive(x_BLD, shift_BD, scale_BD, eps)
 
 
@@ -61,36 +60,63 @@ def _by_sample(x_BLD: Tensor) -> bool:
     return large and x_BLD.device.type == "cpu" and x_BLD.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 
-def _samples(x_BLD: Tensor) -> range:
-    """Return the samples to compute. For fake tensors, which only count memory, one sample is enough."""
-    return range(1 if isinstance(x_BLD, FakeTensor) else len(x_BLD))
+# The schema is explicit, because jaxtyping's checks in tests hide the annotations from torch.
+_FORWARD = "(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor)"
+_BACKWARD = (
+    "(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor inverse) -> (Tensor, Tensor, Tensor)"
+)
 
 
-class _NormModulate(torch.autograd.Function):
-    """One torch layer norm per sample, with the sample's modulation as weight and bias of the norm."""
+@torch.library.custom_op("leandit::norm_modulate", mutates_args=(), schema=_FORWARD)
+def _forward(x_BLD: Tensor, weight_BD: Tensor, bias_BD: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return LayerNorm(x) weight + bias, and the mean and 1 / standard deviation of every token.
 
-    @staticmethod
-    def forward(ctx: Any, x_BLD: Tensor, shift_BD: Tensor, scale_BD: Tensor, eps: float) -> Tensor:
-        weight_BD, bias_BD = 1 + scale_BD.to(x_BLD.dtype), shift_BD.to(x_BLD.dtype)
-        out_BLD, means, inverses = torch.empty_like(x_BLD), [], []
-        for b in _samples(x_BLD):
-            y_LD, mean_L, inverse_L = torch.native_layer_norm(x_BLD[b], x_BLD.shape[2:], weight_BD[b], bias_BD[b], eps)
-            out_BLD[b] = y_LD  # still in the cache
-            means.append(mean_L)
-            inverses.append(inverse_L)
-        ctx.save_for_backward(x_BLD, weight_BD, bias_BD, torch.stack(means), torch.stack(inverses))
-        ctx.dtypes = shift_BD.dtype, scale_BD.dtype
-        return out_BLD
+    It is one torch layer norm per sample, with the sample's modulation as weight and bias of the norm.
+    """
+    out_BLD, means, inverses = torch.empty_like(x_BLD), [], []
+    for b in range(len(x_BLD)):
+        y_LD, mean_L, inverse_L = torch.native_layer_norm(x_BLD[b], x_BLD.shape[2:], weight_BD[b], bias_BD[b], eps)
+        out_BLD[b] = y_LD  # still in the cache
+        means.append(mean_L)
+        inverses.append(inverse_L)
+    return out_BLD, torch.stack(means), torch.stack(inverses)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x_BLD, weight_BD, bias_BD, mean_BL, inverse_BL = ctx.saved_tensors
-        grad_x_BLD, grad_shift_BD, grad_scale_BD = (torch.empty_like(value) for value in (x_BLD, bias_BD, weight_BD))
-        for b in _samples(x_BLD):
-            grad_x_BLD[b], grad_scale_BD[b], grad_shift_BD[b] = torch.ops.aten.native_layer_norm_backward(
-                *(grad_BLD[b], x_BLD[b], x_BLD.shape[2:], mean_BL[b], inverse_BL[b]),
-                *(weight_BD[b], bias_BD[b], (True, True, True)),
-            )
-        shift, scale = ctx.dtypes
-        return grad_x_BLD, grad_shift_BD.to(shift), grad_scale_BD.to(scale), None
+
+@_forward.register_fake
+def _(x_BLD: Tensor, weight_BD: Tensor, bias_BD: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    batch, tokens, _ = x_BLD.shape
+    return torch.empty_like(x_BLD), x_BLD.new_empty(batch, tokens, 1), x_BLD.new_empty(batch, tokens, 1)
+
+
+@torch.library.custom_op("leandit::norm_modulate_backward", mutates_args=(), schema=_BACKWARD)
+def _backward(
+    grad_BLD: Tensor, x_BLD: Tensor, weight_BD: Tensor, bias_BD: Tensor, mean_BL: Tensor, inverse_BL: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_x_BLD, grad_weight_BD, grad_bias_BD = (torch.empty_like(value) for value in (x_BLD, weight_BD, bias_BD))
+    for b in range(len(x_BLD)):
+        grad_x_BLD[b], grad_weight_BD[b], grad_bias_BD[b] = torch.ops.aten.native_layer_norm_backward(
+            *(grad_BLD[b], x_BLD[b], x_BLD.shape[2:], mean_BL[b], inverse_BL[b]),
+            *(weight_BD[b], bias_BD[b], (True, True, True)),
+        )
+    return grad_x_BLD, grad_weight_BD, grad_bias_BD
+
+
+@_backward.register_fake
+def _(grad_BLD: Tensor, x_BLD: Tensor, weight_BD: Tensor, bias_BD: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+    return torch.empty_like(x_BLD), torch.empty_like(weight_BD), torch.empty_like(bias_BD)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x_BLD, weight_BD, bias_BD, _ = inputs
+    # Mean and deviation have no gradient; do not allocate zeros for it.
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x_BLD, weight_BD, bias_BD, *output[1:])
+
+
+def _gradients(ctx: Any, grad_BLD: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad_BLD is None:
+        return (None,) * 4
+    return *torch.ops.leandit.norm_modulate_backward(grad_BLD, *ctx.saved_tensors), None
+
+
+_forward.register_autograd(_gradients, setup_context=_setup_context)

@@ -1,8 +1,7 @@
-"""See what a model did: recorded from outside, drawn as pictures, reported as a page."""
+"""Record what a model does from outside, draw it as pictures, and report it as a page."""
 
-from leandit.probing.compute_map import plot_compute
-from leandit.probing.curves import plot_curves
 from leandit.probing.draw import Drawn, check_has_experts, check_pictures, draw_recorded
+from leandit.probing.figures import plot_compute, plot_curves
 from leandit.probing.page import HOW_TO_GET_THE_PAGE
 from leandit.probing.recorder import ComputeRecorder, ComputeTrace
 from leandit.probing.report import AXES, build_report

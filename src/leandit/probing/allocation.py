@@ -1,4 +1,4 @@
-"""Where and when the pairs go: over the picture, over the time of the sampling, and to the tokens that get most."""
+"""The distribution of the pairs: over the picture, over the sampling time, and to the busiest tokens."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from leandit.probing.routing import RoutingTrace
 
 
 def moments(times: Float[np.ndarray, " calls"], most: int) -> list[list[int]]:
-    """Return the calls of each moment, from noise to picture: calls at one time, or at neighbouring ones, are one.
+    """Return the calls of each moment, from noise to picture; a moment has the calls at one or at neighbouring times.
 
-    There are at most `most` moments; every call is in exactly one, so that sums over moments are sums over calls.
+    There are at most `most` moments. Every call is in exactly one, so that sums over moments are sums over calls.
     """
     distinct = np.unique(times)[::-1]
     parts = np.array_split(distinct, min(most, len(distinct)))
@@ -33,9 +33,9 @@ def moment_sums(
 def top_shares(
     counts: Int[np.ndarray, "calls layers batch tokens"], fractions: Sequence[float]
 ) -> Float[np.ndarray, "layers fractions"]:
-    """Return the share of a layer's pairs that the given fractions of tokens get, those with most experts.
+    """Return the share of a layer's pairs that the given fractions of tokens get: the tokens with most experts.
 
-    The tokens, ceil(fraction L) of L, are chosen anew in each picture and call. Under a uniform allocation a share is
+    The ceil(fraction L) tokens of L are chosen in each picture and call. Under a uniform allocation a share is
     the fraction itself. 0 for a layer without pairs.
     """
     ordered = -np.sort(-counts, axis=-1)
@@ -60,13 +60,13 @@ def largest_share(
 def spent_flops(config: BackboneConfig, trace: RoutingTrace) -> Int[np.ndarray, "calls batch"]:
     """Return the FLOPs of each call for each picture, with its twin under guidance, from the pairs it really had.
 
-    That is `models.cost.forward_flops` with its k experts per token exchanged for the pairs, of 4 d h FLOPs each for
-    experts of width h (SwiGLU: 6 d h). Text is counted as embedded in every call, though a sampler does it once.
+    It is `models.cost.forward_flops` with the real pairs instead of k experts per token; a pair has 4 d h FLOPs for
+    experts of width h (SwiGLU: 6 d h). Text counts as embedded in every call, although a sampler embeds it once.
     """
     moe = config.moe
     assert moe is not None
     pair = 2 * (3 if moe.expert == "swiglu" else 2) * config.dim * moe.expert_hidden(config.hidden)
-    at_budget = len(trace.layers) * config.grid**2 * moe.k * pair
+    at_budget = len(trace.layers) * config.grid.tokens * moe.k * pair
     lengths, place = np.unique(trace.text_tokens, return_inverse=True)
     fixed = np.array([forward_flops(config, int(length)) - at_budget for length in lengths])
     pairs = trace.counts.sum((1, 3)) + trace.twin_pairs.sum(1)
@@ -74,7 +74,7 @@ def spent_flops(config: BackboneConfig, trace: RoutingTrace) -> Int[np.ndarray, 
 
 
 def budget_flops(config: BackboneConfig, trace: RoutingTrace) -> Int[np.ndarray, "calls batch"]:
-    """Return the same had every token in every layer got exactly k experts."""
+    """Return the FLOPs of each call for each picture if every token in every layer gets exactly k experts."""
     lengths, place = np.unique(trace.text_tokens, return_inverse=True)
     flops = np.array([forward_flops(config, int(length)) for length in lengths])
     return trace.passes[:, None] * flops[place.reshape(trace.text_tokens.shape)]

@@ -1,4 +1,4 @@
-"""How experts share the work, and whom they serve: pure functions of recorded masks.
+"""How experts share the work, and which pictures they serve: pure functions of recorded masks.
 
 Legend: E experts. All counts are exact.
 """
@@ -22,8 +22,8 @@ def combination_curve(together: Int[np.ndarray, "experts experts"]) -> Float[np.
     """Return the share of all co-selections that the most used 0, 1, 2, ... 100 % of expert pairs make up.
 
     The E(E-1)/2 unordered pairs are sorted by how often a token has both. Shares between two numbers of pairs are
-    interpolated. A diagonal is uniform use; a curve that rises at once is a few pairs that always come together. All
-    zeros where no token has two experts.
+    interpolated. A diagonal means uniform use; a curve that rises at once means that few pairs always come together.
+    If no token has two experts, it is all zeros.
 
     Reference: Expert Race, Figure 13.
     """
@@ -56,7 +56,7 @@ def lift(
 
 
 def words_of(prompts: Sequence[str]) -> dict[str, list[int]]:
-    """Return each word of the prompts, lower-case and without punctuation around it, and whose prompts have it.
+    """Return each word of the prompts, in lower case and without punctuation, and the numbers of its prompts.
 
     The most frequent words come first, words of equal frequency in the order in which they appear.
     """
@@ -69,7 +69,7 @@ def words_of(prompts: Sequence[str]) -> dict[str, list[int]]:
 
 
 def cosines(vectors: Float[np.ndarray, "experts width"]) -> Float[np.ndarray, "experts experts"]:
-    """Return the cosine between every two rows; 0 where a row is zero."""
+    """Return the cosine between every two rows; 0 for a zero row."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return unit @ unit.T

@@ -17,13 +17,13 @@ from leandit.run.conditioner import Wanted
 from leandit.sampling import LoadedRun, class_name, draw, to_pictures
 from leandit.sampling.generate import Progress, check_seeds, in_batches
 
-# A report is for looking at, and holds a map of every picture.
+# A report has a map of every picture, for people to look at.
 MOST_PICTURES = 64
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The pictures of a run with what it decided while drawing them; `pictures` is None for a run on latents."""
+    """The pictures of a run and every routing decision of their drawing; `pictures` is None for a run on latents."""
 
     run: LoadedRun
     wanted: Wanted
@@ -34,14 +34,14 @@ class Drawn:
 
     @property
     def names(self) -> list[str]:
-        """What each picture was asked to show; the empty text for a model that cannot be asked."""
+        """Return what each picture should show; the empty text for a model without a condition."""
         if self.wanted is None:
             return [""] * len(self.seeds)
         return [class_name(choice, self.run.class_names) for choice in self.wanted]
 
 
 def check_has_experts(run: LoadedRun) -> None:
-    """Raise LeanDiTError for a dense run, which routes nothing."""
+    """Raise LeanDiTError for a dense run, which has no routing."""
     if not any(True for _ in routers(run.model)):
         raise LeanDiTError(
             f"{run.path}: the run has no MoE layer, so there is no routing to report.\n"
@@ -50,7 +50,7 @@ def check_has_experts(run: LoadedRun) -> None:
 
 
 def check_pictures(seeds: Sequence[int]) -> None:
-    """Raise LeanDiTError for seeds, one per picture, that are none, out of range or too many for a report."""
+    """Raise LeanDiTError if there is no seed, one out of range, or more seeds (one per picture) than a report holds."""
     check_seeds(seeds)
     if len(seeds) > MOST_PICTURES:
         raise LeanDiTError(f"{len(seeds)} pictures: a report has room for {MOST_PICTURES}; give fewer seeds or names")
@@ -64,9 +64,9 @@ def draw_recorded(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> Drawn:
-    """Draw one picture for each seed and record it all; the pictures are those of `leandit.sampling.sample`.
+    """Draw one picture for each seed and record every decision; the pictures are those of `leandit.sampling.sample`.
 
-    Raises LeanDiTError for a run without experts, for no seed or one out of range, and for more than 64 pictures.
+    Raises LeanDiTError for a run without experts, without a seed, for one out of range, and for more than 64 pictures.
     """
     check_has_experts(run)
     check_pictures(seeds)

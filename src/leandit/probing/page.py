@@ -1,4 +1,4 @@
-"""report.html: one file that holds its numbers, its pictures and plotly, and needs no network to be read."""
+"""report.html: one file with its numbers, its pictures and plotly, which needs no network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_SIDE = 256
 
 
 def can_write_page() -> bool:
-    """Whether plotly is installed, whose script goes into the page."""
+    """Return whether plotly is installed; its script goes into the page."""
     return find_spec("plotly") is not None
 
 
@@ -38,7 +38,7 @@ def write_page(
     pictures: Sequence[UInt8[Tensor, "_ _ _ _"] | None],
     path: Path,
 ) -> None:
-    """Write the page of one report, or of two side by side, with the pictures [N, H, W, C] of each where there are any.
+    """Write the page of one report, or of two side by side, with the pictures [N, H, W, C] of each, if it has any.
 
     Plotly's script and the numbers are embedded gzip-compressed, which the browser unpacks: 2 MB instead of 5. Raises
     LeanDiTError without plotly.
@@ -53,7 +53,7 @@ def write_page(
         "PLOTLY": _plotly(),
         "PAYLOAD": _packed(json.dumps(payload, allow_nan=False)),
     }
-    # In one pass: a text that goes in is not searched for places.
+    # In one pass: inserted text is not searched for places.
     page = re.sub(r"__([A-Z]+)__", lambda place: parts[place[1]], _part("page.html"))
     path.write_text(page, encoding="utf-8")
 
@@ -75,14 +75,14 @@ def _packed(text: str) -> str:
 
 
 def _images(pictures: UInt8[Tensor, "batch height width channels"] | None) -> list[dict[str, Any]]:
-    """Return each picture as the source of an <img>, and its side; none for a run on latents."""
+    """Return each picture as the source of an <img>, and its longer side; an empty list for a run on latents."""
     if pictures is None:
         return []
-    return [{"side": picture.shape[0], "source": _source(to_image(picture))} for picture in pictures]
+    return [{"side": max(picture.shape[:2]), "source": _source(to_image(picture))} for picture in pictures]
 
 
 def _source(image: Image.Image) -> str:
-    if image.width <= _EXACT_SIDE:
+    if max(image.size) <= _EXACT_SIDE:
         return data_uri(image)
     image.thumbnail((_MOST_SIDE, _MOST_SIDE))
     return data_uri(image, "jpeg", quality=85)

@@ -1,4 +1,4 @@
-"""Record where the experts went, from outside: hooks on a model that knows nothing of them."""
+"""Record how many experts each token gets, by hooks from outside the model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leandit.grid import Grid
 from leandit.models import Backbone, uncompiled
 from leandit.moe import RouterOutput, routers
 
@@ -18,12 +19,14 @@ from leandit.moe import RouterOutput, routers
 class ComputeTrace:
     """Experts per token for every pass through the model: call, layer, sample, token.
 
-    `times[c]` is t of call c, 0 data and 1 noise; `layers` names the MoE layers in order of depth.
+    `times[c]` is t of call c, 0 data and 1 noise; `layers` names the MoE layers in order of depth; tokens are those of
+    `grid`, row by row.
     """
 
     experts: Float[Tensor, "calls layers batch tokens"]
     times: Float[Tensor, " calls"]
     layers: tuple[str, ...]
+    grid: Grid
 
     def by_time(self) -> tuple[Float[Tensor, " times"], Float[Tensor, "times layers"]]:
         """Return the distinct times, ascending, and each layer's mean experts per token at them."""
@@ -42,6 +45,7 @@ class ComputeRecorder:
 
     def __init__(self, model: Backbone, batch: int) -> None:
         self.model = model
+        self.grid = model.grid
         self.batch = batch
         self._times: list[float] = []
         self._experts: list[Tensor] = []
@@ -65,10 +69,10 @@ class ComputeRecorder:
     def trace(self) -> ComputeTrace:
         """Return what was recorded so far."""
         experts = torch.stack(self._experts).unflatten(0, (len(self._times), -1))
-        # A router that all layers share is called once for each.
+        # A router that all layers share is called once for each layer.
         shared = len(self._names) != experts.shape[1]
         names = tuple(f"layer {i}" for i in range(experts.shape[1])) if shared else self._names
-        return ComputeTrace(experts, torch.tensor(self._times), names)
+        return ComputeTrace(experts, torch.tensor(self._times), names, self.grid)
 
     def latest(self) -> Float[Tensor, "layers batch tokens"]:
         """Return the experts per token of the last call, without the calls before it."""
@@ -77,6 +81,7 @@ class ComputeRecorder:
 
     def _note_time(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         self._times.append(float(arguments[1][0]))
+        self.grid = self.model.grid_of(arguments[0])
 
     def _note_experts(self, module: nn.Module, arguments: tuple[Any, ...], output: RouterOutput) -> None:
         self._experts.append(output.mask[: self.batch].sum(-1).float().cpu())

@@ -1,4 +1,4 @@
-"""All numbers of a routing report, as one tree of plain numbers and texts: report.json, and what the page draws."""
+"""All numbers of a routing report, as one tree of plain numbers and texts: report.json and the data of the page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from leandit.probing.draw import Drawn
 from leandit.probing.routing import RoutingTrace
 from leandit.sampling import class_name
 
-# What numbers can be split by.
+# The axes by which numbers can be split.
 AXES = ("layer", "timestep", "class", "position", "caption")
-# Tokens in the maps of a report; longer samplings have their calls at neighbouring times put together.
+# Tokens in the maps of a report; in longer samplings calls at neighbouring times are summed.
 _MAP_ENTRIES = 1_000_000
 _MOST_MOMENTS = 100
 _FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -28,7 +28,7 @@ def build_report(drawn: Drawn, by: Collection[str] = AXES) -> dict[str, Any]:
     """Return the report as JSON's types; counts are exact whole numbers, other numbers have six digits.
 
     `position.maps[moment][layer][picture][token]` holds experts per token, summed over the calls of a moment; the sum
-    over all of it is `pairs.total`, the pairs that the routers gave to these pictures. What `by` leaves out is absent.
+    over all of it is `pairs.total`, the pairs that the routers gave to these pictures. Axes outside `by` are absent.
     """
     trace = drawn.trace
     calls = allocation.moments(trace.times.double().numpy(), _num_moments(trace))
@@ -69,7 +69,7 @@ def _about(drawn: Drawn) -> dict[str, Any]:
         "model": config.model.type,
         "depth": config.model.depth,
         "sharing": config.model.sharing,
-        "grid": config.model.grid,
+        "grid": drawn.trace.grid.plain,
         "strategy": moe.routing_name,
         "k": moe.k,
         "num_experts": moe.num_experts,
@@ -93,7 +93,7 @@ def _pairs(trace: RoutingTrace) -> dict[str, Any]:
 
 
 def _masks(trace: RoutingTrace) -> Iterator[np.ndarray]:
-    """Yield the pairs layer by layer: those of all layers at once may not fit into memory."""
+    """Yield the pairs layer by layer, since all layers at once may not fit into memory."""
     return (trace.mask(layer) for layer in range(len(trace.layers)))
 
 
@@ -179,7 +179,7 @@ def _similarity(model: nn.Module, num_layers: int) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return JSON's own types: whole numbers exact, others with six digits, None for what is no finite number."""
+    """Return JSON's own types: whole numbers exact, others with six digits, None for a number that is not finite."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, str | bool | int) or value is None:

@@ -1,4 +1,4 @@
-"""Record every decision of every router, and what the blocks add, from outside the model."""
+"""Record every decision of every router, and what the blocks add, by hooks from outside the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RoutingTrace(ComputeTrace):
 
     Under guidance a picture has a twin in the pass, drawn without its condition: `passes[c]` is then 2, and
     `twin_pairs` counts what the twin got. `norms[..., 0]` is the mean L2 norm over a picture's tokens of the residual
-    stream behind a block, `norms[..., 1]` that of what the block added to it. `text_tokens` counts padded ones too.
+    stream after a block, `norms[..., 1]` that of what the block added to it. `text_tokens` counts padded ones too.
     """
 
     packed: UInt8[np.ndarray, "calls layers batch tokens bytes"]
@@ -49,8 +49,6 @@ class RoutingRecorder(ComputeRecorder):
     The first `batch` samples of a pass are the pictures; under guidance as many twins follow.
     """
 
-    model: Backbone
-
     def __init__(self, model: Backbone, batch: int) -> None:
         super().__init__(model, batch)
         self._packed: list[np.ndarray] = []
@@ -74,6 +72,7 @@ class RoutingRecorder(ComputeRecorder):
             compute.experts,
             compute.times,
             compute.layers,
+            compute.grid,
             np.stack(self._packed).reshape(*compute.experts.shape, -1),
             self._num_experts,
             np.stack(self._twins).reshape(calls, -1, self.batch),
@@ -108,6 +107,7 @@ def join(traces: Sequence[RoutingTrace]) -> RoutingTrace:
         torch.cat([trace.experts for trace in traces], 2),
         first.times,
         first.layers,
+        first.grid,
         np.concatenate([trace.packed for trace in traces], 2),
         first.num_experts,
         np.concatenate([trace.twin_pairs for trace in traces], 2),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leandit.probing.figure import new_figure, plain_legend
+from leandit.probing.figures import new_figure, plain_legend
 
 Report = dict[str, Any]
 
@@ -16,7 +16,7 @@ _COLOURS = ("#3454d1", "#e8590c")
 
 
 def plot_routing(reports: Sequence[Report], path: Path) -> None:
-    """Write the figure: what each report has of experts over time, FLOPs, balance, combinations, norms, top tokens.
+    """Write the figure: experts over time, FLOPs, balance, combinations, norms and top tokens, as far as reported.
 
     Reference: Expert Race, Table 2 and Figures 5, 6, 7 and 13.
     """
@@ -76,7 +76,7 @@ def _combinations(axis: Any, report: Report, colour: str) -> None:
 
 def _norms(axis: Any, report: Report, colour: str) -> None:
     norms = report["layer"]["block_norms"]
-    axis.plot(norms["stream"], color=colour, marker="o", label="behind the block")
+    axis.plot(norms["stream"], color=colour, marker="o", label="after the block")
     axis.plot(norms["added"], color=colour, marker="o", linestyle=":", label="added by it")
     axis.set_title("L2 norm per token, by block (dotted: added by it)", fontsize=10)
     axis.xaxis.get_major_locator().set_params(integer=True)

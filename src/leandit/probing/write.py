@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leandit.probing.compute_map import plot_compute
 from leandit.probing.draw import Drawn
+from leandit.probing.figures import plot_compute
 from leandit.probing.page import can_write_page, write_page
 from leandit.probing.routing_figure import plot_routing
 

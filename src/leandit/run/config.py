@@ -225,8 +225,8 @@ class RunConfig(Config):
 
     def sample_shape(self) -> Shape:
         """Return channels, height and width of a sample as the model sees it."""
-        side = self.data.image_size
-        return self.build_codec().shape((self.data.channels, side, side))
+        size = self.data.size
+        return self.build_codec().shape((self.data.channels, size.height, size.width))
 
     def _check_codec(self) -> None:
         held = "latents" if self.data.holds_latents else "pictures"

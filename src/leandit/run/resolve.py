@@ -7,6 +7,7 @@ import torch
 from leandit.data import Source
 from leandit.data.latents import fit_latent
 from leandit.errors import LeanDiTError
+from leandit.grid import Grid
 from leandit.models import BackboneConfig
 from leandit.run.config import RunConfig
 from leandit.text import TextEncoder, check_captions
@@ -23,22 +24,23 @@ def resolve(
     """
     if source is not None and not len(source):
         raise LeanDiTError("data.source: contains no pictures")
-    channels, size, _ = config.sample_shape()
-    if config.model.input_size is None and size % config.model.patch_size:
-        name = "data.image_size" if size == config.data.image_size else "the side of what the codec returns"
+    channels, height, width = config.sample_shape()
+    size = Grid(height, width)
+    if config.model.input_size is None and not size.divisible(config.model.patch_size):
+        name = "data.image_size" if size == config.data.size else "the size of what the codec returns"
         raise LeanDiTError(f"{name} = {size} is not divisible by model.patch_size = {config.model.patch_size}")
     model = config.model.complete(
-        input_size=size,
+        input_size=size.plain,
         channels=channels,
         num_classes=0 if config.model.conditions_on_text else _num_classes(source),
         text_dim=text.text_dim if text else None,
         pooled_dim=text.pooled_dim if text else None,
     )
-    _check_fit(config, model.input_size, model.channels)
+    _check_fit(config, model.size, model.channels)
     if source is not None:
         _check_classes(model.num_classes, len(source.class_names))
         if config.data.holds_latents:
-            fit_latent(source[0], config.data.channels, config.data.image_size)
+            fit_latent(source[0], config.data.channels, config.data.size)
     if text is not None:
         _check_text(model, text, source)
     _check_prompts(config)
@@ -56,11 +58,12 @@ def _num_classes(source: Source | None) -> int | None:
     return None if source is None else len(source.class_names)
 
 
-def _check_fit(config: RunConfig, size: int | None, channels: int | None) -> None:
+def _check_fit(config: RunConfig, size: Grid, channels: int | None) -> None:
     expected = config.sample_shape()
-    if (channels, size, size) != expected:
-        data = f"data.image_size = {config.data.image_size} and data.channels = {config.data.channels}"
-        coded = "" if config.codec is None else f", of which the codec makes {expected[0]} channels of {expected[1]}"
+    if (channels, size.height, size.width) != expected:
+        data = f"data.image_size = {config.data.size} and data.channels = {config.data.channels}"
+        made = f"{expected[0]} channels of {Grid(*expected[1:])}"
+        coded = "" if config.codec is None else f", of which the codec makes {made}"
         raise LeanDiTError(
             f"model.input_size = {size} and model.channels = {channels} do not fit {data}{coded}; "
             "leave the model's at null to follow the data"

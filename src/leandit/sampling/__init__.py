@@ -2,26 +2,34 @@
 
 from leandit.sampling.bundled import bundled_name, find_run
 from leandit.sampling.compute import at_compute, calibrate
-from leandit.sampling.generate import draw, draw_batches, sample, sample_batches, to_pictures
+from leandit.sampling.generate import check_size, draw, draw_batches, sample, sample_batches, to_pictures
 from leandit.sampling.grid import class_name, data_uri, draw_grid, fits_grid, rows_by_label, save_png, to_image
 from leandit.sampling.load import LoadedRun, load
+from leandit.sampling.output_folder import output_folder
+from leandit.sampling.request import choose, every_pair, picture_size, sampling_settings
 
 __all__ = [
     "LoadedRun",
     "at_compute",
     "bundled_name",
     "calibrate",
+    "check_size",
+    "choose",
     "class_name",
     "data_uri",
     "draw",
     "draw_batches",
     "draw_grid",
+    "every_pair",
     "find_run",
     "fits_grid",
     "load",
+    "output_folder",
+    "picture_size",
     "rows_by_label",
     "sample",
     "sample_batches",
+    "sampling_settings",
     "save_png",
     "to_image",
     "to_pictures",

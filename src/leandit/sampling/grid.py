@@ -31,21 +31,21 @@ def to_image(picture: UInt8[Tensor, "height width channels"]) -> Image.Image:
 
 def draw_grid(rows: Sequence[tuple[str, UInt8[Tensor, "_ height width channels"]]]) -> Image.Image:
     """Return one row of pictures per (name, pictures), with the name in front of it."""
-    side = rows[0][1].shape[1]
-    factor = max(1, round(_MIN_CELL / side))
-    cell = side * factor + _MARGIN
+    height, width = rows[0][1].shape[1:3]
+    factor = max(1, round(_MIN_CELL / max(height, width)))
+    cell_height, cell_width = height * factor + _MARGIN, width * factor + _MARGIN
     font = ImageFont.load_default(size=16)
     indent = max((int(font.getlength(name)) for name, _ in rows), default=0)
     indent += 3 * _MARGIN if indent else _MARGIN
     columns = max(len(pictures) for _, pictures in rows)
-    canvas = Image.new("RGB", (indent + columns * cell, len(rows) * cell + _MARGIN), "white")
+    canvas = Image.new("RGB", (indent + columns * cell_width, len(rows) * cell_height + _MARGIN), "white")
     pen = ImageDraw.Draw(canvas)
     for row, (name, pictures) in enumerate(rows):
-        top = _MARGIN + row * cell
-        pen.text((_MARGIN, top + cell // 2), name, fill="black", font=font, anchor="lm")
+        top = _MARGIN + row * cell_height
+        pen.text((_MARGIN, top + cell_height // 2), name, fill="black", font=font, anchor="lm")
         for column, picture in enumerate(pictures):
-            enlarged = to_image(picture).resize((side * factor, side * factor), Image.Resampling.NEAREST)
-            canvas.paste(enlarged, (indent + column * cell, top))
+            enlarged = to_image(picture).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+            canvas.paste(enlarged, (indent + column * cell_width, top))
     return canvas
 
 

@@ -29,6 +29,7 @@ class LoadedRun:
     """A model in evaluation mode with the weights of one checkpoint, and all that sampling needs to know.
 
     `precision` is that of the network's products when pictures are drawn: bf16 by autocast, fp32 as the caller has it.
+    `compile` says that its layers are compiled. `weights` is "ema" or "model".
     """
 
     config: RunConfig
@@ -39,6 +40,8 @@ class LoadedRun:
     path: Path
     text: TextEncoder | None = None
     precision: str = "fp32"
+    compile: bool = False
+    weights: str = "ema"
 
     def predict(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """Return what the network predicts, in the dtype of x."""
@@ -111,7 +114,7 @@ def load(
     objective = build_objective(config.objective)
     if compile:
         compile_layers(model)
-    return LoadedRun(config, model, objective, names, checkpoint.step, path, text, precision)
+    return LoadedRun(config, model, objective, names, checkpoint.step, path, text, precision, compile, weights)
 
 
 def _load_encoder(config: RunConfig, checkpoint: Checkpoint) -> TextEncoder | None:

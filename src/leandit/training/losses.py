@@ -69,7 +69,7 @@ def mask_reconstruction(
 
     Reference: MaskDiT (arXiv 2306.09305), section on training, and its public code; MAE (arXiv 2111.06377).
     """
-    hidden = torch.ones(visible.shape[0], model.grid**2, dtype=torch.bool, device=visible.device)
+    hidden = torch.ones(visible.shape[0], model.grid_of(x_t).tokens, dtype=torch.bool, device=visible.device)
     hidden = hidden.scatter(1, visible, False).nonzero()[:, 1].view(visible.shape[0], -1)
     noisy, predicted = (take_tokens(model.patchify(x), hidden) for x in (x_t, prediction))
     # A patch of one number has no unbiased variance.
@@ -86,7 +86,10 @@ def _router_parts(
     targets = [router.target for router in output.routers if router.target is not None]
     if targets and weights.per_layer_regularisation:
         masked = output.visible is not None
-        arranged = [_by_channel(target, seen.x0.shape[1]) if masked else model.unpatchify(target) for target in targets]
+        arranged = [
+            _by_channel(target, seen.x0.shape[1]) if masked else model.unpatchify(target, model.grid_of(seen.x0))
+            for target in targets
+        ]
         losses = [objective.auxiliary_loss(prediction.float(), seen).mean() for prediction in arranged]
         parts["per_layer_regularisation"] = torch.stack(losses).mean()
     return parts

@@ -159,9 +159,10 @@ def _parts(names: Sequence[str]) -> str:
 
 def _position_remark(before: ModelConfig, now: ModelConfig) -> Iterator[str]:
     """Yield a remark if sin-cos positions have another spacing on the new grid. RoPE keeps its spacing."""
-    old, new = (model.position_grid or model.grid for model in (before, now))
+    old, new = before.span, now.span
     if old != new and now.type != "dit_air":
-        yield f"they learned positions of {old} patches per side; model.position_grid={old} keeps their span"
+        patches = f"{old} patches per side" if old.height == old.width else f"{old} patches"
+        yield f"they learned positions of {patches}; model.position_grid={old} keeps their span"
 
 
 def _differences(before: RunConfig, now: RunConfig, expected: tuple[str, ...] = ()) -> str:

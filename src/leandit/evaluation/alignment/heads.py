@@ -1,20 +1,67 @@
-"""Two small heads that bring pictures and captions into one space, on features of frozen encoders."""
+"""Two small heads that map pictures and captions into one space, and the frozen encoders whose features they read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
+from leandit.evaluation.extractors import EffNetLite0
+from leandit.evaluation.extractors.base import resize
+from leandit.text import TextConfig, build_text_encoder
+
+# The size of the bundled emoji. Other pictures are resized to it first, since the heads were fitted on this size.
+PICTURE_SIZE = 32
+RESOLUTION = 96
+# The maps of this many pictures fit into a CPU's cache.
+_BATCH = 8
+
+
+class FrozenEncoders:
+    """Features of pictures and captions; LeanDiTError with pip's command if weights are not installed."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._pictures = EffNetLite0(RESOLUTION, device)
+        self._texts = build_text_encoder(TextConfig(batch_size=64), device)
+
+    def pictures(self, pictures: UInt8[Tensor, "samples height width channels"]) -> Float[Tensor, "samples 1280"]:
+        """Return the pooled features of pictures, which are first resized to 32 x 32."""
+        # Fitting needs a clone: tensors of inference mode cannot take part in a backward pass.
+        return torch.cat([self._pictures(at_32(part), _BATCH) for part in pictures.split(1024)]).clone()
+
+    def texts(self, captions: Sequence[str]) -> Float[Tensor, "samples 384"]:
+        """Return the mean-pooled features of captions."""
+        # Captions of similar length are encoded together: less padding.
+        order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+        features = self._texts.encode([captions[i] for i in order]).pooled
+        return features[torch.tensor(order).argsort()].clone()
+
+    def about(self) -> dict[str, Any]:
+        """Return what the features depend on."""
+        return {
+            "pictures": {**self._pictures.about(), "first_resized_to": PICTURE_SIZE},
+            "captions": {"encoder": "all-MiniLM-L6-v2", "pooled": "mean", "fingerprint": self._texts.fingerprint},
+        }
+
+
+def at_32(
+    pictures: UInt8[Tensor, "samples height width channels"],
+) -> UInt8[Tensor, "samples 32 32 channels"]:
+    """Return the pictures at the size of the bundled emoji, bicubic and antialiased."""
+    if tuple(pictures.shape[1:3]) == (PICTURE_SIZE, PICTURE_SIZE):
+        return pictures
+    small = resize(pictures.permute(0, 3, 1, 2).float(), PICTURE_SIZE)
+    return small.round().byte().permute(0, 2, 3, 1)
+
 
 BUNDLED = Path(__file__).parent / "heads.safetensors"
 
@@ -35,7 +82,7 @@ class Head(nn.Module):
 
 
 class AlignmentHeads(nn.Module):
-    """A head for pictures and one for captions; the cosine of their points says how well the two fit."""
+    """A head for pictures and one for captions; the cosine of their points says how well they fit."""
 
     def __init__(
         self, picture_dim: int = 1280, text_dim: int = 384, hidden: int = 512, dim: int = 256, dropout: float = 0.0
@@ -50,12 +97,6 @@ class AlignmentHeads(nn.Module):
     ) -> Float[Tensor, "pictures texts"]:
         """Return the cosine of every picture with every caption, from their encoders' features."""
         return self.picture(pictures) @ self.text(texts).T
-
-
-def save_heads(heads: AlignmentHeads, path: Path, about: dict[str, Any]) -> None:
-    """Write the heads as float16 safetensors, with what they were fitted on and for as metadata."""
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in heads.state_dict().items()}
-    save_file(tensors, path, {"about": json.dumps(about, sort_keys=True)})
 
 
 def load_heads(path: Path = BUNDLED) -> tuple[AlignmentHeads, dict[str, Any]]:

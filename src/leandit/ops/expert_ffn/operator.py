@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from leandit.ops.expert_ffn import loop
+from leandit.ops.expert_ffn.layout import max_rows
 
 _WEIGHTS = "Tensor w1, Tensor b1, Tensor w2, Tensor b2"
 _FORWARD = (
@@ -112,12 +113,30 @@ _forward.register_autograd(_gradients, setup_context=_setup_context)
 
 @register_flop_formula(torch.ops.leandit.expert_ffn, get_raw=True)
 def _forward_flops(
-    x: Tensor, weight: Tensor, mask: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, *rest: Any, **kwargs: Any
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    activation: str,
+    num_rows: int,
+    block: int,
+    *rest: Any,
+    **kwargs: Any,
 ) -> int:
-    """Two products over the pairs, without padding."""
-    return 2 * int(mask.sum()) * (w1[0].numel() + w2[0].numel())
+    """Two products over the pairs, without padding.
+
+    The number of rows gives an upper bound on the pairs. Without it the mask is counted, so it must not be a fake
+    tensor.
+    """
+    pairs = num_rows - max_rows(0, len(w1), block) if num_rows >= 0 else int(mask.sum())
+    return 2 * pairs * (w1[0].numel() + w2[0].numel())
 
 
 @register_flop_formula(torch.ops.leandit.expert_ffn_backward, get_raw=True)
 def _backward_flops(grad: Tensor, *inputs: Any, **kwargs: Any) -> int:
-    return 2 * _forward_flops(*inputs)
+    """Four products over the pairs. The rows that the forward pass kept give their number."""
+    *tensors, pre, _, activation, block, _ = inputs
+    return 2 * _forward_flops(*tensors, activation, len(pre), block)

@@ -55,10 +55,12 @@ function highest(reports, layer) {
   return Math.max(values[Math.floor(0.995 * (values.length - 1))], 1e-9);
 }
 
-function paint(canvas, map, top) {
-  const side = Math.round(Math.sqrt(map.length));
-  canvas.width = canvas.height = side;
-  const image = new ImageData(side, side);
+// `grid` is [rows, columns], or one number for a square.
+function paint(canvas, map, top, grid) {
+  const [rows, columns = rows] = [grid].flat();
+  canvas.width = columns;
+  canvas.height = rows;
+  const image = new ImageData(columns, rows);
   map.forEach((value, token) => image.data.set([...colour(value / top), 255], 4 * token));
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
@@ -98,18 +100,20 @@ function buildGallery(reports, images, dots) {
     report.pictures.forEach((_, index) => {
       const { canvas, value, node } = tile(report, index, images[run][index]);
       tiles.append(node);
-      painters.push((t, layer, top) => show(canvas, value, meanMap(report, index, nearestMoment(report, t), layer), top));
+      painters.push((t, layer, top) =>
+        show(canvas, value, meanMap(report, index, nearestMoment(report, t), layer), top, report.run.grid));
     });
     const { canvas, value, node } = averageTile();
     tiles.append(node);
-    painters.push((t, layer, top) => show(canvas, value, meanOverPictures(report, nearestMoment(report, t), layer), top));
+    painters.push((t, layer, top) =>
+      show(canvas, value, meanOverPictures(report, nearestMoment(report, t), layer), top, report.run.grid));
     gallery.append(tiles);
   });
   return painters;
 }
 
-function show(canvas, value, map, top) {
-  paint(canvas, map, top);
+function show(canvas, value, map, top, grid) {
+  paint(canvas, map, top, grid);
   value.textContent = (map.reduce((sum, count) => sum + count, 0) / map.length).toFixed(2);
 }
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.polynomial import Polynomial
 from torch import Tensor
 
 from leandit.data import Batch
@@ -54,7 +54,7 @@ class DenoiseTask(Task):
         self.codec = config.build_codec()
         self.shape = config.sample_shape()
         self.watch_loads = CollapseWatch([name.removesuffix(".router") for name, _ in routers(self.module)])
-        self._flops = cache(self._forward_flops)
+        self._flops = self._flops_by_text_length()
 
     def draw(self, batch: Batch) -> Batch:
         """Draw noise, times, dropped labels or captions, and visible tokens, from (seed, sample index) only."""
@@ -87,7 +87,7 @@ class DenoiseTask(Task):
         terms = loss_terms(self.module, output, self.objective, noised, self.config.losses)
         stats = router_stats(output.routers, len(self.watch_loads.names)) if output.routers else []
         text_tokens = 0 if cond.text is None else cond.text.shape[1]
-        return Step(terms.total, terms.per_sample, terms.parts, stats, len(x0) * self._flops(text_tokens))
+        return Step(terms.total, terms.per_sample, terms.parts, stats, len(x0) * float(self._flops(text_tokens)))
 
     def numbers(self, steps: Sequence[Step]) -> Mapping[str, Tensor]:
         """Return how often pairs of experts were chosen together in a step, of shape (routers, E, E)."""
@@ -149,10 +149,13 @@ class DenoiseTask(Task):
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16")
 
-    def _forward_flops(self, text_tokens: int) -> float:
-        train = self.config.train
-        visible = train.visible_tokens(self.config.model.tokens(self.shape)) if train.mask_ratio else None
-        return float(forward_flops(self.config.model, text_tokens, visible))
+    def _flops_by_text_length(self) -> Polynomial:
+        """Return the FLOPs of a picture as a function of the text's length, which is quadratic: counted at three."""
+        train, model = self.config.train, self.config.model
+        visible = train.visible_tokens(model.tokens(self.shape)) if train.mask_ratio else None
+        lengths = (16, 32, 48) if model.conditions_on_text else (0,)
+        counts = [forward_flops(model, length, visible) for length in lengths]
+        return Polynomial.fit(lengths, counts, len(lengths) - 1)
 
 
 def _combined(steps: Sequence[Step]) -> list[RouterStats]:

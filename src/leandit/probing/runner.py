@@ -1,0 +1,150 @@
+"""One routing report from a run to its files, as the command line and Python call it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leandit.diffusion import build_sampler
+from leandit.errors import LeanDiTError, unknown
+from leandit.probing.draw import Drawn, check_has_experts, check_pictures, draw_recorded
+from leandit.probing.report import AXES, build_report
+from leandit.probing.write import write_report
+from leandit.run import SamplingConfig
+from leandit.run.conditioner import Wanted
+from leandit.sampling import LoadedRun, choose, every_pair, load, output_folder, sampling_settings
+from leandit.sampling.generate import Progress
+
+# Without labels or prompts: a model may have a thousand classes.
+_MOST_CHOICES = 8
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found, for one run or for two side by side.
+
+    `reports` are the numbers as `leandit.probing.build_report` returns them, `drawn` the pictures with every recorded
+    decision. `folder` holds the files, or is None if nothing was saved. `page` says whether report.html is among them,
+    which needs plotly.
+    """
+
+    reports: tuple[dict[str, Any], ...]
+    drawn: tuple[Drawn, ...]
+    folder: Path | None
+    page: bool
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Return the report of the first run."""
+        return self.reports[0]
+
+
+def probe(
+    run: LoadedRun | str | Path,
+    labels: Iterable[int | str] | None = None,
+    seeds: Iterable[int] = (0, 1),
+    *,
+    prompts: Iterable[str] | None = None,
+    compare: LoadedRun | str | Path | None = None,
+    by: Sequence[str] | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    weights: str = "ema",
+    out: str | Path | None = None,
+    save: bool = True,
+    figures: bool = True,
+    progress: Progress | None = None,
+) -> Probed:
+    """Draw pictures of a run while every decision of its routers is recorded, and report where the experts go.
+
+    A picture is drawn for each label or prompt and each seed. Labels default to the first 8 classes, `prompts` to those
+    of the run's config, `steps` and `guidance` to the run's own. `compare` is a second run for the same report. `by`
+    names what the numbers are split by, of "layer", "timestep", "class", "position" and "caption"; None is everything
+    that applies. `weights` are "ema" or "model"; a run that is loaded has its own.
+
+    report.json, report.html (if plotly is installed) and, with `figures`, PNGs go into `out`, by default "probe" in the
+    run's folder; with save=False nothing is written. `progress(done, total)` counts sampler steps of each run.
+
+    Raises LeanDiTError, before anything is drawn, for a run without experts, more than 64 pictures, and whatever does
+    not fit the run.
+    """
+    axes = _axes(by)
+    given = [run] if compare is None else [run, compare]
+    loaded = [each if isinstance(each, LoadedRun) else load(each, weights=weights) for each in given]
+    for each in loaded:
+        check_has_experts(each)
+        _check_applies(by, each)
+    # An iterator can be read only once, and there may be two runs.
+    labels = None if labels is None else list(labels)
+    prompts = prompts if prompts is None or isinstance(prompts, str) else list(prompts)
+    each_seed = list(seeds)
+    plans = [_plan(each, labels, prompts, each_seed, steps, guidance) for each in loaded]
+    folder = _folder(out, loaded) if save else None
+    drawn = tuple(draw_recorded(*plan, progress=progress) for plan in plans)
+    reports = tuple(build_report(each, axes) for each in drawn)
+    page = False
+    if folder is not None:
+        try:
+            page = write_report(reports, drawn, folder, figures)
+        except OSError as error:
+            raise _not_written(folder, error) from None
+    return Probed(reports, drawn, folder, page)
+
+
+def _axes(by: Sequence[str] | None) -> Sequence[str]:
+    if by is None:
+        return AXES
+    chosen = [by] if isinstance(by, str) else by
+    for axis in chosen:
+        if axis not in AXES:
+            raise unknown("--by", axis, AXES)
+    return chosen
+
+
+def _check_applies(by: Sequence[str] | None, run: LoadedRun) -> None:
+    """Raise LeanDiTError for an axis that was asked for and that the run does not have."""
+    if by is None:
+        return
+    if "caption" in by and run.text is None:
+        raise LeanDiTError(f"{run.path}: --by caption is for models that read text, and this one does not")
+    if "class" in by and not run.model.config.num_classes:
+        raise LeanDiTError(f"{run.path}: --by class is for models with classes, and this one has none")
+
+
+def _plan(
+    run: LoadedRun,
+    labels: Iterable[int | str] | None,
+    prompts: Iterable[str] | None,
+    seeds: Sequence[int],
+    steps: int | None,
+    guidance: float | None,
+) -> tuple[LoadedRun, Wanted, Sequence[int], SamplingConfig]:
+    """Return what to draw with a run: what each picture shows, its seed, and the settings; all checked."""
+    settings = sampling_settings(run.config.sampling, steps, guidance)
+    build_sampler(settings.sampler, run.objective.path)
+    if run.text is not None and prompts is None and labels is None:
+        prompts = run.config.sampling.prompts[:_MOST_CHOICES] or None
+    chosen = choose(run, labels, prompts)
+    if chosen is not None:
+        chosen = list(dict.fromkeys(chosen if labels or prompts else chosen[:_MOST_CHOICES]))
+    wanted, each_seed = every_pair(chosen, seeds)
+    check_pictures(each_seed)
+    return run, wanted, each_seed, settings
+
+
+def _folder(given: str | Path | None, runs: Sequence[LoadedRun]) -> Path:
+    """Create the report's folder: in the run, or for two runs one with both names in the current folder."""
+    if given is None and len(runs) > 1:
+        given = "-".join(["probe", *(each.path.resolve().name for each in runs)])
+    out = output_folder(given, runs[0].path, "probe")
+    try:
+        out.mkdir(parents=True, exist_ok=True)  # before the drawing, which may take long
+    except OSError as error:
+        raise _not_written(out, error) from None
+    return out
+
+
+def _not_written(out: Path, error: OSError) -> LeanDiTError:
+    return LeanDiTError(f"{out}: the report cannot be written: {error.strerror or error}; choose another --out")

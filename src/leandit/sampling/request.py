@@ -1,0 +1,63 @@
+"""What to draw from a run: labels or prompts, a seed for each picture, and the sampler's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from leandit.config import apply_overrides, validate
+from leandit.errors import LeanDiTError
+from leandit.grid import Grid, read_size
+from leandit.run.conditioner import Wanted
+from leandit.run.config import SamplingConfig
+from leandit.sampling.load import LoadedRun
+from leandit.text import check_captions
+
+
+def picture_size(size: object) -> Grid | None:
+    """Return the size that one number, (height, width) or a text such as 48x32 names; LeanDiTError for no size."""
+    try:
+        return None if size is None else Grid.of(read_size(size))
+    except ValueError as error:
+        raise LeanDiTError(f"size: {error}") from None
+
+
+def every_pair(choices: list[int | str] | None, seeds: Sequence[int]) -> tuple[Wanted, list[int]]:
+    """Return what each picture shows, and its seed: every seed for each label or prompt, in the order given."""
+    if choices is None:
+        return None, list(seeds)
+    return [choice for choice in choices for _ in seeds], [seed for _ in choices for seed in seeds]
+
+
+def choose(run: LoadedRun, labels: Iterable[Any] | None, prompts: Iterable[Any] | None) -> list[int | str] | None:
+    """Return the labels or prompts to draw; None for an unconditional model.
+
+    Raises LeanDiTError for what the run does not know, and for prompts that are not text.
+    """
+    if run.text is not None:
+        if labels is not None:
+            raise LeanDiTError(f"{run.path}: the model is conditioned on text and has no classes; give prompts instead")
+        if prompts is None:
+            raise LeanDiTError(f"{run.path}: the model is conditioned on text; say what to draw with prompts")
+        return _checked(run, prompts)
+    if prompts is not None:
+        raise LeanDiTError(f"{run.path}: the model reads no text; choose classes with labels instead of prompts")
+    if labels is not None:
+        return [run.label(str(label)) for label in labels]
+    return [*range(run.model.config.num_classes)] if run.model.config.num_classes else None
+
+
+def _checked(run: LoadedRun, prompts: Iterable[Any]) -> list[int | str]:
+    """Return the prompts as a list; raise LeanDiTError for one that is empty, too long or not text."""
+    assert run.config.text is not None
+    chosen = prompts if isinstance(prompts, str) else list(prompts)
+    names = [f"prompt {number} of {len(chosen)}" for number in range(1, len(chosen) + 1)]
+    check_captions(chosen, run.config.text.max_caption_chars, allow_empty=False, names=names)
+    return list(chosen)
+
+
+def sampling_settings(base: SamplingConfig, steps: int | None, guidance: float | None) -> SamplingConfig:
+    """Return the run's settings with another number of steps or another guidance scale, validated."""
+    overrides = [f"sampler.steps={steps}"] if steps is not None else []
+    overrides += [f"guidance.scale={guidance}"] if guidance is not None else []
+    return validate(SamplingConfig, apply_overrides(base.model_dump(mode="json"), overrides), "sampling")
