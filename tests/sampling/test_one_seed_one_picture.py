@@ -31,9 +31,9 @@ def awake(tiny_run: Path) -> LoadedRun:
         for parameter in run.model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
         x = torch.randn(4, 3, 32, 32, generator=generator)
-        for index, parts in enumerate(run.model.blocks):
+        for index, layer in enumerate(run.model.blocks):
             routing = run.model(x, torch.full((4,), 0.5), Conditioning(torch.zeros(4, dtype=torch.long))).routers
-            parts["moe"].router.threshold.value.copy_(routing[index].scores.median())
+            layer.moe.router.threshold.value.copy_(routing[index].scores.median())
     return run
 
 
