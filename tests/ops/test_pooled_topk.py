@@ -85,3 +85,29 @@ def test_a_row_of_nan_keeps_nothing_and_leaves_the_others_alone() -> None:
     assert positions(mask) == [set(), {1, 2}]
     assert cutoff[0].isnan()
     assert cutoff[1] == 2.0
+
+
+@pytest.mark.parametrize("impl", ["topk", "partition"])
+def test_a_known_largest_budget_changes_nothing(impl: str) -> None:
+    scores = torch.randn(5, 40, generator=torch.Generator().manual_seed(3))
+    for budgets in ([0, 0, 0, 0, 0], [1, 0, 3, 2, 3], [40, 7, 0, 39, 12]):
+        budget = torch.tensor(budgets)
+        expected = pooled_topk(scores, budget, impl)  # type: ignore[arg-type]
+        for largest in (max(budgets), 40, 45):
+            found = pooled_topk(scores, budget, impl, largest)  # type: ignore[arg-type]
+            assert torch.equal(found[0], expected[0])
+            assert torch.equal(found[1], expected[1])
+
+
+def test_nothing_is_read_from_the_device_if_the_largest_budget_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, budget = torch.randn(6, 30), torch.tensor([4, 4, 5, 5, 4, 4])
+    read: list[str] = []
+    for name in ("item", "tolist", "nonzero", "__int__", "__bool__", "__float__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda self, *a, _o=original, _n=name, **k: (read.append(_n), _o(self, *a, **k))[1]
+        )
+    pooled_topk(scores, budget, "topk", 5)
+    assert read == []
+    pooled_topk(scores, budget, "topk")
+    assert read != []

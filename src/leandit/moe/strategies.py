@@ -97,7 +97,9 @@ def select_mask(
         return torch.zeros_like(scores, dtype=torch.bool), scores.new_full((num_rows,), torch.inf)
     scores_RP = permuted.reshape(num_rows, -1)
     groups = scores.shape[0] if "B" in rule.rows else 1
-    mask_RP, cutoff_R = pooled_topk(scores_RP, _budgets(scores_RP, groups, scores.shape[0] * scores.shape[1] * k))
+    total = scores.shape[0] * scores.shape[1] * k
+    most = (total + num_rows - 1) // num_rows
+    mask_RP, cutoff_R = pooled_topk(scores_RP, _budgets(scores_RP, groups, total), largest=most)
     inverse = [order.index(axis) for axis in range(len(order))]
     return mask_RP.reshape(permuted.shape).permute(inverse), cutoff_R
 
@@ -128,6 +130,7 @@ def _budgets(scores_RP: Float[Tensor, "rows pool"], groups: int, total: int) -> 
         mask_GR, _ = pooled_topk(
             next_best_R.reshape(groups, -1),
             torch.full((groups,), left_over // groups, device=budget_R.device),
+            largest=left_over // groups,
         )
         budget_R += mask_GR.reshape(-1)
     return budget_R

@@ -24,29 +24,34 @@ _RADIX_MIN_POOL = 2**14
 
 
 def pooled_topk(
-    scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"], impl: TopkImpl = "auto"
+    scores_RP: Float[Tensor, "rows pool"],
+    budget_R: Int[Tensor, " rows"],
+    impl: TopkImpl = "auto",
+    largest: int | None = None,
 ) -> tuple[Bool[Tensor, "rows pool"], Float[Tensor, " rows"]]:
     """Return the mask of the `budget_R[r]` largest scores of each row r, and each row's smallest selected score.
 
     If scores are tied at the cutoff, the first ones are selected, so the count is exact and the result is
     deterministic. A row with budget 0 selects nothing and has cutoff +inf. A row whose cutoff is NaN selects nothing.
 
-    `impl`: `naive` sorts, `topk` uses torch.topk, `partition` uses numpy's quickselect on the CPU, `radix` is a radix
-    selection in Triton for CUDA with 32-bit keys. `auto` uses partition or radix for long rows and topk otherwise.
-    Raises LeanDiTError if the named implementation cannot run. torch.compile sees one operator. It has no gradient.
+    `impl`: `naive` sorts, `topk` uses torch.topk with the largest budget, `partition` uses numpy's quickselect on the
+    CPU, `radix` is a radix selection in Triton for CUDA with 32-bit keys. `auto` uses partition or radix for long rows
+    and topk otherwise. Pass `largest`, a number that no budget exceeds, if you know it: then nothing waits for a GPU to
+    find it. Raises LeanDiTError if the named implementation cannot run. torch.compile sees one operator. It has no
+    gradient.
     """
     if impl not in ("auto", "naive", "topk", "partition", "radix"):
         raise LeanDiTError(f"impl = {impl!r}: choose auto, naive, topk, partition or radix")
     if impl == "partition" and scores_RP.device.type != "cpu":
         raise LeanDiTError(f"impl = 'partition' runs on the CPU, not on {scores_RP.device}: choose auto or topk")
-    return torch.ops.leandit.pooled_topk(scores_RP.detach(), budget_R, impl)
+    return torch.ops.leandit.pooled_topk(scores_RP.detach(), budget_R, impl, -1 if largest is None else largest)
 
 
-_SCHEMA = "(Tensor scores, Tensor budget, str impl) -> (Tensor, Tensor)"
+_SCHEMA = "(Tensor scores, Tensor budget, str impl, SymInt largest) -> (Tensor, Tensor)"
 
 
 @torch.library.custom_op("leandit::pooled_topk", mutates_args=(), schema=_SCHEMA)
-def _pooled_topk(scores_RP: Tensor, budget_R: Tensor, impl: str) -> tuple[Tensor, Tensor]:
+def _pooled_topk(scores_RP: Tensor, budget_R: Tensor, impl: str, largest: int) -> tuple[Tensor, Tensor]:
     if impl == "auto":
         device, pool = scores_RP.device.type, scores_RP.shape[1]
         if device == "cpu" and pool >= _PARTITION_MIN_POOL:
@@ -63,15 +68,21 @@ def _pooled_topk(scores_RP: Tensor, budget_R: Tensor, impl: str) -> tuple[Tensor
         from leandit.ops.pooled_topk.radix import pooled_topk_radix
 
         return pooled_topk_radix(scores_RP, budget_R)
-    if not scores_RP.numel() or not int(budget_R.max()):
+    if scores_RP.numel() and largest < 0:
+        largest = int(budget_R.max())
+    if not scores_RP.numel() or not largest:
         return torch.zeros_like(scores_RP, dtype=torch.bool), scores_RP.new_full(budget_R.shape, torch.inf)
-    find = _cutoff_by_partition if impl == "partition" else _cutoff_by_topk
-    cutoff_R = torch.where(budget_R > 0, find(scores_RP, budget_R), torch.inf)
+    if impl == "partition":
+        found_R = _cutoff_by_partition(scores_RP, budget_R)
+    else:
+        top_RK = scores_RP.topk(min(largest, scores_RP.shape[1]), dim=1).values
+        found_R = top_RK.gather(1, (budget_R - 1).clamp(min=0)[:, None])[:, 0]
+    cutoff_R = torch.where(budget_R > 0, found_R, torch.inf)
     return _keep(scores_RP, budget_R, cutoff_R), cutoff_R
 
 
 @_pooled_topk.register_fake
-def _(scores_RP: Tensor, budget_R: Tensor, impl: str) -> tuple[Tensor, Tensor]:
+def _(scores_RP: Tensor, budget_R: Tensor, impl: str, largest: int) -> tuple[Tensor, Tensor]:
     return torch.empty_like(scores_RP, dtype=torch.bool), scores_RP.new_empty(budget_R.shape)
 
 
@@ -87,12 +98,6 @@ def pooled_topk_naive(
         if budget:
             cutoff_R[row] = scores_RP[row, order[-1]]
     return mask_RP, cutoff_R
-
-
-def _cutoff_by_topk(scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-    """Use torch.topk with the largest budget. It is fast for many short rows."""
-    top_RK = scores_RP.topk(int(budget_R.max()), dim=1).values
-    return top_RK.gather(1, (budget_R - 1).clamp(min=0)[:, None])[:, 0]
 
 
 def _cutoff_by_partition(
