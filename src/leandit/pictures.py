@@ -43,7 +43,7 @@ class FinalPictures(Callback):
     """
 
     def on_start(self, view: RunView) -> None:
-        if isinstance(view.task, DenoiseTask) and not _draws_pictures(view):
+        if type(view.task) is DenoiseTask and not _draws_pictures(view):
             view.warn("the data are latents, so no pictures are drawn; `leandit sample` writes latents")
 
     def on_finish(self, view: RunView) -> None:
@@ -63,7 +63,8 @@ class FinalPictures(Callback):
 
 
 def _draws_pictures(view: RunView) -> bool:
-    return isinstance(view.task, DenoiseTask) and view.task.codec.no_pictures is None
+    # A task that is derived from denoising may have weights that no loaded run has.
+    return type(view.task) is DenoiseTask and view.task.codec.no_pictures is None
 
 
 def averaged_run(view: RunView) -> LoadedRun:

@@ -140,8 +140,8 @@ def registered() -> Iterator[None]:
         del registry._kinds[kind.model_fields["type"].default]
 
 
-def train(out: Path, *overrides: str) -> list[dict[str, float]]:
-    assert run_training(leandit.run_config("tiny", [*TWO_STEPS, *overrides]), out) == 0
+def train(out: Path, *overrides: str, resume: bool = False) -> list[dict[str, float]]:
+    assert run_training(leandit.run_config("tiny", [*TWO_STEPS, *overrides]), out, resume) == 0
     return read_metrics(out / "metrics.jsonl")
 
 
@@ -162,13 +162,23 @@ def test_a_backbone(tmp_path: Path) -> None:
     assert leandit.sample(run, labels=["cat"], seeds=[0], steps=2).shape == (1, 32, 32, 3)
 
 
-def test_a_codec(tmp_path: Path) -> None:
+def test_a_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, 'codec={"type":"halves"}')
     run = leandit.load(tmp_path)
     assert (run.model.config.channels, run.model.config.input_size) == (12, 16)
     assert leandit.sample(run, labels=["cat"], seeds=[0], steps=2).shape == (1, 32, 32, 3)
+    values = leandit.evaluate(run, ["kid"], num_samples=32, steps=2, out=tmp_path / "evaluation").values
+    assert all(isinstance(value, float) for value in values.values())
+    drawn = leandit.probe(run, labels=["cat"], seeds=[0], steps=2, save=False).drawn[0]
+    assert drawn.pictures is not None
+    assert drawn.pictures.shape == (1, 32, 32, 3)
     with pytest.raises(LeanDiTError, match="codec"):
         run_training(leandit.run_config("tiny", ["train.steps=3"]), tmp_path, resume=True)
+    monkeypatch.setattr(Halves, "identity", {"block": 4})
+    with pytest.raises(LeanDiTError, match="the codec is not the one"):
+        leandit.load(tmp_path)
+    with pytest.raises(LeanDiTError, match="the codec is not the one"):
+        train(tmp_path, 'codec={"type":"halves"}', "train.steps=3", resume=True)
 
 
 @pytest.mark.parametrize("by_name", [True, False])
@@ -184,7 +194,19 @@ def test_a_task(tmp_path: Path, by_name: bool) -> None:
 
     newest = find_newest(tmp_path / "checkpoints")
     assert newest is not None
-    assert newest.state["seen"] == 3
+    assert newest.state["task"]["state"]["seen"] == 3
+    if not by_name:
+        with pytest.raises(LeanDiTError, match=r"Brightness, and this is .*DenoiseTask"):
+            leandit.train(longer, tmp_path, resume=True)
+    with pytest.raises(LeanDiTError, match="only denoising runs can be loaded"):
+        leandit.load(tmp_path)
+
+
+def test_a_task_without_held_out_loss_says_so_before_the_first_step(tmp_path: Path) -> None:
+    validation = 'data.validation={"type":"emoji","split":"held_out"}'
+    config = leandit.run_config("tiny", [*TWO_STEPS, "train.validate_every=1", validation])
+    with pytest.raises(LeanDiTError, match="this task has no held-out loss"):
+        leandit.train(config, tmp_path, task=Brightness)
 
 
 def test_a_name_that_nobody_registered_is_told_with_the_known_ones() -> None:

@@ -69,10 +69,12 @@ def test_other_pictures_in_the_new_place_are_refused(tmp_path: Path) -> None:
     pictures = save_pictures(tmp_path / "pictures")
     train(tmp_path / "run", pictures)
     before = RunFolder(tmp_path / "run").config.read_bytes()
-    for place, count in (("fewer", 2), ("renamed", 3)):
+    for place, count in (("fewer", 2), ("renamed", 3), ("others of the same names", 3)):
         other = save_pictures(tmp_path / place, count)
         if place == "renamed":
             (other / "0.png").rename(other / "x.png")
+        if place.startswith("others"):
+            Image.new("RGB", (32, 32), "navy").save(other / "1.png")
         with pytest.raises(LeanDiTError, match=r"the data has changed: 3 pictures[^$]*correct the path"):
             train(tmp_path / "run", other, "train.steps=4", resume=True)
     assert RunFolder(tmp_path / "run").config.read_bytes() == before

@@ -565,6 +565,6 @@ def test_a_resume_counts_the_steps_of_a_starved_expert_on(tmp_path: Path) -> Non
     train(tmp_path, callbacks=(Starve(), StopAfter(3), Listen()))
     assert len(lines) == 1
     assert "step 1: blocks.1.moe: expert 1 got under" in lines[0]
-    assert newest(tmp_path).state["starved_steps"] == [[3, 3, 3, 3], [3, 52, 3, 3]]
+    assert newest(tmp_path).state["task"]["state"]["starved_steps"] == [[3, 3, 3, 3], [3, 52, 3, 3]]
     train(tmp_path, callbacks=(Starve(), StopAfter(5), Listen()), resume=True)
-    assert newest(tmp_path).state["starved_steps"] == [[5, 5, 5, 5], [5, 54, 5, 5]]
+    assert newest(tmp_path).state["task"]["state"]["starved_steps"] == [[5, 5, 5, 5], [5, 54, 5, 5]]

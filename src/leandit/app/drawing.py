@@ -112,7 +112,7 @@ def _draw(request: DrawRequest, emit: Emit) -> None:
 
         def watch(t: Tensor, x0: Tensor) -> None:
             experts = _grid(recorder.latest(), recorder.grid) if has_experts else None
-            frames.append(Frame(float(t[0]), to_pictures(x0)[0], experts))
+            frames.append(Frame(float(t[0]), to_pictures(run.codec.decode(x0))[0], experts))
             emit(frames[-1])
 
         wanted = None if request.choice is None else [request.choice]
@@ -122,7 +122,7 @@ def _draw(request: DrawRequest, emit: Emit) -> None:
     if trace is not None:
         load = np.stack([trace.mask(layer)[:, 0].sum((0, 1)) for layer in range(len(trace.layers))])
         flops = int(spent_flops(run.model.config, trace).sum())
-    emit(Drawing(tuple(frames), to_pictures(drawn)[0], trace, load, flops))
+    emit(Drawing(tuple(frames), to_pictures(run.codec.decode(drawn))[0], trace, load, flops))
 
 
 def _grid(experts: Tensor, grid: Grid) -> np.ndarray:

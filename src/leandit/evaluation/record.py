@@ -54,8 +54,8 @@ def build_record(
             **sampling_facts(settings),
             **drawing_facts(run),
             "weights": checkpoint["weights"],
-            "autoencoder": None,
-            "picture": {"size": run.model.config.size.plain, "channels": run.model.config.channels},
+            "autoencoder": None if run.config.codec is None else codec_facts(run),
+            "picture": {"size": run.config.data.size.plain, "channels": run.config.data.channels},
         },
         "metrics": {name: _metric_record(plan, measured) for name, (plan, measured) in results.items()},
         "reference": {
@@ -143,6 +143,11 @@ def _is_sound(metric: dict[str, Any]) -> bool:
         and isinstance(metric["made_of"], dict)
         and isinstance(metric["samples"], int)
     )
+
+
+def codec_facts(run: LoadedRun) -> dict[str, Any]:
+    """Return what decides how pictures come out of what the model draws."""
+    return {"type": run.config.codec_config().type, **run.codec.identity}
 
 
 def _metric_record(plan: Plan | None, measured: Measurement) -> dict[str, Any]:

@@ -120,8 +120,8 @@ class SampleSet:
         # After any of them the shard is drawn again.
         except Exception:
             return None
-        config = self.run.model.config
-        shape = (len(self._seeds(number)), config.size.height, config.size.width, config.channels)
+        data = self.run.config.data  # pictures, whose shape need not be that of what the model draws
+        shape = (len(self._seeds(number)), data.size.height, data.size.width, data.channels)
         if images.dtype != np.uint8 or images.shape != shape or seeds.tolist() != self._seeds(number):
             return None
         return torch.from_numpy(images)

@@ -8,7 +8,7 @@ Legend: T tokens of the batch, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -83,8 +83,10 @@ def z_loss(logits: Float[Tensor, "*tokens experts"]) -> Float[Tensor, ""]:
     return logits.reshape(-1, logits.shape[-1]).logsumexp(-1).square().mean()
 
 
-def auxiliary_losses(outputs: Sequence[RouterOutput], names: Iterable[str]) -> dict[str, Float[Tensor, ""]]:
+def auxiliary_losses(outputs: Sequence[RouterOutput], names: Collection[str]) -> dict[str, Float[Tensor, ""]]:
     """Return the mean over all layers of the losses with these names; each is computed for all layers at once."""
+    if not names:
+        return {}
     logits_NTE = torch.stack([output.logits.flatten(0, -2) for output in outputs])
     mask_NTE = torch.stack([output.mask.flatten(0, -2) for output in outputs])
     losses = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import UInt8
@@ -25,12 +25,12 @@ MOST_PICTURES = 64
 class Drawn:
     """The pictures of a run and every routing decision of their drawing; `pictures` is None for a run on latents."""
 
-    run: LoadedRun
+    run: LoadedRun = field(repr=False)
     wanted: Wanted
     seeds: tuple[int, ...]
     settings: SamplingConfig
-    trace: RoutingTrace
-    pictures: UInt8[Tensor, "batch height width channels"] | None
+    trace: RoutingTrace = field(repr=False)
+    pictures: UInt8[Tensor, "batch height width channels"] | None = field(repr=False)
 
     @property
     def names(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ class Probed:
     which needs plotly.
     """
 
-    reports: tuple[dict[str, Any], ...]
-    drawn: tuple[Drawn, ...]
+    reports: tuple[dict[str, Any], ...] = field(repr=False)
+    drawn: tuple[Drawn, ...] = field(repr=False)
     folder: Path | None
     page: bool
 

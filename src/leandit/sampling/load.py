@@ -17,7 +17,7 @@ from leandit.errors import LeanDiTError, nearest
 from leandit.models import Backbone, Conditioning, check_compiler, compile_layers
 from leandit.run.checkpoint import Checkpoint
 from leandit.run.config import RunConfig
-from leandit.run.identity import check_same_encoder
+from leandit.run.identity import DENOISING, TASK, check_same_codec, check_same_encoder
 from leandit.run.resolve import resolve_device
 from leandit.run.weights import read_weights
 from leandit.sampling.bundled import find_run
@@ -109,7 +109,13 @@ def load(
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
+        task = checkpoint.state.get(TASK, {}).get("class", DENOISING)
+        if task != DENOISING:
+            raise LeanDiTError(
+                f"{path}: the run learned by the task {task}; only denoising runs can be loaded"
+            ) from None
         raise LeanDiTError(f"{checkpoint.path}: its weights do not fit its own config.json: {error}") from None
+    check_same_codec(checkpoint.path, checkpoint.state, config.build_codec())
     names = tuple(checkpoint.state.get("class_names", ()))
     objective = build_objective(config.objective)
     if compile:

@@ -70,7 +70,9 @@ def mask_reconstruction(
     Reference: MaskDiT (arXiv 2306.09305), section on training, and its public code; MAE (arXiv 2111.06377).
     """
     hidden = torch.ones(visible.shape[0], model.grid_of(x_t).tokens, dtype=torch.bool, device=visible.device)
-    hidden = hidden.scatter(1, visible, False).nonzero()[:, 1].view(visible.shape[0], -1)
+    # By sorting, since `nonzero` would wait for a GPU.
+    hidden = hidden.scatter(1, visible, False).int().argsort(dim=1, descending=True, stable=True)
+    hidden = hidden[:, : hidden.shape[1] - visible.shape[1]]
     noisy, predicted = (take_tokens(model.patchify(x), hidden) for x in (x_t, prediction))
     # A patch of one number has no unbiased variance.
     variance, mean = torch.var_mean(noisy, dim=-1, keepdim=True, correction=min(1, noisy.shape[-1] - 1))

@@ -56,6 +56,7 @@ def run_training(
         if not resuming:
             # Write the config first: a folder with files but without a config does not count as a run.
             folder.record(config)
+        torch.manual_seed(config.seed)
         given = task and task(TaskContext(config, source, text, torch.device(config.train.device)))
         trainer = Trainer(config, source, folder, callbacks, text, given)
         if start is not None and not resuming:

@@ -18,7 +18,16 @@ from leandit.errors import LeanDiTError
 from leandit.run.checkpoint import Checkpoint
 from leandit.run.config import RunConfig
 from leandit.run.folder import RunFolder
-from leandit.run.identity import check_same_data, check_same_encoder, identity
+from leandit.run.identity import (
+    CODEC,
+    TASK,
+    check_same_codec,
+    check_same_data,
+    check_same_encoder,
+    check_same_task,
+    identity,
+    task_record,
+)
 from leandit.run.metrics import MetricsLog
 from leandit.run.store import CheckpointStore
 from leandit.text import TextEncoder
@@ -59,7 +68,8 @@ class Trainer:
         self.callbacks = callbacks
         self.device = torch.device(config.train.device)
         self.task = task or build_task(TaskContext(config, source, text, self.device))
-        self.model = self.task.module
+        self.model = self.task.module.to(self.device)
+        self.codec = config.build_codec()
         self.optimizers = build_optimizers(config.optimizer, self.model)
         self._rates = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
         self.ema = EMA(self.model, config.train.ema_decay)
@@ -70,7 +80,7 @@ class Trainer:
         self.step = 0
         self._saved_step: int | None = None
         # Computed once: a picture that is deleted during training must not change the identity.
-        self._identity = {**identity(source, text), **self.task.identity}
+        self._identity = identity(source, text)
 
     @property
     def averaged_weights(self) -> Mapping[str, Tensor]:
@@ -157,14 +167,19 @@ class Trainer:
         state = {
             "samples_seen": self.step * self.config.train.batch_size,
             **self._identity,
-            **self.task.state(),
+            CODEC: dict(self.codec.identity),
+            TASK: task_record(self.task, self.task.identity, self.task.state()),
         }
         self.store.publish(self.step, groups, state, self.config.model_dump(mode="json"))
         self._saved_step = self.step
         self.metrics.sync()
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        check_same_data(self.folder.path, checkpoint.state, self._identity)
+        source = self.config.data.source.model_dump(mode="json")
+        moved = checkpoint.config["data"]["source"] != source
+        check_same_data(self.folder.path, checkpoint.state, self._identity, moved)
+        check_same_codec(self.folder.path, checkpoint.state, self.codec)
+        check_same_task(self.folder.path, checkpoint.state, task_record(self.task, self.task.identity, {}))
         check_same_encoder(self.folder.path, checkpoint.state, self.config.text, self.text)
         if checkpoint.step > self.config.train.steps:
             raise LeanDiTError(
@@ -175,7 +190,8 @@ class Trainer:
         self.model.load_state_dict(checkpoint.tensors("model"))
         self.ema.load(checkpoint.tensors("ema"))
         load_optimizer_tensors(self.optimizers, self.model, checkpoint.tensors("optimizer"))
-        self.task.load_state(checkpoint.state)
+        # Before there were tasks, denoising had its state among the rest.
+        self.task.load_state(checkpoint.state[TASK]["state"] if TASK in checkpoint.state else checkpoint.state)
         self.step = self._saved_step = checkpoint.step
 
     def _train_step(self, batch: Batch) -> tuple[dict[str, float], dict[str, np.ndarray], float]:
@@ -196,6 +212,8 @@ class Trainer:
             parts = {name: part.detach() for name, part in step.parts.items()}
             steps.append(replace(step, loss=step.loss.detach(), per_sample=step.per_sample.detach(), parts=parts))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip or torch.inf)
+        if "loss" in steps[0].parts:
+            raise ValueError("a task named a part of its loss 'loss', which is the whole: give it another name")
         losses = {"loss": [step.loss for step in steps]}
         losses |= {name: [step.parts[name] for step in steps] for name in steps[0].parts}
         means = {f"loss/{name}": torch.stack([v / accumulation for v in part]).sum() for name, part in losses.items()}
@@ -204,12 +222,13 @@ class Trainer:
                 **means,
                 "gradient_norm": norm,
                 "finite": torch.cat([step.per_sample.isfinite() for step in steps]),
-                **self.task.numbers(steps),
+                **{f"task/{name}": value for name, value in self.task.numbers(steps).items()},
             }
         )
         values = {name: float(numbers.pop(f"loss/{name}")) for name in losses}
         values["gradient_norm"] = float(numbers.pop("gradient_norm"))
         self._check_finite(values, numbers.pop("finite"), batch.keys)
+        numbers = {name.removeprefix("task/"): value for name, value in numbers.items()}
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -7,7 +7,9 @@ import math
 import torch
 
 from leandit.data import Loader, Source, build_source
+from leandit.errors import LeanDiTError
 from leandit.training.callbacks import Callback, RunView, StepReport
+from leandit.training.task import Task
 
 
 class Validation(Callback):
@@ -23,6 +25,8 @@ class Validation(Callback):
 
     def on_start(self, run: RunView) -> None:
         if run.config.data.validation is not None and run.config.train.validate_every:
+            if type(run.task).held_out is Task.held_out:
+                raise LeanDiTError("train.validate_every: this task has no held-out loss; set it to null")
             self._source = build_source(run.config.data.validation)
 
     def on_step(self, run: RunView, report: StepReport) -> None:

@@ -125,11 +125,6 @@ class DenoiseTask(Task):
         noised, cond = draw_held_out(self.config, self.objective, self.conditioner, self.codec, batch)
         return loss_per_picture(self.module, self.objective, noised, cond)
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """The identity of the codec, if it has one."""
-        return {"codec": dict(self.codec.identity)} if self.codec.identity else {}
-
     def state(self) -> Mapping[str, Any]:
         """Return the number of consecutive steps in which each expert got too few tokens."""
         return {"starved_steps": self.watch_loads.counts}
