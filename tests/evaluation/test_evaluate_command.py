@@ -129,7 +129,7 @@ def test_other_mistakes(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "not the published weights of Inception" in capsys.readouterr().err
     checkpoint = next(iter(tiny_run.glob("checkpoints/*")))
     assert main(["evaluate", str(tiny_run), "--out", str(checkpoint / "x")]) == 2
-    assert "the place of a checkpoint" in capsys.readouterr().err
+    assert "the folder of a checkpoint" in capsys.readouterr().err
 
 
 def test_ranks_draw_their_part_and_leave_the_rest_to_rank_zero(

@@ -119,6 +119,6 @@ def test_mistakes(tiny_run: Path, dense_run: Path, tmp_path: Path, fails: Callab
     assert not (tmp_path / "made").exists()  # mistakes leave no folder behind
     assert "--seeds 'x'" in fails(tiny_run, "--seeds", "x")
     assert "config.json" in fails(tmp_path)
-    assert "place of a checkpoint" in fails(tiny_run, "--out", tiny_run / "checkpoints/step-00000020/probe")
+    assert "the folder of a checkpoint" in fails(tiny_run, "--out", tiny_run / "checkpoints/step-00000020/probe")
     (tmp_path / "file").write_text("")
     assert "cannot be written" in fails(tiny_run, "--out", tmp_path / "file")

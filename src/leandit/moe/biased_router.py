@@ -16,7 +16,7 @@ from leandit.moe.config import ROUTERS, MoEConfig, RouterConfig
 from leandit.moe.gate import GATES, renormalize
 from leandit.moe.seams import RouterModule, RouterOutput, RouterStats
 from leandit.nn import Linear
-from leandit.ops import linear
+from leandit.ops import full_precision, linear
 
 
 @ROUTERS.register
@@ -89,7 +89,7 @@ class BiasedRouter(RouterModule):
 
     def forward(self, x: Float[Tensor, "batch tokens dim"]) -> RouterOutput:
         c = self.config
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device.type):
             logits = linear(x.to(self.gate_head.weight.dtype), self.gate_head.weight)
         logits = self.decided(logits)
         scores = GATES[c.gate](logits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from leandit.moe.seams import RouterModule, RouterOutput
 from leandit.moe.strategies import GROUPED, STRATEGIES, within_capacity
 from leandit.moe.threshold import Threshold
 from leandit.nn import Linear
-from leandit.ops import linear
+from leandit.ops import full_precision, linear
 
 
 class PooledRouter(RouterModule):
@@ -42,7 +41,7 @@ class PooledRouter(RouterModule):
 
     def forward(self, x: Float[Tensor, "batch tokens dim"]) -> RouterOutput:
         hidden = x if self.hidden is None else self.hidden.gelu(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device.type):
             logits = linear(hidden.to(self.gate_head.weight.dtype), self.gate_head.weight)
         logits = self.decided(logits)
         scores = GATES[self.config.gate](logits)

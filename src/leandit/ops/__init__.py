@@ -3,7 +3,7 @@
 from leandit.ops.attention import attention
 from leandit.ops.expert_ffn import expert_ffn, expert_rows
 from leandit.ops.kept import kept
-from leandit.ops.linear import linear, linear_gelu, row_stable_linear
+from leandit.ops.linear import full_precision, linear, linear_gelu, row_stable_linear
 from leandit.ops.modulate import gated_residual, norm_modulate
 from leandit.ops.pooled_topk import pooled_topk
 
@@ -11,6 +11,7 @@ __all__ = [
     "attention",
     "expert_ffn",
     "expert_rows",
+    "full_precision",
     "gated_residual",
     "kept",
     "linear",

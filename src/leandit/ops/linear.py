@@ -13,6 +13,7 @@ Legend: N rows, D input width, F output width.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -36,11 +37,22 @@ _LOW_PRECISION = tuple(
 )
 
 
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """Return the dtype that autocast computes in on a device of this type, or None if it is off."""
+    # Tensors without content, on the device "meta", have no autocast, and torch raises if it is asked.
+    return torch.get_autocast_dtype(device) if device != "meta" and torch.is_autocast_enabled(device) else None
+
+
+def full_precision(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which autocast is off on devices of this type."""
+    return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+
+
 def linear(
     x: Float[Tensor, "*batch dim"], weight_FD: Float[Tensor, "out dim"], bias_F: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "*batch out"]:
     """Return x Wᵀ + b like torch's linear, also under autocast."""
-    if torch.is_autocast_enabled(x.device.type) or not suits_onednn(x, weight_FD, bias_F):
+    if autocast_dtype(x.device.type) or not suits_onednn(x, weight_FD, bias_F):
         return F.linear(x, weight_FD, bias_F)
     if torch.is_grad_enabled():
         return _Linear.apply(x, weight_FD, bias_F)
@@ -53,8 +65,8 @@ def linear_gelu(
     """Return GELU(x Wᵀ + b) in the tanh form. Without gradients it is one step if oneDNN computes it."""
     if not torch.is_grad_enabled():
         device = x.device.type
-        if torch.is_autocast_enabled(device) and x.dtype != torch.float64:  # autocast does not change float64
-            dtype = torch.get_autocast_dtype(device)
+        dtype = autocast_dtype(device)
+        if dtype is not None and x.dtype != torch.float64:  # autocast does not change float64
             x, weight_FD = x.to(dtype), weight_FD.to(dtype)
             bias_F = None if bias_F is None else bias_F.to(dtype)
         if suits_onednn(x, weight_FD, bias_F, low_precision=True):

@@ -18,6 +18,7 @@ from leandit.errors import LeanDiTError
 from leandit.ops.expert_ffn import operator as _operator  # noqa: F401  It registers torch.ops.leandit.expert_ffn.
 from leandit.ops.expert_ffn.layout import BLOCK, max_rows
 from leandit.ops.expert_ffn.torch_backends import expert_ffn_grouped, expert_ffn_naive
+from leandit.ops.linear import autocast_dtype, full_precision
 from leandit.ops.triton_support import interpreted, log_choice, require_triton, suits_triton
 
 Activation = Literal["gelu", "swiglu"]
@@ -50,12 +51,12 @@ def expert_ffn(
     in all other cases it is loop. Raises LeanDiTError if the named implementation cannot run.
     """
     device = x_TD.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else w1_EDF.dtype
+    dtype = autocast_dtype(device) or w1_EDF.dtype
     b1_EF = w1_EDF.new_zeros(w1_EDF.shape[::2]) if b1_EF is None else b1_EF
     b2_ED = w2_EHD.new_zeros(w2_EHD.shape[::2]) if b2_ED is None else b2_ED
     weights = tuple(w.to(dtype) for w in (w1_EDF, b1_EF, w2_EHD, b2_ED))
     chosen = choose(impl, device, dtype)
-    with torch.autocast(device, enabled=False):
+    with full_precision(device):
         if chosen == "naive":
             return expert_ffn_naive(x_TD.to(dtype), weight_TE, mask_TE, weights, activation)
         if chosen == "grouped_mm":
