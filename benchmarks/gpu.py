@@ -31,6 +31,7 @@ import moe_layer
 import selection
 import whole_model
 from contest import compete, processor, ratio, setting, table, today
+from leandit.models import compile_layers
 from leandit.models.cost import forward_flops
 from leandit.moe import MoEConfig
 from leandit.ops import expert_ffn
@@ -305,7 +306,7 @@ def steps(which: str, compiled: bool = False, batch: int = 32) -> str:
             model, call = whole_model.our_call(settings)
         torch.set_default_device("cpu")
         if compiled:
-            model._block = torch.compile(model._block)
+            compile_layers(model)
     train, sample = whole_model.runs(model, call, bf16=True)
     rows = []
     for name, run, passes in (("training", train, 3), ("sampling", sample, 1)):
