@@ -18,7 +18,7 @@ if sys.argv[1] == "keep":
     assert keep_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(9):  # the first few blocks leave odd ends between them
+for _ in range(40):  # until the heap, whose place is drawn anew in each process, has room for the block
     torch.ones(2**24)
 before = faults()
 for _ in range(5):
