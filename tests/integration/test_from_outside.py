@@ -181,6 +181,13 @@ def test_a_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         train(tmp_path, 'codec={"type":"halves"}', "train.steps=3", resume=True)
 
 
+def test_the_codec_that_the_data_decide_may_be_named_or_not(tmp_path: Path) -> None:
+    train(tmp_path)
+    assert train(tmp_path, 'codec={"type":"pixels"}', "train.steps=3", resume=True)[-1]["step"] == 3
+    with pytest.raises(LeanDiTError, match="reads latents, and the data are pictures"):
+        train(tmp_path / "other", 'codec={"type":"latents"}')
+
+
 @pytest.mark.parametrize("by_name", [True, False])
 def test_a_task(tmp_path: Path, by_name: bool) -> None:
     named = ['task={"type":"brightness"}'] if by_name else []

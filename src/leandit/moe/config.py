@@ -25,6 +25,7 @@ class RouterConfig(Config):
     """Whether the router can predict the diffusion target, as per-layer regularisation needs."""
 
     type: str
+    """Tag by which configurations name the router; each kind has its own."""
 
     def build(self, moe: MoEConfig, in_dim: int, dim: int, target_dim: int | None) -> RouterModule:
         """Return the router for inputs of width `in_dim` in a model of width `dim`.
@@ -33,10 +34,6 @@ class RouterConfig(Config):
         not fit.
         """
         raise NotImplementedError
-
-    def size(self, moe: MoEConfig, in_dim: int) -> int:
-        """Return the numbers in the matrices that turn an input into logits; by default those of one matrix."""
-        return in_dim * moe.num_experts
 
     def check(self, moe: MoEConfig) -> None:
         """Raise ValueError if the layer's `k` and `num_experts` do not fit; by default all do."""
@@ -168,14 +165,6 @@ class MoEConfig(Config):
     def router_width(self, dim: int) -> int:
         """Return the width of what a router sees in a model of width `dim`."""
         return 2 * dim if self.router_input == "plain+time" else dim
-
-    def router_size(self, dim: int) -> int:
-        """Return the numbers in the matrices that turn a router's input into logits."""
-        width = self.router_width(dim)
-        if self.routing is not None:
-            return self.routing.size(self, width)
-        hidden_layer = width * dim if self.router == "mlp" else 0
-        return hidden_layer + (dim if self.router == "mlp" else width) * self.num_experts
 
     def expert_hidden(self, dense_hidden: int) -> int:
         """Return an expert's hidden width, given that of the dense feed-forward that it replaces."""

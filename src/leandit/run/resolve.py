@@ -24,6 +24,9 @@ def resolve(
     """
     if source is not None and not len(source):
         raise LeanDiTError("data.source: contains no pictures")
+    by_data = config.replace(codec=None)
+    if config.codec == by_data.codec_config():
+        config = by_data  # The codec that the data decide is the same run, named or not.
     channels, height, width = config.sample_shape()
     size = Grid(height, width)
     if config.model.input_size is None and not size.divisible(config.model.patch_size):
