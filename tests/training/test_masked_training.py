@@ -17,7 +17,7 @@ from leandit.api import load, sample
 from leandit.data import EmojiConfig, build_source
 from leandit.diffusion import DDPMConfig, Noised, Objective, ObjectiveConfig, RectifiedFlowConfig, build_objective
 from leandit.errors import LeanDiTError
-from leandit.models import Conditioning, MaskingConfig, PixArt, PixArtConfig
+from leandit.models import Conditioning, MaskingConfig, PixArt, PixArtConfig, forward_flops
 from leandit.moe import MoEConfig
 from leandit.presets import run_config
 from leandit.random import Stream, subsets
@@ -240,6 +240,16 @@ def seen_masks(trainer: Trainer, step: int) -> list[Tensor]:
 def test_the_trainer_hides_the_share_that_is_asked_for(tmp_path: Path, ratio: float, count: int) -> None:
     seen = seen_masks(build_trainer(tmp_path, f"train.mask_ratio={ratio}"), 3)
     assert [mask.tolist() for mask in seen] == subsets(0, Stream.MASK, range(24, 32), 16, count).tolist()
+
+
+def test_flops_are_those_of_the_visible_tokens_and_the_text(tmp_path: Path) -> None:
+    """The trainer knows the FLOPs at three lengths of a text, and this is a fourth."""
+    trainer = build_trainer(tmp_path)
+    *_, flops = trainer._train_step(trainer.loader.batch(0))
+    trainer.metrics.close()
+    model = trainer.config.model
+    assert flops == pytest.approx(3 * 8 * forward_flops(model, 5, 8), rel=1e-9)
+    assert forward_flops(model, 5, 8) < forward_flops(model, 5) < forward_flops(model, 9)
 
 
 def test_accumulation_changes_no_mask_and_no_dense_gradient(tmp_path: Path) -> None:
