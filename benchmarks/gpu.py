@@ -304,7 +304,7 @@ def steps(which: str, compiled: bool = False, batch: int = 32) -> str:
         torch.set_default_device("cuda")
         with torch.autocast("cuda", torch.bfloat16):
             model, call = whole_model.our_call(settings)
-        torch.set_default_device("cpu")
+        torch.set_default_device(None)
         if compiled:
             compile_layers(model)
     train, sample = whole_model.runs(model, call, bf16=True)
@@ -368,7 +368,7 @@ def drawing() -> str:
 
 SECTIONS: dict[str, tuple[Callable[[], str], int]] = {
     "versions": (versions, 60),
-    "tests": (tests, 170),
+    "tests": (tests, 300),
     **{f"warm{tile}": (partial(warm, tile), 120) for tile in range(5)},
     "parity": (parity, 170),
     "resume": (resume, 400),
