@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from leandit.config import Fact
 from leandit.config.describe import group, resume_text, tag_of
 from leandit.config.docs import class_doc
-from leandit.config.facts import IDENTITY, Fact
-from leandit.config.fields import ConfigField, fields_of
+from leandit.config.fields import IDENTITY, ConfigField, fields_of
 from leandit.config.schema import default_text, type_text
 from leandit.run import RunConfig
 

@@ -11,9 +11,10 @@ from expert_cases import CASES, Case, assert_same, output_gradient, poison_alloc
 
 from leandit.errors import LeanDiTError
 from leandit.ops import expert_ffn
+from leandit.ops.backends import log_choice
 from leandit.ops.expert_ffn import Activation, ExpertImpl, loop
-from leandit.ops.expert_ffn.layout import BLOCK, Layout, layout, max_rows
-from leandit.ops.triton_support import log_choice
+from leandit.ops.expert_ffn.layout import Layout, layout
+from leandit.ops.expert_ffn.operator import BLOCK, max_rows
 
 BACKENDS: list[tuple[ExpertImpl, torch.dtype, float]] = [
     ("loop", torch.float64, 1e-10),

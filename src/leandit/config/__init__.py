@@ -4,8 +4,8 @@ What documents a configuration is imported by itself, so that a training does no
 `leandit.config.schema` and `leandit.config.toml`.
 """
 
-from leandit.config.base import Config, one_of
-from leandit.config.facts import Fact, facts_at, facts_of
+from leandit.config.base import Config, Fact, one_of
+from leandit.config.fields import facts_at, facts_of
 from leandit.config.files import read_tree, write_config
 from leandit.config.registry import Registry
 from leandit.config.tree import Tree, apply_overrides, diff, validate

@@ -1,8 +1,9 @@
-"""The base of every configuration: complete, frozen, and strict about unknown keys."""
+"""The base of every configuration: complete, frozen, strict about unknown keys."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -40,3 +41,17 @@ def one_of(names: Iterable[str]) -> Any:
         return value
 
     return Annotated[str, AfterValidator(check), Field(json_schema_extra={"enum": list(known)})]
+
+
+class Fact(Enum):
+    """Why a field may differ when a run is resumed, as in `log_every: Annotated[int, Fact.MAY_CHANGE] = 50`.
+
+    A fact holds for the field and for all fields below it. A field without one is part of the run's identity: with
+    another value, the steps of the run would have other results.
+    """
+
+    MAY_CHANGE = "may change: no step's result depends on it"
+    BACKEND = "may change: results stay the same up to rounding"
+    DEVICE = "may change: names a device, and results stay the same up to rounding"
+    PATH = "may change if the place has moved: what is there now must have the same fingerprint"
+    RUN_LENGTH = "may change if the learning rate does not depend on it"

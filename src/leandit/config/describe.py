@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel
 
+from leandit.config.base import Fact
 from leandit.config.docs import class_doc
-from leandit.config.facts import IDENTITY, Fact
-from leandit.config.fields import ConfigField, fields_of, find
+from leandit.config.fields import IDENTITY, ConfigField, fields_of, find
 from leandit.config.schema import default_text, type_text
 
 _WIDTH = 100

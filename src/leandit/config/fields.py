@@ -11,10 +11,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from leandit.config.base import Fact
 from leandit.config.docs import field_doc
-from leandit.config.facts import Fact, facts_of
 from leandit.config.registry import Registry
 from leandit.errors import LeanDiTError, nearest
+
+IDENTITY = "must stay the same: another value is another run"
 
 
 @dataclass(frozen=True)
@@ -123,3 +125,24 @@ def _is_list(annotation: Any) -> bool:
     if typing.get_origin(annotation) in (tuple, list):
         return True
     return any(map(_is_list, typing.get_args(annotation)))
+
+
+def facts_of(field: FieldInfo) -> frozenset[Fact]:
+    """Return the facts that the declaration of a field carries."""
+    return frozenset(item for item in field.metadata if isinstance(item, Fact))
+
+
+def facts_at(config: BaseModel, key: str) -> frozenset[Fact]:
+    """Return the facts of the field at a dotted key, and of the fields above it; empty beyond the end of the config."""
+    return frozenset(fact for field in _fields_on(config, key) for fact in facts_of(field))
+
+
+def _fields_on(node: object, key: str) -> Iterator[FieldInfo]:
+    for part in key.split("."):
+        if isinstance(node, BaseModel) and part in type(node).model_fields:
+            yield type(node).model_fields[part]
+            node = getattr(node, part)
+        elif isinstance(node, tuple | list) and part.isdecimal() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return

@@ -110,7 +110,7 @@ def _inside(func: Any, args: tuple[Any, ...]) -> int:
     if func.name() not in _EXPERTS:
         return 0
     backward = func.name() == _EXPERTS[1]
-    x, rows = (args[1], len(args[8])) if backward else (args[0], int(args[8]))
+    x, rows = (args[1], len(args[5])) if backward else (args[0], int(args[5]))
     return rows * x.shape[1] * x.element_size() if rows > 0 else 0
 
 

@@ -2,9 +2,8 @@
 
 from leandit.moe.biased_router import BiasedRouter, BiasedRouterConfig
 from leandit.moe.config import ROUTERS, MoEConfig, RouterConfig
-from leandit.moe.experts import Experts
 from leandit.moe.gate import GATES
-from leandit.moe.layer import MoELayer
+from leandit.moe.layer import Experts, MoELayer
 from leandit.moe.losses import (
     AUXILIARY_LOSSES,
     auxiliary_losses,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from leandit.moe.strategies import select_mask
 from leandit.moe.threshold import Threshold
-from leandit.ops import kept
+from leandit.nn import kept
 
 
 @dataclass(frozen=True)

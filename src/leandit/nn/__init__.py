@@ -1,11 +1,10 @@
 """The parts that diffusion transformers are made of."""
 
-from leandit.nn.attention import CrossAttention, SelfAttention
-from leandit.nn.embeddings import LabelEmbedding, TimestepEmbedding
-from leandit.nn.layers import Layer, Layers, Makers, Parts, Sharing
-from leandit.nn.linear import FeedForward, Linear
-from leandit.nn.modulation import AdaLN, FinalLayer
-from leandit.nn.positions import sincos_positions
+from leandit.nn.attention import SelfAttention
+from leandit.nn.cross_attention import CrossAttention
+from leandit.nn.embeddings import LabelEmbedding, TimestepEmbedding, sincos_positions
+from leandit.nn.layers import Layer, Layers, Makers, Parts, Sharing, kept
+from leandit.nn.parts import AdaLN, FeedForward, FinalLayer, Linear
 
 __all__ = [
     "AdaLN",
@@ -21,5 +20,6 @@ __all__ = [
     "SelfAttention",
     "Sharing",
     "TimestepEmbedding",
+    "kept",
     "sincos_positions",
 ]

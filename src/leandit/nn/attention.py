@@ -1,12 +1,12 @@
-"""Multi-head self-attention and cross-attention."""
+"""Multi-head self-attention."""
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from leandit.nn.linear import Linear
-from leandit.ops import attention, row_stable_linear
+from leandit.nn.parts import Linear
+from leandit.ops import attention
 from leandit.ops.attention import AttentionImpl
 
 
@@ -33,68 +33,16 @@ class SelfAttention(nn.Module):
         self.k_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
 
     def forward(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        qkv = _split_heads(self.qkv(x), self.head_dim)
+        qkv = split_heads(self.qkv(x), self.head_dim)
         q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-        return self.proj(_join_heads(attention(self.q_norm(q), self.k_norm(k), v, self.impl)))
+        return self.proj(join_heads(attention(self.q_norm(q), self.k_norm(k), v, self.impl)))
 
 
-KeysValues = tuple[Tensor, Tensor]
-
-
-class CrossAttention(nn.Module):
-    """softmax(q kᵀ / sqrt(head_dim)) v with queries from a sample's tokens, keys and values from its text.
-
-    `text_dim` is the text's width. `kv_heads` and `qk_norm` are as in `SelfAttention`.
-
-    Reference: PixArt-alpha (arXiv 2310.00426), section 2.3; grouped queries as in EC-DiT (arXiv 2410.02098).
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        text_dim: int,
-        heads: int,
-        qk_norm: bool,
-        norm_eps: float,
-        impl: AttentionImpl,
-        kv_heads: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.kv_heads = kv_heads or heads
-        self.head_dim = dim // heads
-        self.impl = impl
-        self.q = Linear(dim, dim)
-        self.kv = Linear(text_dim, 2 * self.kv_heads * self.head_dim)
-        self.proj = Linear(dim, dim)
-        self.q_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
-
-    def keys_values(self, text: Float[Tensor, "batch text_tokens text_dim"]) -> KeysValues:
-        """Return what depends on the text alone, each (batch, kv_heads, text_tokens, head_dim)."""
-        # Prompts can be shorter than the rows that a matrix library needs to compute each in the same way.
-        kv = row_stable_linear(text.flatten(0, 1), self.kv.weight, self.kv.bias).unflatten(0, text.shape[:2])
-        k, v = _split_heads(kv, self.head_dim).chunk(2, dim=1)
-        return self.k_norm(k), v
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch tokens dim"],
-        text: Float[Tensor, "batch text_tokens text_dim"],
-        text_mask: Bool[Tensor, "batch text_tokens"] | None = None,
-        keys_values: KeysValues | None = None,
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Attend to the text where `text_mask` is True (all of it without one); every text needs one token.
-
-        `keys_values` are those of the text, where they are there already.
-        """
-        q = _split_heads(self.q(x), self.head_dim)
-        k, v = self.keys_values(text) if keys_values is None else keys_values
-        return self.proj(_join_heads(attention(self.q_norm(q), k, v, self.impl, text_mask)))
-
-
-def _split_heads(x: Float[Tensor, "batch tokens dim"], head_dim: int) -> Float[Tensor, "batch heads tokens head_dim"]:
+def split_heads(x: Float[Tensor, "batch tokens dim"], head_dim: int) -> Float[Tensor, "batch heads tokens head_dim"]:
+    """Return the heads of each token, each a sequence of its own."""
     return x.unflatten(2, (-1, head_dim)).transpose(1, 2)
 
 
-def _join_heads(x: Float[Tensor, "batch heads tokens head_dim"]) -> Float[Tensor, "batch tokens dim"]:
+def join_heads(x: Float[Tensor, "batch heads tokens head_dim"]) -> Float[Tensor, "batch tokens dim"]:
+    """The inverse of `split_heads`."""
     return x.transpose(1, 2).flatten(2)

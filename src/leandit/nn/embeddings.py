@@ -1,15 +1,18 @@
-"""Embeddings of the time and of the class label."""
+"""Embeddings of the time, of the class label, and of the place in the picture."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache, wraps
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from leandit.nn.linear import Linear
+from leandit.grid import Grid
+from leandit.nn.parts import Linear
 from leandit.ops import row_stable_linear
 
 _MAX_PERIOD = 10_000
@@ -57,3 +60,81 @@ class LabelEmbedding(nn.Module):
     def forward(self, label: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Embed labels 0..num_classes-1; any negative label stands for "no label"."""
         return self.table(torch.where(label < 0, self.num_classes, label))
+
+
+# Tables that are kept, of each kind: one for every grid, width and device that was used last.
+_KEPT = 32
+
+
+def sincos_positions(
+    dim: int,
+    grid: Grid,
+    span: Grid | None = None,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "{grid.tokens} {dim}"]:
+    """Return fixed two-dimensional sin-cos positions for a grid of patches in row-major order.
+
+    The first half of the width encodes the column, the second the row; each half is [sin, cos] of the coordinate
+    times 10000^(-4 i / dim). Rows have the coordinates k span.height / grid.height, k = 0..grid.height-1, and columns
+    k span.width / grid.width. So another grid divides the span of the grid that a model learned on more finely or more
+    coarsely; without `span` the coordinates are k. Computed in float64 and rounded to float32. `dim` must be divisible
+    by 4. The table is kept and shared: do not write into it.
+
+    Reference: DiT (arXiv 2212.09748), after MAE; PixArt-alpha (arXiv 2310.00426), section 2.4, for the interpolation.
+    """
+    span = span or grid
+    if torch.compiler.is_compiling():
+        like = torch.empty(0, device=device, dtype=dtype)
+        return _sincos_op(like, dim, grid.height, grid.width, span.height, span.width)
+    return _sincos(torch.device(device or torch.get_default_device()), dtype, dim, grid, span)
+
+
+def kept_table(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep what a function of (device, dtype, ...) returned last, for use with and without gradients.
+
+    Tensors without content, as under FakeTensorMode, are computed anew: they must not outlive their mode.
+    """
+
+    def plain(device: torch.device, dtype: torch.dtype, *arguments: object) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            return compute(device, dtype, *arguments)
+
+    cached = lru_cache(maxsize=_KEPT)(plain)
+
+    @wraps(compute)
+    def call(device: torch.device, dtype: torch.dtype, *arguments: object) -> Tensor:
+        real = type(torch.empty(0, device=device)) is Tensor
+        return (cached if real else plain)(device, dtype, *arguments)
+
+    return call
+
+
+@kept_table
+def _sincos(device: torch.device, dtype: torch.dtype, dim: int, grid: Grid, span: Grid) -> Tensor:
+    frequency = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64, device=device) / (dim // 4))
+    column = _axis(grid.width, span.width, frequency)[None].expand(grid.height, grid.width, -1)
+    row = _axis(grid.height, span.height, frequency)[:, None].expand(grid.height, grid.width, -1)
+    return torch.cat([column, row], dim=-1).reshape(grid.tokens, dim).float().to(dtype)
+
+
+def _axis(count: int, span: int, frequency: Float[Tensor, " quarter"]) -> Float[Tensor, "{count} half"]:
+    coordinate = torch.arange(count, dtype=torch.float64, device=frequency.device) * (span / count)
+    angle = coordinate[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+# To a compiler the table is one operator, so that a compiled model has the same bits; a graph owns what it gets.
+@torch.library.custom_op(
+    "leandit::sincos_positions",
+    mutates_args=(),
+    schema="(Tensor like, int dim, SymInt height, SymInt width, SymInt span_height, SymInt span_width) -> Tensor",
+)
+def _sincos_op(like: Tensor, dim: int, height: int, width: int, span_height: int, span_width: int) -> Tensor:
+    return _sincos(like.device, like.dtype, dim, Grid(height, width), Grid(span_height, span_width)).clone()
+
+
+@_sincos_op.register_fake
+def _(like: Tensor, dim: int, height: int, width: int, span_height: int, span_width: int) -> Tensor:
+    return like.new_empty(height * width, dim)

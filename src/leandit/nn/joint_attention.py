@@ -7,12 +7,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from leandit.nn.linear import Linear, RMSNorm
+from leandit.nn.parts import Linear
 from leandit.nn.rope import rotate
 from leandit.ops import attention
 from leandit.ops.attention import AttentionImpl
 
 Heads = Float[Tensor, "batch heads tokens head_dim"]
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's, with the weight in the dtype of the input, as its fused kernel wants it under autocast."""
+
+    def forward(self, x: Float[Tensor, "*batch head_dim"]) -> Float[Tensor, "*batch head_dim"]:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class _Stream(nn.Module):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leandit.grid import Grid
-from leandit.nn.positions import kept
+from leandit.nn.embeddings import kept_table
 
 
 def rope_2d(
@@ -33,7 +33,7 @@ def rope_2d(
     return _rope(torch.device(device or torch.get_default_device()), dtype, head_dim, grid, base)
 
 
-@kept
+@kept_table
 def _rope(device: torch.device, dtype: torch.dtype, head_dim: int, grid: Grid, base: float) -> Tensor:
     frequency = base ** (-torch.arange(head_dim // 4, dtype=torch.float64, device=device) / (head_dim // 4))
     row, column = (

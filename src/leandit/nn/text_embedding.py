@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leandit.errors import LeanDiTError
-from leandit.nn.linear import Linear
+from leandit.nn.parts import Linear
 from leandit.ops import row_stable_linear
 from leandit.ops.linear import MIN_ROWS
 

@@ -21,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.flop_counter import register_flop_formula
 
 MIN_ROWS = 16
 
@@ -138,12 +137,3 @@ def row_stable_linear(
     if torch.is_grad_enabled() or rows >= MIN_ROWS or x_ND.device.type != "cpu":
         return linear(x_ND, weight_FD, bias_F)
     return linear(pad_rows(x_ND), weight_FD, bias_F)[:rows]
-
-
-def _linear_flops(x: Tensor, weight: Tensor, *rest: Any, **kwargs: Any) -> int:
-    return 2 * x.numel() * weight.shape[0]
-
-
-if _HAS_ONEDNN:
-    # torch's FLOP counter does not know oneDNN's linear map.
-    register_flop_formula(torch.ops.mkldnn._linear_pointwise, get_raw=True)(_linear_flops)

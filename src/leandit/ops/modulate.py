@@ -5,12 +5,12 @@ Legend: B batch, L tokens, D width.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from leandit.ops.backends import load
 
 # Smallest sample, in numbers, for one call per sample. For a smaller sample the call costs more than it saves.
 _MIN_SAMPLE = 32_768
@@ -30,7 +30,7 @@ def norm_modulate(
     """
     if _by_sample(x_BLD):
         weight_BD, bias_BD = 1 + scale_BD.to(x_BLD.dtype), shift_BD.to(x_BLD.dtype)
-        return torch.ops.leandit.norm_modulate(x_BLD, weight_BD, bias_BD, eps)[0]
+        return load("leandit.ops.norm_by_sample").norm_by_sample(x_BLD, weight_BD, bias_BD, eps)
     return norm_modulate_naive(x_BLD, shift_BD, scale_BD, eps)
 
 
@@ -58,65 +58,3 @@ def gated_residual(
 def _by_sample(x_BLD: Tensor) -> bool:
     large = x_BLD.ndim == 3 and x_BLD[:1].numel() >= _MIN_SAMPLE and len(x_BLD) > 0
     return large and x_BLD.device.type == "cpu" and x_BLD.dtype == torch.float32 and not torch.compiler.is_compiling()
-
-
-# The schema is explicit, because jaxtyping's checks in tests hide the annotations from torch.
-_FORWARD = "(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor)"
-_BACKWARD = (
-    "(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor inverse) -> (Tensor, Tensor, Tensor)"
-)
-
-
-@torch.library.custom_op("leandit::norm_modulate", mutates_args=(), schema=_FORWARD)
-def _forward(x_BLD: Tensor, weight_BD: Tensor, bias_BD: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return LayerNorm(x) weight + bias, and the mean and 1 / standard deviation of every token.
-
-    It is one torch layer norm per sample, with the sample's modulation as weight and bias of the norm.
-    """
-    out_BLD, means, inverses = torch.empty_like(x_BLD), [], []
-    for b in range(len(x_BLD)):
-        y_LD, mean_L, inverse_L = torch.native_layer_norm(x_BLD[b], x_BLD.shape[2:], weight_BD[b], bias_BD[b], eps)
-        out_BLD[b] = y_LD  # still in the cache
-        means.append(mean_L)
-        inverses.append(inverse_L)
-    return out_BLD, torch.stack(means), torch.stack(inverses)
-
-
-@_forward.register_fake
-def _(x_BLD: Tensor, weight_BD: Tensor, bias_BD: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    batch, tokens, _ = x_BLD.shape
-    return torch.empty_like(x_BLD), x_BLD.new_empty(batch, tokens, 1), x_BLD.new_empty(batch, tokens, 1)
-
-
-@torch.library.custom_op("leandit::norm_modulate_backward", mutates_args=(), schema=_BACKWARD)
-def _backward(
-    grad_BLD: Tensor, x_BLD: Tensor, weight_BD: Tensor, bias_BD: Tensor, mean_BL: Tensor, inverse_BL: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    grad_x_BLD, grad_weight_BD, grad_bias_BD = (torch.empty_like(value) for value in (x_BLD, weight_BD, bias_BD))
-    for b in range(len(x_BLD)):
-        grad_x_BLD[b], grad_weight_BD[b], grad_bias_BD[b] = torch.ops.aten.native_layer_norm_backward(
-            *(grad_BLD[b], x_BLD[b], x_BLD.shape[2:], mean_BL[b], inverse_BL[b]),
-            *(weight_BD[b], bias_BD[b], (True, True, True)),
-        )
-    return grad_x_BLD, grad_weight_BD, grad_bias_BD
-
-
-@_backward.register_fake
-def _(grad_BLD: Tensor, x_BLD: Tensor, weight_BD: Tensor, bias_BD: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-    return torch.empty_like(x_BLD), torch.empty_like(weight_BD), torch.empty_like(bias_BD)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x_BLD, weight_BD, bias_BD, _ = inputs
-    # Mean and deviation have no gradient; do not allocate zeros for it.
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x_BLD, weight_BD, bias_BD, *output[1:])
-
-
-def _gradients(ctx: Any, grad_BLD: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grad_BLD is None:
-        return (None,) * 4
-    return *torch.ops.leandit.norm_modulate_backward(grad_BLD, *ctx.saved_tensors), None
-
-
-_forward.register_autograd(_gradients, setup_context=_setup_context)

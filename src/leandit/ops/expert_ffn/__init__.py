@@ -8,22 +8,23 @@ width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, einsum
+from torch.nn import functional as F
 
 from leandit.errors import LeanDiTError
-from leandit.ops.expert_ffn import operator as _operator  # noqa: F401  It registers torch.ops.leandit.expert_ffn.
-from leandit.ops.expert_ffn.layout import BLOCK, max_rows
-from leandit.ops.expert_ffn.torch_backends import expert_ffn_grouped, expert_ffn_naive
+from leandit.ops.backends import interpreted, load, log_choice, require_triton, suits_triton
+from leandit.ops.expert_ffn.operator import BLOCK, max_rows
 from leandit.ops.linear import autocast_dtype, full_precision
-from leandit.ops.triton_support import interpreted, log_choice, require_triton, suits_triton
 
 Activation = Literal["gelu", "swiglu"]
 ExpertImpl = Literal["auto", "naive", "loop", "grouped_mm", "triton"]
 
+_GROUPED = "leandit.ops.expert_ffn.grouped"
 _GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -54,21 +55,45 @@ def expert_ffn(
     dtype = autocast_dtype(device) or w1_EDF.dtype
     b1_EF = w1_EDF.new_zeros(w1_EDF.shape[::2]) if b1_EF is None else b1_EF
     b2_ED = w2_EHD.new_zeros(w2_EHD.shape[::2]) if b2_ED is None else b2_ED
-    weights = tuple(w.to(dtype) for w in (w1_EDF, b1_EF, w2_EHD, b2_ED))
+    weights = [w.to(dtype) for w in (w1_EDF, b1_EF, w2_EHD, b2_ED)]
+    inputs = (x_TD.to(dtype), weight_TE, mask_TE, weights)
     chosen = choose(impl, device, dtype)
     with full_precision(device):
         if chosen == "naive":
-            return expert_ffn_naive(x_TD.to(dtype), weight_TE, mask_TE, weights, activation)
+            return definition(*inputs, activation)
         if chosen == "grouped_mm":
-            pairs = _count(mask_TE, num_pairs)
-            return expert_ffn_grouped(x_TD.to(dtype), weight_TE, mask_TE, weights, activation, pairs)
-        inputs = (x_TD.to(dtype), weight_TE, mask_TE, *weights)
-        keep = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
+            return load(_GROUPED).compute(*inputs, activation, _count(mask_TE, num_pairs))
+        keep = torch.is_grad_enabled() and any(value.requires_grad for value in (*inputs[:2], *weights))
         block = block_size(chosen, device, num_pairs, w1_EDF.shape[0])
         # The backward pass needs a fixed number of rows. In inference an upper bound avoids a synchronisation on a GPU.
         bounded = keep or (chosen == "triton" and num_pairs is not None)
         rows = max_rows(_count(mask_TE, num_pairs), w1_EDF.shape[0], block) if bounded else -1
         return torch.ops.leandit.expert_ffn(*inputs, activation, rows, block, keep, chosen)[0]
+
+
+def activate(pre: Float[Tensor, "*rows pre"], activation: str) -> Float[Tensor, "*rows hidden"]:
+    """Return gelu(x) in the tanh form, or for swiglu silu(a) b with x = [a, b]."""
+    if activation == "gelu":
+        return F.gelu(pre, approximate="tanh")
+    a, b = pre.chunk(2, dim=-1)
+    return F.silu(a) * b
+
+
+def definition(
+    x_TD: Float[Tensor, "tokens dim"],
+    weight_TE: Float[Tensor, "tokens experts"],
+    mask_TE: Bool[Tensor, "tokens experts"],
+    weights: Sequence[Tensor],
+    activation: str,
+) -> Float[Tensor, "tokens dim"]:
+    """Return sum_e mask_te weight_te FFN_e(x_t): every expert computes every token, and the mask selects the results.
+
+    `weights` are w1, b1, w2 and b2.
+    """
+    w1_EDF, b1_EF, w2_EHD, b2_ED = weights
+    pre_TEF = einsum("td,edf->tef", x_TD, w1_EDF) + b1_EF
+    y_TED = einsum("teh,ehd->ted", activate(pre_TEF, activation), w2_EHD) + b2_ED
+    return (y_TED * weight_TE.where(mask_TE, 0.0)[..., None]).sum(1).to(x_TD.dtype)
 
 
 def expert_rows(
@@ -114,8 +139,8 @@ def choose(impl: str, device: str, dtype: torch.dtype) -> str:
             # In other dtypes torch.compile cannot compile torch's grouped product.
             chosen = "grouped_mm" if device == "cuda" and dtype == torch.bfloat16 else "loop"
         log_choice("expert_ffn", device, chosen)
-        return chosen
-    if impl not in ("naive", "loop", "grouped_mm", "triton"):
+        impl = chosen
+    elif impl not in ("naive", "loop", "grouped_mm", "triton"):
         raise LeanDiTError(f"impl = {impl!r}: choose auto, naive, loop, grouped_mm or triton")
     if impl == "triton":
         require_triton("expert_ffn", impl, device, dtype)
@@ -125,6 +150,8 @@ def choose(impl: str, device: str, dtype: torch.dtype) -> str:
         raise LeanDiTError(
             f"expert_ffn: impl = 'grouped_mm' takes float32, bfloat16 and float16, not {dtype}: choose another impl"
         )
+    if impl == "grouped_mm":
+        load(_GROUPED)
     return impl
 
 

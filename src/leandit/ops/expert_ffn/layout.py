@@ -11,15 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# Low-precision matrix libraries compile a kernel for each new number of rows, in about a millisecond. Multiples of a
-# block repeat; exact numbers of pairs do not. A block also has enough rows that a row does not depend on the number of
-# rows (see `leandit.ops.linear`).
-BLOCK = 16
-
-
-def max_rows(num_pairs: int, num_experts: int, block: int = BLOCK) -> int:
-    """Return a number of rows that is enough for `num_pairs` pairs, for every distribution over the experts."""
-    return num_pairs + num_experts * (block - 1)
+from leandit.ops.expert_ffn.operator import BLOCK
 
 
 @dataclass(frozen=True)

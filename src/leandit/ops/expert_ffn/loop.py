@@ -36,14 +36,16 @@ def forward(
     mask_TE: Bool[Tensor, "tokens experts"],
     weights: tuple[Tensor, Tensor, Tensor, Tensor],
     activation: str,
-    kept_rows: int | None,
+    num_rows: int | None,
+    block: int,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the output and the rows before and after the activation: `kept_rows` rows, or 0 rows if it is None."""
+    """Return the output and the rows before and after the activation; these have 0 rows unless `keep`."""
     w1_EDF, b1_EF, w2_EHD, b2_ED = weights
-    plan = layout(weight_TE, mask_TE)
-    rows, dim = len(plan.token) if kept_rows is None else kept_rows, x_TD.shape[1]
-    keep = kept_rows or 0
-    pre_RF, hidden_RH = x_TD.new_empty(keep, w1_EDF.shape[2]), x_TD.new_empty(keep, w2_EHD.shape[1])
+    plan = layout(weight_TE, mask_TE, block=block)
+    rows, dim = num_rows if keep and num_rows is not None else len(plan.token), x_TD.shape[1]
+    kept = rows if keep else 0
+    pre_RF, hidden_RH = x_TD.new_empty(kept, w1_EDF.shape[2]), x_TD.new_empty(kept, w2_EHD.shape[1])
     y_RD, x_ND = x_TD.new_empty(rows, dim), x_TD.new_empty(min(CHUNK, rows), dim)
     for e, chunks in enumerate(_chunks(plan)):
         for chunk in chunks:
@@ -65,6 +67,7 @@ def backward(
     weights: tuple[Tensor, Tensor, Tensor, Tensor],
     kept: tuple[Tensor, Tensor],
     activation: str,
+    block: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of x, weight_TE, w1, b1, w2 and b2.
 
@@ -73,7 +76,7 @@ def backward(
     """
     w1_EDF, b1_EF, w2_EHD, b2_ED = weights
     pre_RF, hidden_RH = kept
-    plan = layout(torch.where(weight_TE.abs() < _TINY, _TINY, weight_TE), mask_TE)
+    plan = layout(torch.where(weight_TE.abs() < _TINY, _TINY, weight_TE), mask_TE, block=block)
     weight_R1 = plan.weight.to(x_TD.dtype)[:, None]
     grad_x_RD, grad_weight_R = x_TD.new_empty(len(pre_RF), x_TD.shape[1]), weight_TE.new_empty(len(plan.token))
     grad_w1_EDF, grad_w2_EHD = torch.empty_like(w1_EDF), torch.empty_like(w2_EHD)

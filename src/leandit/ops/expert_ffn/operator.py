@@ -1,4 +1,4 @@
-"""The operator of `expert_ffn`, as torch sees it: forward, backward, shapes for torch.compile, FLOPs.
+"""The operator of `expert_ffn`, as torch sees it: forward, backward, shapes for torch.compile.
 
 Gather, two products, activation, weights and scatter are one operator. So torch.compile does not see the number of
 pairs, and no backend writes intermediate results to memory that it can fuse.
@@ -13,130 +13,82 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
-from leandit.ops.expert_ffn import loop
-from leandit.ops.expert_ffn.layout import max_rows
+from leandit.ops.backends import load
 
-_WEIGHTS = "Tensor w1, Tensor b1, Tensor w2, Tensor b2"
+BACKENDS = {"loop": "leandit.ops.expert_ffn.loop", "triton": "leandit.ops.expert_ffn.triton_backend"}
+"""Modules with `forward` and `backward`, by the name of the backend. One is imported when it computes for the first
+time, so that a machine without its library can use the others.
+
+    forward(x_TD, weight_TE, mask_TE, weights, activation, num_rows, block, keep) -> (y_TD, pre_RF, hidden_RH)
+    backward(grad_TD, x_TD, weight_TE, mask_TE, weights, (pre_RF, hidden_RH), activation, block)
+        -> gradients of x, weight_TE and the four weights
+
+`num_rows` is the number of rows including padding to blocks of `block` rows per expert; None if it is not known. `pre`
+and `hidden` are what the backward pass needs, rows before and after the activation; without `keep` they have 0 rows.
+"""
+
 _FORWARD = (
-    f"(Tensor x, Tensor weight, Tensor mask, {_WEIGHTS}, str activation, SymInt num_rows, int block, bool keep,"
+    "(Tensor x, Tensor weight, Tensor mask, Tensor[] weights, str activation, SymInt num_rows, int block, bool keep,"
     " str impl) -> (Tensor, Tensor, Tensor)"
 )
 _BACKWARD = (
-    f"(Tensor grad, Tensor x, Tensor weight, Tensor mask, {_WEIGHTS}, Tensor pre, Tensor hidden, str activation,"
+    "(Tensor grad, Tensor x, Tensor weight, Tensor mask, Tensor[] weights, Tensor pre, Tensor hidden, str activation,"
     " int block, str impl) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
-@torch.library.custom_op("leandit::expert_ffn", mutates_args=(), schema=_FORWARD)
-def _forward(
-    x_TD: Tensor,
-    weight_TE: Tensor,
-    mask_TE: Tensor,
-    w1_EDF: Tensor,
-    b1_EF: Tensor,
-    w2_EHD: Tensor,
-    b2_ED: Tensor,
-    activation: str,
-    num_rows: int,
-    block: int,
-    keep: bool,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    weights = (w1_EDF, b1_EF, w2_EHD, b2_ED)
-    if impl == "triton":
-        # Imported here, so that other backends do not import Triton.
-        from leandit.ops.expert_ffn import triton_backend
+# Low-precision matrix libraries compile a kernel for each new number of rows, in about a millisecond. Multiples of a
+# block repeat; exact numbers of pairs do not. A block also has enough rows that a row does not depend on the number of
+# rows (see `leandit.ops.linear`).
+BLOCK = 16
 
-        rows = None if num_rows < 0 else num_rows
-        return triton_backend.forward(x_TD, weight_TE, mask_TE, weights, activation, rows, block, keep)
-    return loop.forward(x_TD, weight_TE, mask_TE, weights, activation, num_rows if keep else None)
+
+def max_rows(num_pairs: int, num_experts: int, block: int = BLOCK) -> int:
+    """Return a number of rows that is enough for `num_pairs` pairs, for every distribution over the experts."""
+    return num_pairs + num_experts * (block - 1)
+
+
+@torch.library.custom_op("leandit::expert_ffn", mutates_args=(), schema=_FORWARD)
+def _forward(x_TD: Tensor, weight_TE: Tensor, mask_TE: Tensor, weights: list[Tensor], *options: Any) -> Any:
+    activation, num_rows, block, keep, impl = options
+    rows = None if num_rows < 0 else num_rows
+    return load(BACKENDS[impl]).forward(x_TD, weight_TE, mask_TE, tuple(weights), activation, rows, block, keep)
 
 
 @_forward.register_fake
-def _(x_TD: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    _, _, w1_EDF, _, w2_EHD, _, _, num_rows, _, keep, _ = inputs
-    kept = num_rows if keep else 0
-    widths = w1_EDF.shape[2], w2_EHD.shape[1]
-    return x_TD.new_empty(x_TD.shape), x_TD.new_empty(kept, widths[0]), x_TD.new_empty(kept, widths[1])
+def _(x_TD: Tensor, weight_TE: Tensor, mask_TE: Tensor, weights: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
+    _, num_rows, _, keep, _ = rest
+    rows, (w1_EDF, _, w2_EHD, _) = num_rows if keep else 0, weights
+    return torch.empty_like(x_TD), x_TD.new_empty(rows, w1_EDF.shape[2]), x_TD.new_empty(rows, w2_EHD.shape[1])
 
 
 @torch.library.custom_op("leandit::expert_ffn_backward", mutates_args=(), schema=_BACKWARD)
-def _backward(
-    grad_TD: Tensor,
-    x_TD: Tensor,
-    weight_TE: Tensor,
-    mask_TE: Tensor,
-    w1_EDF: Tensor,
-    b1_EF: Tensor,
-    w2_EHD: Tensor,
-    b2_ED: Tensor,
-    pre_RF: Tensor,
-    hidden_RH: Tensor,
-    activation: str,
-    block: int,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    weights = (w1_EDF, b1_EF, w2_EHD, b2_ED)
-    kept = (pre_RF, hidden_RH)
-    if impl == "triton":
-        from leandit.ops.expert_ffn import triton_backend
-
-        return triton_backend.backward(grad_TD, x_TD, weight_TE, mask_TE, weights, kept, activation, block)
-    return loop.backward(grad_TD, x_TD, weight_TE, mask_TE, weights, kept, activation)
+def _backward(grad_TD: Tensor, x_TD: Tensor, weight_TE: Tensor, mask_TE: Tensor, *rest: Any) -> Any:
+    weights, pre_RF, hidden_RH, activation, block, impl = rest
+    backward = load(BACKENDS[impl]).backward
+    return backward(grad_TD, x_TD, weight_TE, mask_TE, tuple(weights), (pre_RF, hidden_RH), activation, block)
 
 
 @_backward.register_fake
-def _(grad_TD: Tensor, x_TD: Tensor, weight_TE: Tensor, mask_TE: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    return x_TD.new_empty(x_TD.shape), torch.empty_like(weight_TE), *(torch.empty_like(w) for w in inputs[:4])
+def _(grad_TD: Tensor, x_TD: Tensor, weight_TE: Tensor, mask_TE: Tensor, weights: list[Tensor], *_: Any) -> Any:
+    return tuple(torch.empty_like(value) for value in (x_TD, weight_TE, *weights))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, ctx.activation, _, ctx.block, _, ctx.impl = inputs
+    x_TD, weight_TE, mask_TE, weights, ctx.activation, _, ctx.block, _, ctx.impl = inputs
     # The tensors that are kept for the backward pass have no gradient; do not allocate zeros for it.
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, *output[1:])
+    ctx.save_for_backward(x_TD, weight_TE, mask_TE, *weights, *output[1:])
 
 
-def _gradients(ctx: Any, grad_TD: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, grad_TD: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
+    *inputs, w1, b1, w2, b2, pre, hidden = ctx.saved_tensors
     if grad_TD is None:
-        return (None,) * 12
-    options = (ctx.activation, ctx.block, ctx.impl)
-    grads = torch.ops.leandit.expert_ffn_backward(grad_TD.contiguous(), *ctx.saved_tensors, *options)
-    grad_x, grad_weight, *grad_weights = grads
-    return grad_x, grad_weight, None, *grad_weights, None, None, None, None, None
+        return None, None, None, [None] * 4, None, None, None, None, None
+    options = ([w1, b1, w2, b2], pre, hidden, ctx.activation, ctx.block, ctx.impl)
+    grad_x, grad_weight, *grads = torch.ops.leandit.expert_ffn_backward(grad_TD.contiguous(), *inputs, *options)
+    return grad_x, grad_weight, None, grads, None, None, None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_setup_context)
-
-
-@register_flop_formula(torch.ops.leandit.expert_ffn, get_raw=True)
-def _forward_flops(
-    x: Tensor,
-    weight: Tensor,
-    mask: Tensor,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    activation: str,
-    num_rows: int,
-    block: int,
-    *rest: Any,
-    **kwargs: Any,
-) -> int:
-    """Two products over the pairs, without padding.
-
-    The number of rows gives an upper bound on the pairs. Without it the mask is counted, so it must not be a fake
-    tensor.
-    """
-    pairs = num_rows - max_rows(0, len(w1), block) if num_rows >= 0 else int(mask.sum())
-    return 2 * pairs * (w1[0].numel() + w2[0].numel())
-
-
-@register_flop_formula(torch.ops.leandit.expert_ffn_backward, get_raw=True)
-def _backward_flops(grad: Tensor, *inputs: Any, **kwargs: Any) -> int:
-    """Four products over the pairs. The rows that the forward pass kept give their number."""
-    *tensors, pre, _, activation, block, _ = inputs
-    return 2 * _forward_flops(*tensors, activation, len(pre), block)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from leandit.errors import LeanDiTError
-from leandit.ops.triton_support import log_choice, require_triton, suits_triton
+from leandit.ops.backends import load, log_choice, require_triton, suits_triton
 
 TopkImpl = Literal["auto", "naive", "topk", "partition", "radix"]
 
@@ -64,16 +63,13 @@ def _pooled_topk(scores_RP: Tensor, budget_R: Tensor, impl: str, largest: int) -
     if impl == "naive":
         return pooled_topk_naive(scores_RP, budget_R)
     if impl == "radix":
-        # Imported here, so that other implementations do not import Triton.
-        from leandit.ops.pooled_topk.radix import pooled_topk_radix
-
-        return pooled_topk_radix(scores_RP, budget_R)
+        return load("leandit.ops.pooled_topk.radix").pooled_topk_radix(scores_RP, budget_R)
     if scores_RP.numel() and largest < 0:
         largest = int(budget_R.max())
     if not scores_RP.numel() or not largest:
         return torch.zeros_like(scores_RP, dtype=torch.bool), scores_RP.new_full(budget_R.shape, torch.inf)
     if impl == "partition":
-        found_R = _cutoff_by_partition(scores_RP, budget_R)
+        found_R = load("leandit.ops.pooled_topk.partition").cutoff(scores_RP, budget_R)
     else:
         top_RK = scores_RP.topk(min(largest, scores_RP.shape[1]), dim=1).values
         found_R = top_RK.gather(1, (budget_R - 1).clamp(min=0)[:, None])[:, 0]
@@ -98,18 +94,6 @@ def pooled_topk_naive(
         if budget:
             cutoff_R[row] = scores_RP[row, order[-1]]
     return mask_RP, cutoff_R
-
-
-def _cutoff_by_partition(
-    scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"]
-) -> Float[Tensor, " rows"]:
-    """Use numpy's vectorised quickselect: it reads the data about once, a sorted top-k reads it many times."""
-    half = scores_RP.dtype in (torch.bfloat16, torch.float16)
-    scores = (scores_RP.float() if half else scores_RP).numpy()
-    budgets = budget_R.clamp(min=1).numpy()
-    places = scores.shape[1] - budgets
-    ordered = np.partition(scores, sorted(set(places.tolist())), axis=1)
-    return torch.from_numpy(ordered[np.arange(len(places)), places]).to(scores_RP.dtype)
 
 
 def _keep(

@@ -1,7 +1,7 @@
-"""Two backends that torch differentiates: the definition, and torch's grouped product for a GPU without Triton.
+"""The backend by torch's grouped product, for a GPU without Triton. Torch differentiates it.
 
-The grouped backend writes the rows of all pairs to memory before, between and after its two products, and autograd
-keeps them for the backward pass.
+It writes the rows of all pairs to memory before, between and after its two products, and autograd keeps them for the
+backward pass.
 
 Legend: T tokens, E experts, R rows (see `layout`), D width, F width after the first map (2 H for swiglu), H hidden
 width.
@@ -9,47 +9,26 @@ width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, einsum
+from torch import Tensor
 from torch.nn import functional as F
 
-from leandit.ops.expert_ffn.layout import layout, max_rows
+from leandit.ops.expert_ffn import activate, definition
+from leandit.ops.expert_ffn.layout import layout
+from leandit.ops.expert_ffn.operator import max_rows
 
 # torch's grouped product needs rows that start at multiples of this number of bytes.
 _ALIGNMENT = 16
 
 
-def activate(pre: Float[Tensor, "*rows pre"], activation: str) -> Float[Tensor, "*rows hidden"]:
-    """Return gelu(x) in the tanh form, or for swiglu silu(a) b with x = [a, b]."""
-    if activation == "gelu":
-        return F.gelu(pre, approximate="tanh")
-    a, b = pre.chunk(2, dim=-1)
-    return F.silu(a) * b
-
-
-def expert_ffn_naive(
+def compute(
     x_TD: Float[Tensor, "tokens dim"],
     weight_TE: Float[Tensor, "tokens experts"],
     mask_TE: Bool[Tensor, "tokens experts"],
-    weights: tuple[Tensor, ...],
-    activation: str,
-) -> Float[Tensor, "tokens dim"]:
-    """The definition, sum_e mask_te weight_te FFN_e(x_t), in O(T E D F). `weights` are w1, b1, w2, b2.
-
-    Every expert computes every token, and the mask selects the results.
-    """
-    w1_EDF, b1_EF, w2_EHD, b2_ED = weights
-    pre_TEF = einsum("td,edf->tef", x_TD, w1_EDF) + b1_EF
-    y_TED = einsum("teh,ehd->ted", activate(pre_TEF, activation), w2_EHD) + b2_ED
-    return (y_TED * weight_TE.where(mask_TE, 0.0)[..., None]).sum(1).to(x_TD.dtype)
-
-
-def expert_ffn_grouped(
-    x_TD: Float[Tensor, "tokens dim"],
-    weight_TE: Float[Tensor, "tokens experts"],
-    mask_TE: Bool[Tensor, "tokens experts"],
-    weights: tuple[Tensor, ...],
+    weights: Sequence[Tensor],
     activation: str,
     num_pairs: int,
 ) -> Float[Tensor, "tokens dim"]:
@@ -60,7 +39,7 @@ def expert_ffn_grouped(
     """
     w1_EDF, b1_EF, w2_EHD, b2_ED = weights
     if not x_TD.numel() or not w2_EHD.numel():
-        return expert_ffn_naive(x_TD, weight_TE, mask_TE, weights, activation)
+        return definition(x_TD, weight_TE, mask_TE, weights, activation)
     plan = layout(weight_TE, mask_TE, max_rows(num_pairs, len(w1_EDF)))
     # Rows after the end of the last expert are padding, like the rows between experts; the last expert computes them.
     ends_E = torch.cat([plan.ends[:-1], plan.ends.new_full((1,), len(plan.token))]).to(torch.int32)

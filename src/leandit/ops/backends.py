@@ -1,16 +1,30 @@
-"""Whether Triton's kernels can run on this machine. Importing this module does not import Triton."""
+"""Implementations of operators: loading one by its name, and whether Triton's kernels can run on this machine.
+
+An operator's own file holds its definition. What computes it fast is a module that is imported when it is first chosen,
+so that a machine without its library uses the others.
+"""
 
 from __future__ import annotations
 
 import logging
 from functools import cache
+from importlib import import_module
+from types import ModuleType
 
 import torch
 
 from leandit.errors import LeanDiTError
 
 _log = logging.getLogger(__name__)
+_LOADED: dict[str, ModuleType] = {}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def load(module: str) -> ModuleType:
+    """Return the module of this name, imported at the first call. Compiled code needs it loaded before."""
+    if module not in _LOADED:
+        _LOADED[module] = import_module(module)
+    return _LOADED[module]
 
 
 @cache
