@@ -14,11 +14,7 @@ class LeanDiTError(Exception):
 
 
 class NotFoundError(LeanDiTError):
-    """Something that a configuration names is not on this machine: data, an encoder, another run.
-
-    If it exists but is unusable, the error is a plain LeanDiTError. `leandit train ... --dry-run` continues after a
-    NotFoundError.
-    """
+    """Something that a configuration names is not on this machine (data, an encoder, a run); a dry run continues."""
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
-
-_HOW = "give one number for a square, or height and width, as in 32, [24, 40] or 24x40"
 
 
 def read_size(value: Any) -> int | tuple[int, int]:
@@ -19,7 +18,8 @@ def read_size(value: Any) -> int | tuple[int, int]:
         value = re.split(r"\s*[x×]\s*", value.strip().lower())
     sides = [side for each in (value if isinstance(value, Sequence) else [value]) if (side := _side(each)) is not None]
     if len(sides) not in (1, 2) or (isinstance(value, Sequence) and len(sides) != len(value)):
-        raise ValueError(f"{_short(given)} is no size: {_HOW}, each at least 1")
+        how = "give one number for a square, or height and width, each at least 1, as in 32, [24, 40] or 24x40"
+        raise ValueError(f"{shorten(repr(given), 60)} is no size: {how}")
     height, width = sides[0], sides[-1]
     return height if height == width else (height, width)
 
@@ -30,11 +30,6 @@ def _side(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < 10**9:
         return None
     return int(value) if value == int(value) else None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 _Side = Annotated[int, Field(ge=1)]

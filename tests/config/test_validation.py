@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from leandit.config import Config, diff, one_of, validate
+from leandit.config import Config, diff, validate
 from leandit.errors import LeanDiTError
 
 
@@ -27,7 +27,7 @@ class Drawing(Config):
     shape: Annotated[Circle | Square, Field(discriminator="type")] = Circle()
     layers: tuple[Circle, ...] = ()
     frame: Square | None = None
-    colour: one_of({"red": 1, "green": 2}) = "red"  # type: ignore[valid-type]
+    colour: Literal["red", "green"] = "red"
     low: int = 0
     high: int = 1
 

@@ -216,5 +216,5 @@ def test_complete_fills_only_what_was_left_open() -> None:
 
 
 def test_experts_in_no_block_are_refused():
-    with pytest.raises(ValueError, match=r"every = 3 leaves no block with experts in a depth of 2"):
+    with pytest.raises(ValueError, match=r"every = 3 leaves no block of 2 with experts"):
         DiTConfig(depth=2, moe=MoEConfig(every=3))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leandit.models import Backbone, Conditioning, DiTConfig
+from leandit.models import Backbone, Conditioning, DiTConfig, recompute_layers
 from leandit.moe import BiasedRouterConfig, MoEConfig, routers
 
 ROUTING = {
@@ -46,7 +46,7 @@ def gradients(model: Backbone, between: bool) -> dict[str, Tensor]:
 def test_the_backward_pass_has_the_experts_of_the_forward_pass(moe: MoEConfig) -> None:
     expected = gradients(build(moe), between=False)
     model = build(moe)
-    model.recompute_layers()
+    recompute_layers(model)
     found = gradients(model, between=True)
     # The gradient that reaches a router's input goes through the changed gate; what experts computed does not.
     experts = [name for name in expected if ".experts." in name]
@@ -60,7 +60,7 @@ def test_without_keeping_the_logits_the_experts_would_be_others() -> None:
     """The test above can fail."""
     expected = gradients(build(ROUTING["expert_race"]), between=False)
     model = build(ROUTING["expert_race"])
-    model.recompute_layers()
+    recompute_layers(model)
     for _, router in routers(model):
         router.keep_logits = False
     with pytest.MonkeyPatch.context() as patch:

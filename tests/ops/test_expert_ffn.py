@@ -230,7 +230,7 @@ def test_an_unknown_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("impl", "dtype", "message"),
     [
         ("grouped_mm", torch.float64, "float32, bfloat16 and float16, not torch.float64"),
-        ("triton", torch.float32, "runs on CUDA devices, not on cpu|needs Triton"),
+        ("triton", torch.float32, "runs on CUDA, not on cpu|needs Triton"),
     ],
 )
 def test_a_backend_that_cannot_run_is_refused(impl: str, dtype: torch.dtype, message: str) -> None:

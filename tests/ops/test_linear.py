@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from leandit.ops import linear, linear_gelu
-from leandit.ops.linear import suits_onednn
+from leandit.ops.onednn import suits_onednn
 
 ONEDNN = torch.backends.mkldnn.is_available()
 # (rows, input, output) with odd sizes, one row, and nothing.

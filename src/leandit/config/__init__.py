@@ -4,7 +4,7 @@ What documents a configuration is imported by itself, so that a training does no
 `leandit.config.schema` and `leandit.config.toml`.
 """
 
-from leandit.config.base import Config, Fact, one_of
+from leandit.config.base import Config, Fact
 from leandit.config.fields import facts_at, facts_of
 from leandit.config.files import read_tree, write_config
 from leandit.config.registry import Registry
@@ -19,7 +19,6 @@ __all__ = [
     "diff",
     "facts_at",
     "facts_of",
-    "one_of",
     "read_tree",
     "validate",
     "write_config",

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import Enum
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from leandit.errors import nearest
+from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
@@ -26,21 +23,6 @@ class Config(BaseModel):
     def replace(self, **changes: Any) -> Any:
         """Return a validated copy with some fields changed."""
         return type(self).model_validate({**self.model_dump(), **changes})
-
-
-def one_of(names: Iterable[str]) -> Any:
-    """Type of a string field whose value must be a key of a table, such as `STRATEGIES`.
-
-    The table is the only place to edit when an entry is added.
-    """
-    known = tuple(names)
-
-    def check(value: str) -> str:
-        if value not in known:
-            raise ValueError(f"{value!r} is not one of {', '.join(known)}.{nearest(value, known)}")
-        return value
-
-    return Annotated[str, AfterValidator(check), Field(json_schema_extra={"enum": list(known)})]
 
 
 class Fact(Enum):

@@ -17,22 +17,14 @@ C = TypeVar("C", bound=Config)
 class Registry(Generic[C]):
     """The kinds of a node, such as all backbones, by the default of their field `type`.
 
-        BACKBONES = Registry("backbone", BackboneConfig)
-
-        @BACKBONES.register
-        class DiTConfig(BackboneConfig):
-            type: Literal["dit"] = "dit"
-
-        class RunConfig(Config):
-            model: Annotated[BackboneConfig, BACKBONES]
-
-    A field that is annotated in this way takes an instance, or plain data whose `type` names a registered kind.
+    `@BACKBONES.register` above a config class with a field `type: Literal["dit"] = "dit"` adds it. A field of type
+    `Annotated[BackboneConfig, BACKBONES]` takes an instance, or plain data whose `type` names a registered kind.
     """
 
     def __init__(self, name: str, base: type[C]) -> None:
         self.name = name
         self.base = base
-        self._kinds: dict[str, type[C]] = {}
+        self.kinds: dict[str, type[C]] = {}
 
     def register(self, kind: type[C]) -> type[C]:
         """Add a kind and return it; ValueError if its tag belongs to another class, or if it has none."""
@@ -40,31 +32,26 @@ class Registry(Generic[C]):
         if field is None or not isinstance(field.default, str):
             raise ValueError(f'{kind.__name__} has no tag: give it a field such as type: Literal["mine"] = "mine"')
         tag = field.default
-        other = self._kinds.get(tag)
+        other = self.kinds.get(tag)
         if other is not None and (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):
             raise ValueError(f"{self.name} {tag!r} is already {other.__module__}.{other.__qualname__}")
-        self._kinds[tag] = kind
+        self.kinds[tag] = kind
         return kind
-
-    @property
-    def kinds(self) -> Mapping[str, type[C]]:
-        """The registered kinds by tag."""
-        return self._kinds
 
     def build(self, value: Any) -> C:
         """Return the node that `value` is or describes; pydantic turns what is raised into errors with their keys."""
         if isinstance(value, self.base):
             return value
         if not isinstance(value, Mapping):
-            raise ValueError(f"give a table of keys with a type: {', '.join(self._kinds)}")
+            raise ValueError(f"give a table of keys with a type: {', '.join(self.kinds)}")
         tag = value.get("type")
         if tag is None:
-            raise ValueError(f"type is missing; choose one of {', '.join(self._kinds)}")
-        if not isinstance(tag, str) or tag not in self._kinds:
-            hint = nearest(str(tag), self._kinds)
-            raise ValueError(f"type = {tag!r} is not one of {', '.join(self._kinds)}.{hint}")
+            raise ValueError(f"type is missing; choose one of {', '.join(self.kinds)}")
+        if not isinstance(tag, str) or tag not in self.kinds:
+            hint = nearest(str(tag), self.kinds)
+            raise ValueError(f"type = {tag!r} is not one of {', '.join(self.kinds)}.{hint}")
         try:
-            return self._kinds[tag].model_validate(dict(value))
+            return self.kinds[tag].model_validate(dict(value))
         except ValidationError as error:
             # The tag becomes part of the place, from which messages find the class that owns a key.
             details = [
@@ -86,5 +73,5 @@ class Registry(Generic[C]):
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        choices = [handler(kind.__pydantic_core_schema__) for kind in self._kinds.values()]
+        choices = [handler(kind.__pydantic_core_schema__) for kind in self.kinds.values()]
         return {"oneOf": choices, "discriminator": {"propertyName": "type"}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -118,6 +119,10 @@ def _describe(kind: type[Config], error: ValidationError) -> Iterator[str]:
         elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
             tags = [str(_tag(node)) for field in find(kind, key) for node in field.kinds]
             yield f"{key}: {_wrong_tag(item.get('ctx', {}).get('tag'), tags)}"
+        elif item["type"] == "literal_error":
+            known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+            hint = nearest(str(item["input"]), known)
+            yield f"{key}: {_short(item['input'])} is not one of {', '.join(known)}.{hint}"
         else:
             message = item["msg"].removeprefix("Value error, ")
             given = "" if item["type"] == "value_error" else f" (given: {_short(item['input'])})"

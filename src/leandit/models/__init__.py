@@ -1,10 +1,10 @@
 """Backbones: one complete file each, all of the form `Backbone(x, t, cond) -> BackboneOutput`."""
 
 from leandit.models.backbone import BACKBONES, Backbone, BackboneConfig, ModelConfig
-from leandit.models.compilation import check_compiler, compile_layers, uncompiled
 from leandit.models.cost import ParameterCount, count_parameters, forward_flops
 from leandit.models.dit import DiT, DiTConfig
 from leandit.models.dit_air import DiTAir, DiTAirConfig
+from leandit.models.execution import check_compiler, compile_layers, recompute_layers, uncompiled
 from leandit.models.masking import MaskingConfig, take_tokens
 from leandit.models.mmdit import MMDiT, MMDiTConfig
 from leandit.models.pixart import PixArt, PixArtConfig
@@ -31,6 +31,7 @@ __all__ = [
     "compile_layers",
     "count_parameters",
     "forward_flops",
+    "recompute_layers",
     "take_tokens",
     "uncompiled",
 ]

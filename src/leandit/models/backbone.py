@@ -16,7 +16,7 @@ from leandit.config import Config, Fact, Registry
 from leandit.errors import LeanDiTError
 from leandit.grid import Grid, Size
 from leandit.models.records import BackboneOutput, Conditioning, LayerOutput
-from leandit.moe import Experts, MoEConfig, MoELayer, RouterModule, RouterOutput, Threshold, routers
+from leandit.moe import Experts, MoEConfig, MoELayer, RouterModule, RouterOutput, Threshold
 from leandit.nn import AdaLN, FeedForward, Layer, Layers, Linear, Makers, Parts, Sharing, sincos_positions
 from leandit.ops import norm_modulate
 from leandit.ops.attention import AttentionImpl
@@ -25,8 +25,8 @@ from leandit.ops.attention import AttentionImpl
 class BackboneConfig(Config):
     """The fields that every backbone has."""
 
-    # Whether the backbone reads text (Conditioning.text and .pooled) or labels.
     conditions_on_text: ClassVar[bool] = False
+    """Whether the backbone reads text (Conditioning.text and .pooled) or labels."""
 
     type: str
     """Tag by which configurations name the backbone; each kind has its own."""
@@ -39,9 +39,8 @@ class BackboneConfig(Config):
     patch_size: int = Field(2, ge=1)
     """Side of a patch; one patch is one token."""
     input_size: Size | None = None
-    """Height and width of the input in pixels or latents, or one number for a square. null takes data.image_size. The
-    model takes other sizes too, but this is the one that it learns.
-    """
+    """Height and width of the pictures or latents that the model learns, or one number for a square. null takes
+    data.image_size. A model takes other sizes, too."""
     channels: int | None = Field(None, ge=1)
     """Channels of the input. null takes data.channels."""
     num_classes: int | None = Field(None, ge=0)
@@ -52,9 +51,8 @@ class BackboneConfig(Config):
     """Width of the pooled text vector. null takes that of the text encoders."""
     position_grid: Size | None = None
     """Patches along height and width, or one number for a square, of the pictures that the positions were learned
-    with, if the pictures have grown since: sin-cos positions then lie closer together, within the same span. null is
-    the present grid. RoPE (DiT-Air) does not use it.
-    """
+    with, if pictures have grown since: sin-cos positions keep that span and lie closer together. null is the present
+    grid. RoPE (DiT-Air) does not use it."""
     mlp_ratio: float = Field(4.0, gt=0)
     """Hidden width of the dense feed-forward, in multiples of dim."""
     qk_norm: bool = False
@@ -62,15 +60,11 @@ class BackboneConfig(Config):
     learned_sigma: bool = False
     """Also predict a variance: twice the output channels. objective.learned_sigma must be the same."""
     timestep_freq_shift: float = Field(0.0, ge=0, lt=128)
-    """Shift in the frequencies of the time embedding: 0 in DiT's own code, 1 in diffusers' port. Public checkpoints
-    disagree.
-    """
+    """Shift in the frequencies of the time embedding. DiT's own code has 0, diffusers' port 1; so do checkpoints."""
     norm_eps: float = Field(1e-6, gt=0)
-    """Added to the variance in norms: 1e-6 in DiT's own code, 1e-5 in diffusers' port. Public checkpoints disagree."""
+    """Added to the variance in norms. DiT's own code has 1e-6, diffusers' port 1e-5; so do checkpoints."""
     sharing: Sharing = "none"
-    """Which weights the layers share: none, the AdaLN modulation ("adaln"), attention as well ("attention"), or the
-    whole block ("block").
-    """
+    """Which weights the layers share: none, the AdaLN modulation (adaln), attention too (attention), or all (block)."""
     attention_impl: Annotated[AttentionImpl, Fact.BACKEND] = "auto"
     """Implementation of attention; all give the same result up to rounding."""
     moe: MoEConfig | None = None
@@ -89,9 +83,7 @@ class BackboneConfig(Config):
         if self.moe is not None:
             self.moe.expert_hidden(self.hidden)
             if self.moe.every > self.depth:
-                raise ValueError(
-                    f"moe.every = {self.moe.every} leaves no block with experts in a depth of {self.depth}"
-                )
+                raise ValueError(f"moe.every = {self.moe.every} leaves no block of {self.depth} with experts")
         return self
 
     @property
@@ -134,11 +126,10 @@ ModelConfig = Annotated[BackboneConfig, BACKBONES]
 
 
 class Backbone(nn.Module, ABC):
-    """Backbone(x, t, cond) -> BackboneOutput.
+    """Backbone(x, t, cond) -> BackboneOutput, for inputs of any height and width that the patch size divides.
 
     A subclass builds its parts, with its layers as `blocks`, and calls `_finish_init` last. `prediction` has the
-    input's shape (twice its channels with `learned_sigma`); what it predicts is the objective's choice. An input has
-    any height and width that the patch size divides, and positions follow.
+    input's shape (twice its channels with `learned_sigma`); what it predicts is the objective's choice.
     """
 
     blocks: Layers
@@ -161,13 +152,6 @@ class Backbone(nn.Module, ABC):
         """All layers, those of a decoder included."""
         return (module for module in self.modules() if isinstance(module, Layer))
 
-    def recompute_layers(self, on: bool = True) -> None:
-        """Keep only the input of every layer in training, and compute the layer again in the backward pass."""
-        for layer in self.layers:
-            layer.recompute = on
-        for _, router in routers(self):
-            router.keep_logits = on
-
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -177,20 +161,16 @@ class Backbone(nn.Module, ABC):
     def forward(
         self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
     ) -> BackboneOutput:
-        """Predict from noisy input `x` at times `t` in [0, 1], where 0 is data and 1 is noise.
-
-        Raises LeanDiTError if the patch size does not divide height and width.
-        """
+        """Predict from noisy input `x` at times `t` in [0, 1]; 0 is data and 1 is noise."""
 
     def encode_text(self, cond: Conditioning) -> Conditioning:
-        """Return the condition with what no time enters computed, so that a sampler does it once and not per step."""
+        """Return the condition with all that does not depend on time computed; a sampler calls it once."""
         return cond
 
     def init_weights(self) -> None:
-        """Xavier-uniform matrices, zero AdaLN, norms of one; subclasses go on from there.
+        """Set every parameter and buffer: Xavier-uniform matrices, zero AdaLN, norms of one.
 
-        Sets every parameter and buffer, so that a model built on the meta device is complete after
-        `model.to_empty(device=...)` and this.
+        A model built on the meta device is complete after `model.to_empty(device=...)` and this.
         """
         for module in self.modules():
             if isinstance(module, nn.RMSNorm | nn.LayerNorm):
@@ -205,28 +185,24 @@ class Backbone(nn.Module, ABC):
 
     def patchify(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens patch_dim"]:
         """Cut into patches in row-major order; a patch is flattened as (row, column, channel)."""
-        batch, channels = x.shape[:2]
         p, grid = self.config.patch_size, self.grid_of(x)
-        x = x.reshape(batch, channels, grid.height, p, grid.width, p)
-        return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, grid.tokens, p * p * channels)
+        x = x.reshape(*x.shape[:2], grid.height, p, grid.width, p)
+        return x.permute(0, 2, 4, 3, 5, 1).reshape(len(x), grid.tokens, p * p * x.shape[1])
 
     def unpatchify(
         self, patches: Float[Tensor, "batch tokens patch_dim"], grid: Grid | None = None
     ) -> Float[Tensor, "batch channels height width"]:
         """The inverse of `patchify`, for any number of channels; without `grid` it is that of `input_size`."""
-        batch = patches.shape[0]
         p, grid = self.config.patch_size, grid or self.grid
-        x = patches.reshape(batch, grid.height, grid.width, p, p, -1)
-        return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, grid.height * p, grid.width * p)
+        x = patches.reshape(len(patches), grid.height, grid.width, p, p, -1).permute(0, 5, 1, 3, 2, 4)
+        return x.reshape(len(x), -1, grid.height * p, grid.width * p)
 
     def grid_of(self, x: Float[Tensor, "batch channels height width"]) -> Grid:
         """Return the grid of patches of an input; raise LeanDiTError if the patch size does not divide its sides."""
         size = Grid(*x.shape[-2:])
         if not size.divisible(self.config.patch_size):
-            raise LeanDiTError(
-                f"an input of {size.height} x {size.width} (height x width) is not divisible by "
-                f"patch_size = {self.config.patch_size}"
-            )
+            sides = f"{size.height} x {size.width} (height x width)"
+            raise LeanDiTError(f"an input of {sides} is not divisible by patch_size = {self.config.patch_size}")
         return size.patches(self.config.patch_size)
 
     def positions(self, grid: Grid) -> Float[Tensor, "tokens dim"]:
@@ -290,17 +266,15 @@ class BackboneLayer(Layer):
         scale: Float[Tensor, "batch dim"],
         time: Float[Tensor, "batch dim"] | None,
     ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-        """Apply the experts, if the layer has them, or the dense feed-forward to the modulated norm of x.
+        """Apply the experts, or the dense feed-forward of a layer without any, to the modulated norm of x.
 
         Routers that look at something else get the norm of x without modulation, and the time embedding.
         """
         modulated = self.modulate(x, shift, scale)
         if "moe" not in parts:
             return parts["feed_forward"](modulated), None
-        assert self.config.moe is not None
-        plain = None if self.config.moe.router_input == "modulated" else self.norm(x)
-        y, routing = parts["moe"](modulated, plain, time)
-        return y, routing
+        plain = None if parts["moe"].router_input == "modulated" else self.norm(x)
+        return parts["moe"](modulated, plain, time)
 
 
 def routed(outputs: Sequence[LayerOutput]) -> tuple[RouterOutput, ...]:

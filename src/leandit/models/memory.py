@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from leandit.models.backbone import BackboneConfig
+from leandit.models.execution import recompute_layers
 from leandit.models.fake import by_depth, fake_inputs, fake_model
 from leandit.models.records import BackboneOutput
 
@@ -59,7 +60,7 @@ def _counted(
     visible_tokens: int | None,
 ) -> int:
     with fake_model(config) as model:
-        model.recompute_layers(activation_checkpointing)
+        recompute_layers(model, activation_checkpointing)
         parameters = sum(p.numel() for p in model.parameters())
         given = fake_inputs(config, micro_batch, text_tokens, visible_tokens)
         with _Alive() as alive:

@@ -18,8 +18,7 @@ from leandit.moe import RouterOutput
 class EncodedText:
     """What a backbone makes of a text before any time enters: see `Backbone.encode_text`.
 
-    `pooled` is the embedded pooled vector, for backbones that read one; `keys_values` belong to the layers in order,
-    for those with cross-attention.
+    `pooled` is the embedded pooled vector, if the backbone reads one; `keys_values` are cross-attention's, by layer.
     """
 
     tokens: Float[Tensor, "batch padded_tokens width"]
@@ -32,9 +31,8 @@ class EncodedText:
 class Conditioning:
     """What a picture is asked to show; absent parts are None.
 
-    A negative label means "no label". `text_mask` is True where there is a token; text is padded behind its end.
-    `pooled` is one vector for the whole text. `encoded` is what `Backbone.encode_text` added to it; conditions that are
-    joined or moved lose it.
+    A negative label means "no label". `text_mask` is True for tokens and False for padding after them. `pooled` is one
+    vector for the whole text. `encoded` is what `Backbone.encode_text` adds; a joined or moved condition loses it.
     """
 
     label: Int[Tensor, " batch"] | None = None
@@ -72,10 +70,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class LayerOutput:
-    """What a layer of a backbone returns: the image's tokens, the router's output with experts, and the text's tokens.
-
-    `routing` is None in a dense layer, `text` in a backbone whose layers change no text.
-    """
+    """What a layer returns; `routing` is None without experts, `text` in a backbone whose layers change no text."""
 
     image: Float[Tensor, "batch tokens dim"]
     routing: RouterOutput | None = None
@@ -86,9 +81,9 @@ class LayerOutput:
 class BackboneOutput:
     """What a backbone returns.
 
-    `prediction` is raw, in the shape of the input or with twice its channels for a learned variance; `routers` holds
-    the routers' outputs, one per layer with experts in order of depth (none for a dense model). `visible` are the
-    tokens of each picture that the layers and their routers saw, in rising order; None is all of them.
+    `prediction` has the shape of the input, or twice its channels for a learned variance; `routers` are the outputs of
+    the layers with experts, in order of depth. `visible` are the tokens of each picture that the layers and their
+    routers saw, in rising order; None is all of them.
     """
 
     prediction: Float[Tensor, "batch out_channels height width"]

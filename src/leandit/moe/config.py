@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from leandit.config import Config, Fact, Registry, one_of
+from leandit.config import Config, Fact, Registry
 from leandit.moe.gate import GATES
 from leandit.moe.seams import RouterModule
 from leandit.moe.strategies import GROUPED, STRATEGIES
@@ -16,10 +16,7 @@ RouterInput = Literal["modulated", "plain", "plain+time"]
 
 
 class RouterConfig(Config):
-    """The fields of a router other than the pooled one; `@ROUTERS.register` above a subclass enters it.
-
-    A layer hands over its own config, which has `k` and `num_experts`. The tag `type` names the kind.
-    """
+    """The fields of a router other than the pooled one; `@ROUTERS.register` above a subclass enters it."""
 
     has_target_head: ClassVar[bool] = False
     """Whether the router can predict the diffusion target, as per-layer regularisation needs."""
@@ -30,8 +27,8 @@ class RouterConfig(Config):
     def build(self, moe: MoEConfig, in_dim: int, dim: int, target_dim: int | None) -> RouterModule:
         """Return the router for inputs of width `in_dim` in a model of width `dim`.
 
-        `target_dim` is the width of the target head, None if there is to be none. Raises ValueError if `moe` does
-        not fit.
+        `moe` is the layer's config, which has `k` and `num_experts`; `target_dim` is the width of the target head, None
+        for none.
         """
         raise NotImplementedError
 
@@ -43,44 +40,33 @@ ROUTERS = Registry("router", RouterConfig)
 """All routers but the pooled one, by their `type`; a file of its own, also outside the package, registers another."""
 
 
-# The fields of `MoEConfig` that only the pooled router reads.
-_POOLED = (
-    *("strategy", "group_tokens", "inference_group_tokens", "capacity_factor", "inference_capacity_factor"),
-    *("gate", "renormalize", "router", "threshold_momentum", "threshold_init"),
-)
-
-
 class MoEConfig(Config):
     """`k`-in-`num_experts` routing; the default is Expert Race as in RaceDiT-*/2-4in32.
 
-    Where Expert Race leaves a value open, the default is what public reimplementations use: threshold momentum
-    0.95 from 1.0, and a race over the micro-batch of one process.
-
-    The fields from `strategy` to `threshold_init` are those of `PooledRouter`. `routing` replaces it by another router,
-    which has fields of its own; those of the pooled router then keep their defaults.
+    If Expert Race leaves a value open, the default is that of public reimplementations: threshold momentum 0.95 from
+    1.0, and a race over the micro-batch of one process. The fields from `strategy` to `threshold_init` belong to
+    `PooledRouter`; `routing` is another router with fields of its own.
     """
 
-    strategy: one_of(STRATEGIES) = "expert_race"  # type: ignore[valid-type]
+    strategy: Literal[tuple(STRATEGIES)] = "expert_race"  # type: ignore[valid-type]
     """Which scores compete with one another: see `leandit.moe.strategies`."""
     group_tokens: int | None = Field(None, ge=1)
     """Expert choice in training: experts choose among N consecutive tokens of the batch, whatever pictures they are
-    from; null is each picture's tokens. EC-DiT: 1024. Token choice with a capacity: experts have their slots among
-    them."""
+    from; null is each picture's tokens. EC-DiT: 1024. Token choice with a capacity: slots are per N tokens."""
     inference_group_tokens: int | None = Field(None, ge=1)
     """The same in evaluation and sampling. With null a picture does not depend on those that it is drawn with; with a
     number it does, unless groups happen to be whole pictures. EC-DiT: 512, two pictures."""
     capacity_factor: float | None = Field(None, gt=0)
     """Token choice in training: each expert has (tokens of a group) * capacity_factor / num_experts slots, rounded
-    down, first choices before second ones, and drops the tokens beyond; null drops none. GShard: 2 at k = 2."""
+    down, first choices before second ones; null drops no token. GShard: 2 at k = 2."""
     inference_capacity_factor: float | None = Field(None, gt=0)
     """The same in evaluation and sampling."""
-    gate: one_of(GATES) = "identity"  # type: ignore[valid-type]
+    gate: Literal[tuple(GATES)] = "identity"  # type: ignore[valid-type]
     """What turns logits into scores, before the selection."""
     renormalize: bool = False
     """Divide the scores of a token's chosen experts by their sum before they weight the outputs, as GShard does."""
     router: Literal["mlp", "linear"] = "mlp"
-    """The network before the scores. Two layers (mlp) are the paper's; per-layer regularisation needs their hidden
-    layer."""
+    """The network before the scores. The paper has two layers (mlp), which per-layer regularisation needs."""
     threshold_momentum: float = Field(0.95, ge=0, lt=1)
     """tau <- m tau + (1 - m) cutoff, once per optimiser step; used by the strategies whose pool spans samples."""
     threshold_init: float = 1.0
@@ -103,13 +89,11 @@ class MoEConfig(Config):
     every: int = Field(1, ge=1)
     """Every n-th block has experts: 1 is every block, 2 is blocks 2, 4, 6, ... counted from 1."""
     per_layer_regularisation: bool = True
-    """Whether routers carry the head that predicts the diffusion target while training. No effect with a router that
-    has none."""
+    """Whether routers that can have it carry the head that predicts the diffusion target while training."""
     num_shared_experts: int = Field(0, ge=0)
     """Experts besides that every token passes through with weight 1, outside the routing. DiT-MoE: 2."""
     shared_split: int | None = Field(None, ge=1)
-    """A shared expert's hidden width is the dense one divided by this; null means that of the routed experts. DiT-MoE:
-    4, which is the model's width."""
+    """A shared expert's hidden width is the dense one divided by this; null is the routed experts'. DiT-MoE: 4."""
     impl: Annotated[ExpertImpl, Fact.BACKEND] = "auto"
     """What computes the experts: see `leandit.ops.expert_ffn`."""
 
@@ -125,18 +109,17 @@ class MoEConfig(Config):
         if self.router == "linear" and self.per_layer_regularisation:
             raise ValueError("a linear router has no hidden layer: set per_layer_regularisation=false or router=mlp")
         if self.renormalize and self.gate == "identity":
-            raise ValueError(
-                "renormalize needs positive scores: set gate=softmax or gate=sigmoid, or renormalize=false"
-            )
+            raise ValueError("renormalize needs positive scores: set gate=softmax or sigmoid, or renormalize=false")
         self._check_groups("")
         self._check_groups("inference_")
         return self
 
     def _check_routing(self, routing: RouterConfig) -> None:
-        defaults = {name: type(self).model_fields[name].default for name in _POOLED}
-        changed = [name for name in _POOLED if getattr(self, name) != defaults[name]]
+        fields = [(name, field.default) for name, field in type(self).model_fields.items()]
+        defaults = dict(fields[: fields.index(("threshold_init", 1.0)) + 1])
+        changed = {name: value for name, value in defaults.items() if getattr(self, name) != value}
         if changed:
-            remedy = ", ".join(f"{name}={'null' if defaults[name] is None else defaults[name]}" for name in changed)
+            remedy = ", ".join(f"{name}={'null' if value is None else value}" for name, value in changed.items())
             raise ValueError(
                 f"{', '.join(changed)}: only for the pooled router; with routing.type={routing.type} set {remedy} "
                 "(the default), or set routing=null"

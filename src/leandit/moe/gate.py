@@ -22,11 +22,6 @@ def softmax(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "bat
     return logits.softmax(-1)
 
 
-def sigmoid(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
-    """1 / (1 + exp(-s_e)), each expert on its own."""
-    return torch.sigmoid(logits)
-
-
 def identity(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
     """The logit itself: unbounded, and negative where the cutoff of the race is."""
     return logits
@@ -35,14 +30,11 @@ def identity(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "ba
 def renormalize(
     scores: Float[Tensor, "batch tokens experts"], chosen: Bool[Tensor, "batch tokens experts"]
 ) -> Float[Tensor, "batch tokens experts"]:
-    """score_e / sum of the token's chosen scores, so that the weights of its chosen experts add up to 1.
-
-    The gradient flows through the sum, too. Sums below 1e-9, such as that of a token without any expert, count as
-    that much.
+    """score_e / max(1e-9, sum of the token's chosen scores): weights of chosen experts add up to 1.
 
     Reference: GShard (arXiv 2006.16668), Algorithm 1.
     """
     return scores / (scores * chosen).sum(-1, keepdim=True).clamp(min=1e-9)
 
 
-GATES: dict[str, Gate] = {"softmax": softmax, "sigmoid": sigmoid, "identity": identity}
+GATES: dict[str, Gate] = {"softmax": softmax, "sigmoid": torch.sigmoid, "identity": identity}

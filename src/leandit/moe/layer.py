@@ -22,11 +22,11 @@ from leandit.ops.expert_ffn import Activation, ExpertImpl
 class Experts(nn.Module):
     """FFN_e(x) = GELU(x W1_e + b1_e) W2_e + b2_e for e = 1..E: two matrices for each expert.
 
-    With `gated` it is SwiGLU, (SiLU(x Wg_e) * x Wu_e) W2_e, without biases; `w1` holds Wg_e and Wu_e side by side, so
-    that either form is two grouped products. `impl` is the backend, see `leandit.ops.expert_ffn`.
+    With `gated` it is SwiGLU, (SiLU(x Wg_e) * x Wu_e) W2_e, without biases; `w1` holds Wg_e and Wu_e side by side.
+    `impl` is the backend, see `leandit.ops.expert_ffn`.
 
-    Reference: Expert Race, section on the architecture (sizes confirm two matrices per expert); for `gated` DiT-MoE
-    (arXiv 2407.11633), whose Table 1 confirms three.
+    Reference: Expert Race, section on the architecture; for `gated` DiT-MoE (arXiv 2407.11633). Their tables of sizes
+    confirm two and three matrices per expert.
     """
 
     def __init__(self, num_experts: int, dim: int, hidden: int, gated: bool = False, impl: ExpertImpl = "auto") -> None:
@@ -63,10 +63,7 @@ class Experts(nn.Module):
         )
 
     def rows(self, x_RD: Float[Tensor, "rows dim"], ends_E: Int[Tensor, " experts"]) -> Float[Tensor, "rows dim"]:
-        """Return FFN_e(x_r) for rows sorted by expert, those of expert e up to row ends_E[e]: what a dispatcher calls.
-
-        Rows after the last end are 0.
-        """
+        """Return FFN_e(x_r) for rows sorted by expert, those of expert e up to ends_E[e], and 0 after the last end."""
         weights = (self.w1, self.b1, self.w2, self.b2)
         return expert_rows(x_RD, ends_E, *weights, activation=self._activation, impl=self.impl)
 
@@ -78,13 +75,12 @@ class Experts(nn.Module):
 class MoELayer(nn.Module):
     """y_bl = sum_e mask_ble weight_ble FFN_e(x_bl), plus shared experts if configured.
 
-    A token may get any number of experts from 0 to E. `hidden` is the width of the dense feed-forward that the layer
-    stands for. `target_dim` is the size p*p*C of a patch of the diffusion target, which the router's target head
-    predicts; None leaves that head out. Shared experts get every token with weight 1, so n of width h are computed as
-    the one feed-forward of width n h that they add up to.
+    A token gets 0 to E experts. `hidden` is the width of the dense feed-forward that the layer stands for. `target_dim`
+    is the size p*p*C of a patch of the diffusion target, for the router's target head; None leaves that head out.
+    Shared experts get every token with weight 1, so n of width h are one feed-forward of width n h.
 
-    A layer built alone is initialised; a model that sets all its weights itself passes `initialise=False`. The
-    attribute `dispatcher` is what brings tokens to experts that are elsewhere; None is the fused operator.
+    A layer built alone is initialised; a model that sets its weights itself passes `initialise=False`. The attribute
+    `dispatcher` brings tokens to experts that are elsewhere; None is the fused operator.
 
     Reference: Expert Race, Figure 2; DiT-MoE (arXiv 2407.11633), section 2.2 for shared experts.
     """
@@ -150,10 +146,7 @@ class MoELayer(nn.Module):
             return x
         if plain is None or (time is None and self.router_input == "plain+time"):
             missing = "plain" if plain is None else "time"
-            raise LeanDiTError(
-                f"router_input = {self.router_input}: the layer is called without {missing}=; hand it over, or set "
-                "router_input=modulated"
-            )
+            raise LeanDiTError(f"router_input = {self.router_input}: call the layer with {missing}=, or set modulated")
         if self.router_input == "plain" or time is None:
             return plain
         return torch.cat([time[:, None].expand_as(plain).to(plain.dtype), plain], dim=-1)

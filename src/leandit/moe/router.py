@@ -18,9 +18,9 @@ class PooledRouter(RouterModule):
     """Linear(d, d) -> GELU -> Linear(d, E), beside it a target head Linear(d, p*p*C) that only training uses.
 
     Scores are gated logits. In training the best pairs win; in evaluation the same rule applies if it looks at one
-    sample only, and the threshold if its pool spans samples. Logits are computed in fp32 whatever the autocast dtype,
-    since the race compares them across the whole batch. `target_dim` is the width of the target head, if there is to
-    be one; `in_dim` the width of the input, if it is not `dim`.
+    sample only, and the threshold if its pool spans samples. Logits are fp32 also under autocast, since the race
+    compares them across the batch. `target_dim` is the width of the target head, None for none; `in_dim` the width of
+    the input, `dim` if none is given.
 
     Reference: Expert Race, Figure 12 for the two heads.
     """

@@ -1,7 +1,6 @@
 """The three seams of a MoE layer: the router decides, the selector runs the race, the dispatcher moves tokens.
 
-None of them knows of ranks: what runs over several processes is put in from outside, by `router.selector` and
-`layer.dispatcher`.
+What runs over several processes is put in from outside, as `router.selector` and `layer.dispatcher`.
 
 Legend: B batch, L tokens of a sample, T = B L tokens of the batch, E experts, D width, R rows sorted by expert.
 """
@@ -24,11 +23,10 @@ from leandit.nn import kept
 class RouterOutput:
     """What a router decided, and what losses and statistics need of it. Nothing in it is state.
 
-    `scores` are gated logits; `weights`, what multiplies an expert's output, come from them and carry the gradient to
-    the router. `chosen` holds the pairs that the selection kept, `mask` those that are computed: the same, but for what
-    a capacity dropped. `cutoff` is the smallest score kept in training, shaped as the router's threshold; None if
-    selection needs no threshold, and in evaluation. `target` is the target head's prediction, one flattened patch per
-    token; None in evaluation and without per-layer regularisation.
+    `scores` are gated logits; `weights` multiply the experts' outputs and carry the gradient to the router. `chosen`
+    holds the pairs that the selection kept, `mask` those that are computed: without those that a capacity dropped.
+    `cutoff` is the smallest score kept, shaped as the router's threshold; None in evaluation and without a threshold.
+    `target` is the target head's prediction, one flattened patch per token; None in evaluation and without the head.
     """
 
     logits: Float[Tensor, "batch tokens experts"]
@@ -100,19 +98,17 @@ class Dispatcher(Protocol):
         rows: ExpertRows,
         /,
     ) -> Float[Tensor, "all_tokens dim"]:
-        """Return sum_e mask_te weight_te FFN_e(x_t); 0 for a token without an expert.
+        """Return sum_e mask_te weight_te FFN_e(x_t), with `pairs` a bound on the pairs, if one is known.
 
-        `pairs` is a bound on the pairs of the mask, if one is known. Multiply the weights after the rows have come
-        back: the router's gradient needs them at home.
+        Multiply the weights after the rows have come back: the router's gradient needs them at home.
         """
 
 
 class RouterModule(nn.Module):
     """The base class of all routers: a module that is a `Router`, which `leandit.moe.routers` finds in a model.
 
-    A rival's router is one file: a `RouterConfig` with a `type` tag, and a RouterModule that its `build` returns. What
-    a subclass registers as a buffer belongs to the checkpoint. `selector` runs its races; put another one there for
-    races over several ranks.
+    A new router is one file: a `RouterConfig` with a `type` tag, and a RouterModule that its `build` returns. Its
+    buffers belong to the checkpoint. `selector` runs its races.
     """
 
     gate_head: nn.Linear
@@ -131,10 +127,7 @@ class RouterModule(nn.Module):
         return self.threshold is not None
 
     def decided(self, logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
-        """Return the logits from which everything else is decided; call it once in `forward`.
-
-        If layers are computed again in the backward pass, these very logits are kept for it.
-        """
+        """Return the logits that decide, kept if the layer is computed again; call it once in `forward`."""
         return kept(logits) if self.keep_logits and self.training else logits
 
     def most_pairs(self, num_tokens: int) -> int | None:

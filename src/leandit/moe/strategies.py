@@ -1,7 +1,6 @@
 """The six routing strategies as one selection over differently shaped pools of scores.
 
-Scores S in R^{B x L x E} are viewed as rows x pool; in each row the best scores are kept, such that every strategy
-keeps B*L*k pairs:
+Scores S in R^{B x L x E} are viewed as rows x pool. The best scores of each row are kept, B*L*k pairs in all:
 
     strategy        rows     pool       kept per row
     token_choice    B, L     E          k
@@ -11,17 +10,15 @@ keeps B*L*k pairs:
     le_choice       B        L, E       L k
     expert_race     -        B, L, E    B L k
 
-Where k L / E (k B L / E) is no whole number, every row keeps its floor, and the pairs that are left over to B*L*k
-go to the rows whose next-best scores are the highest: within a sample for expert choice, so that samples stay
-independent.
+If k L / E (k B L / E) is no whole number, every row keeps its floor, and the pairs that are left over to B*L*k go to
+the rows whose next-best scores are the highest: within a sample for expert choice, so that samples stay independent.
 
-Expert choice can also run over groups of so many consecutive tokens of the flattened batch: the pool is then a group
-of G tokens, whatever samples they come from, and each expert keeps k G / E of them. Tokens that fill no whole group
-at the end of the batch are one shorter group, whose experts keep their share of it.
+Expert choice can also run over groups of G consecutive tokens of the flattened batch: each expert keeps k G / E tokens
+of a group, whatever samples they come from. Tokens at the end that fill no group are one shorter group.
 
-Token choice can have a capacity: every expert has C slots in each group of tokens. Its queue is served in the order of
-choices, then of tokens: all first choices of the group before the second ones. A pair that finds no slot left is
-dropped; the token then has fewer experts, or none.
+Token choice can have a capacity: every expert has C slots in each group of tokens, served in the order of choices, then
+of tokens: all first choices of the group before the second ones. A pair that finds no slot is dropped; the token then
+has fewer experts, or none.
 
 Legend: B batch, L tokens, E experts, R rows, P pool; for a capacity T tokens of the batch, K choices of a token, and P
 pairs in the order in which they are served.
@@ -84,9 +81,7 @@ def select_mask(
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     if not 1 <= k <= scores.shape[-1]:
-        raise LeanDiTError(
-            f"k = {k} experts per token: must be between 1 and the number of experts, {scores.shape[-1]}"
-        )
+        raise LeanDiTError(f"k = {k} experts per token: choose 1 to the number of experts, {scores.shape[-1]}")
     if group_tokens is not None:
         return _select_in_groups(scores, strategy, k, group_tokens)
     rule = STRATEGIES[strategy]
@@ -148,10 +143,8 @@ def within_capacity(
     """Return the pairs of `chosen`, each token's k best `scores`, that find a slot.
 
     A group is `group_tokens` consecutive tokens of the flattened batch, or each sample's tokens. Each expert has
-    C = floor(group_tokens * capacity_factor / E) slots in it, possibly none; a shorter group at the end of the batch
-    has fewer. Of tied scores the earlier expert is the earlier choice.
-
-    GShard also drops second choices at random, in proportion to their weight; this rule draws nothing.
+    C = floor(group_tokens * capacity_factor / E) slots in it; a shorter group at the end has fewer. Of tied scores the
+    earlier expert is the earlier choice. GShard also drops second choices at random; this rule draws nothing.
     """
     if scores.numel() == 0:
         return chosen
@@ -169,10 +162,7 @@ def within_capacity(
 
 
 def _places(queue_P: Int[Tensor, " pairs"]) -> Int[Tensor, " pairs"]:
-    """Return how many earlier pairs stand in the same queue, from the number of each pair's queue.
-
-    By sorting, whose cost does not grow with the number of queues, where counting over a one-hot matrix would.
-    """
+    """Return how many earlier pairs stand in each pair's queue; sorting costs less than a one-hot matrix."""
     sorted_P, order_P = queue_P.sort(stable=True)
     index_P = torch.arange(len(queue_P), device=queue_P.device)
     return torch.empty_like(queue_P).scatter_(0, order_P, index_P - torch.searchsorted(sorted_P, sorted_P))

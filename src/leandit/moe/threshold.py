@@ -14,8 +14,8 @@ class Threshold(nn.Module):
 
         tau <- m tau + (1 - m) cutoff,     inference keeps S >= tau
 
-    One value per expert for `bl_choice`, whose pools are experts; one value for the layer otherwise, from the mean
-    of the rows' cutoffs. It is no parameter and moves only in `update`, once per optimiser step, never in forward.
+    One value per expert for `bl_choice`, whose pools are experts; otherwise one for the layer, from the mean of the
+    rows' cutoffs. It moves only in `update`, once per optimiser step.
 
     Reference: Expert Race, section on the learnable threshold, Table 3; the momentum is not in the paper.
     """

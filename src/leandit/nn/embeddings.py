@@ -76,11 +76,10 @@ def sincos_positions(
 ) -> Float[Tensor, "{grid.tokens} {dim}"]:
     """Return fixed two-dimensional sin-cos positions for a grid of patches in row-major order.
 
-    The first half of the width encodes the column, the second the row; each half is [sin, cos] of the coordinate
-    times 10000^(-4 i / dim). Rows have the coordinates k span.height / grid.height, k = 0..grid.height-1, and columns
-    k span.width / grid.width. So another grid divides the span of the grid that a model learned on more finely or more
-    coarsely; without `span` the coordinates are k. Computed in float64 and rounded to float32. `dim` must be divisible
-    by 4. The table is kept and shared: do not write into it.
+    The first half of the width encodes the column, the second the row; each half is [sin, cos] of the coordinate times
+    10000^(-4 i / dim). Row k has the coordinate k span.height / grid.height, column k k span.width / grid.width, so
+    that another grid divides the `span` of the grid that a model learned. Computed in float64 and rounded to float32.
+    `dim` must be divisible by 4. The table is kept and shared: do not write into it.
 
     Reference: DiT (arXiv 2212.09748), after MAE; PixArt-alpha (arXiv 2310.00426), section 2.4, for the interpolation.
     """
@@ -92,10 +91,7 @@ def sincos_positions(
 
 
 def kept_table(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keep what a function of (device, dtype, ...) returned last, for use with and without gradients.
-
-    Tensors without content, as under FakeTensorMode, are computed anew: they must not outlive their mode.
-    """
+    """Keep what a function of (device, dtype, ...) returned last, unless it has no content, as under FakeTensorMode."""
 
     def plain(device: torch.device, dtype: torch.dtype, *arguments: object) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
@@ -114,27 +110,23 @@ def kept_table(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @kept_table
 def _sincos(device: torch.device, dtype: torch.dtype, dim: int, grid: Grid, span: Grid) -> Tensor:
     frequency = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64, device=device) / (dim // 4))
-    column = _axis(grid.width, span.width, frequency)[None].expand(grid.height, grid.width, -1)
-    row = _axis(grid.height, span.height, frequency)[:, None].expand(grid.height, grid.width, -1)
-    return torch.cat([column, row], dim=-1).reshape(grid.tokens, dim).float().to(dtype)
-
-
-def _axis(count: int, span: int, frequency: Float[Tensor, " quarter"]) -> Float[Tensor, "{count} half"]:
-    coordinate = torch.arange(count, dtype=torch.float64, device=frequency.device) * (span / count)
-    angle = coordinate[:, None] * frequency
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+    halves = []
+    for count, over, view in ((grid.width, span.width, (1, -1)), (grid.height, span.height, (-1, 1))):
+        coordinate = torch.arange(count, dtype=torch.float64, device=device) * (over / count)
+        angle = (coordinate[:, None] * frequency).view(*view, dim // 4)
+        halves.append(torch.cat([angle.sin(), angle.cos()], dim=-1).expand(grid.height, grid.width, -1))
+    return torch.cat(halves, dim=-1).reshape(grid.tokens, dim).float().to(dtype)
 
 
 # To a compiler the table is one operator, so that a compiled model has the same bits; a graph owns what it gets.
-@torch.library.custom_op(
-    "leandit::sincos_positions",
-    mutates_args=(),
-    schema="(Tensor like, int dim, SymInt height, SymInt width, SymInt span_height, SymInt span_width) -> Tensor",
-)
-def _sincos_op(like: Tensor, dim: int, height: int, width: int, span_height: int, span_width: int) -> Tensor:
-    return _sincos(like.device, like.dtype, dim, Grid(height, width), Grid(span_height, span_width)).clone()
+_SCHEMA = "(Tensor like, int dim, SymInt height, SymInt width, SymInt span_height, SymInt span_width) -> Tensor"
+
+
+@torch.library.custom_op("leandit::sincos_positions", mutates_args=(), schema=_SCHEMA)
+def _sincos_op(like: Tensor, dim: int, *sides: int) -> Tensor:
+    return _sincos(like.device, like.dtype, dim, Grid(*sides[:2]), Grid(*sides[2:])).clone()
 
 
 @_sincos_op.register_fake
-def _(like: Tensor, dim: int, height: int, width: int, span_height: int, span_width: int) -> Tensor:
-    return like.new_empty(height * width, dim)
+def _(like: Tensor, dim: int, *sides: int) -> Tensor:
+    return like.new_empty(sides[0] * sides[1], dim)

@@ -28,10 +28,9 @@ Parts = Mapping[str, nn.Module] | nn.ModuleDict
 class Layer(nn.Module):
     """One layer: its own parts are children; parts that layers share belong to the network and come with each call.
 
-    A subclass writes `compute`. `layer(shared, *state)` calls it, and with `recompute` it keeps only its input in
-    training and computes the layer again in the backward pass. What routers decided is kept in any case, so that the
-    backward pass uses the experts of the forward pass. Sharding (`fully_shard(layer)`), compilation
-    (`layer.compile()`) and hooks hold on to this module.
+    A subclass writes `compute`, which `layer(shared, *state)` calls. With `recompute` a layer in training keeps only
+    its input and what routers decided, and is computed again in the backward pass, with the same experts. Sharding
+    (`fully_shard(layer)`), compilation (`layer.compile()`) and hooks hold on to this module.
     """
 
     def __init__(self, names: Sequence[str], own: Parts) -> None:
@@ -69,10 +68,9 @@ def _policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Checkpoin
 
 
 def kept(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return a copy of x. The copy is an operator of its own, so that selective recomputation can find it by name.
+    """Return a copy of x, an operator of its own that recomputation finds by name: see `_KEPT`.
 
-    A router's logits can differ by a rounding error if they are computed again, especially in compiled code. The
-    backward pass could then use other experts than the forward pass.
+    Logits of a router that are computed again can differ by a rounding error, which can mean other experts.
     """
     return torch.ops.leandit.kept(x)
 
@@ -82,24 +80,15 @@ def _kept(x: Tensor) -> Tensor:
     return x.clone()
 
 
-@_kept.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _gradient(ctx: Any, grad: Tensor | None) -> Tensor | None:
-    return grad
-
-
-_kept.register_autograd(_gradient)
+_kept.register_fake(torch.empty_like)
+_kept.register_autograd(lambda ctx, grad: grad)
 
 
 class Layers(nn.Module):
-    """All layers of a network: for each a table of makers of its parts. Parts that `sharing` names exist once.
+    """All layers of a network, from a table of makers of parts for each. Parts that `sharing` names exist once.
 
-    Keys are `0.attention...` for a layer's own part and `shared.attention...` for a shared one. A part that were
-    registered in every layer would have a key for each, and break sharding by layers. `make(names, own)` returns the
-    layer with its own parts.
+    Keys are `0.attention...` for a layer's own part and `shared.attention...` for a shared one, so that a shared part
+    has one key and layers can be sharded. `make(names, own)` returns the layer with its own parts.
 
     Reference: DiT-Air (arXiv 2503.10618), section on parameter sharing (Lite).
     """
@@ -123,7 +112,4 @@ class Layers(nn.Module):
 
     def __iter__(self) -> Iterator[Layer]:
         """Yield the layers in order of depth."""
-        for index in range(self._depth):
-            layer = self._modules[str(index)]
-            assert isinstance(layer, Layer)
-            yield layer
+        return (layer for layer in self.children() if isinstance(layer, Layer))

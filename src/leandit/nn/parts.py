@@ -10,10 +10,7 @@ from leandit.ops import linear, linear_gelu, norm_modulate, row_stable_linear
 
 
 class Linear(nn.Linear):
-    """torch's linear layer with its weights left uninitialised: whatever it is part of calls `init_weights`.
-
-    So nothing is drawn twice, and building on the meta device, where random draws are slow, draws nothing.
-    """
+    """torch's linear layer with uninitialised weights: the model calls `init_weights`, so nothing is drawn twice."""
 
     def reset_parameters(self) -> None:
         """Leave the weights to `init_weights`, which is called once."""
@@ -55,7 +52,7 @@ class FeedForward(nn.Module):
 class AdaLN(nn.Module):
     """SiLU -> Linear(d, n w): n modulation vectors per sample, zero at the start (AdaLN-Zero).
 
-    `width` is w, that of the tokens; null is d, that of the condition.
+    `width` is w, that of the tokens; None is d, that of the condition.
 
     Reference: DiT (arXiv 2212.09748), section 3.2.
     """
@@ -71,10 +68,7 @@ class AdaLN(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Norm, modulation, and the zero-initialised map from tokens to patches.
-
-    `condition_dim` is the width of the condition; null is `dim`, that of the tokens.
-    """
+    """Norm, modulation, and the zero-initialised map from tokens to patches; `condition_dim` is `dim` if None."""
 
     def __init__(self, dim: int, patch_dim: int, norm_eps: float, condition_dim: int | None = None) -> None:
         super().__init__()

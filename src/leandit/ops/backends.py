@@ -1,14 +1,11 @@
-"""Implementations of operators: loading one by its name, and whether Triton's kernels can run on this machine.
-
-An operator's own file holds its definition. What computes it fast is a module that is imported when it is first chosen,
-so that a machine without its library uses the others.
-"""
+"""Fast implementations of operators: modules that are imported when they are first chosen, and what Triton needs."""
 
 from __future__ import annotations
 
 import logging
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -29,12 +26,8 @@ def load(module: str) -> ModuleType:
 
 @cache
 def has_triton() -> bool:
-    """Return whether Triton can be imported. torch's CUDA builds for Linux include it."""
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    """Return whether Triton is installed. torch's CUDA builds for Linux include it."""
+    return find_spec("triton") is not None
 
 
 def suits_triton(device: str, dtype: torch.dtype) -> bool:
@@ -48,9 +41,7 @@ def require_triton(operator: str, impl: str, device: str, dtype: torch.dtype) ->
     if not has_triton():
         raise LeanDiTError(f"{where} needs Triton: pip install triton, or choose another impl")
     if device != "cuda" and not interpreted():
-        raise LeanDiTError(
-            f"{where} runs on CUDA devices, not on {device}: choose another impl, or set TRITON_INTERPRET=1"
-        )
+        raise LeanDiTError(f"{where} runs on CUDA, not on {device}: choose another impl, or set TRITON_INTERPRET=1")
     if dtype not in _DTYPES:
         raise LeanDiTError(f"{where} takes float32, bfloat16 and float16, not {dtype}: choose another impl")
 

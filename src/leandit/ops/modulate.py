@@ -28,7 +28,9 @@ def norm_modulate(
 
     Reference: DiT (arXiv 2212.09748), section 3.2 (adaLN).
     """
-    if _by_sample(x_BLD):
+    large = x_BLD.ndim == 3 and x_BLD[:1].numel() >= _MIN_SAMPLE and len(x_BLD) > 0
+    plain = x_BLD.device.type == "cpu" and x_BLD.dtype == torch.float32 and not torch.compiler.is_compiling()
+    if large and plain:
         weight_BD, bias_BD = 1 + scale_BD.to(x_BLD.dtype), shift_BD.to(x_BLD.dtype)
         return load("leandit.ops.norm_by_sample").norm_by_sample(x_BLD, weight_BD, bias_BD, eps)
     return norm_modulate_naive(x_BLD, shift_BD, scale_BD, eps)
@@ -53,8 +55,3 @@ def gated_residual(
 ) -> Float[Tensor, "batch tokens dim"]:
     """Return x + gate y, one gate per sample, in one pass."""
     return torch.addcmul(x_BLD, gate_BD[:, None], y_BLD)
-
-
-def _by_sample(x_BLD: Tensor) -> bool:
-    large = x_BLD.ndim == 3 and x_BLD[:1].numel() >= _MIN_SAMPLE and len(x_BLD) > 0
-    return large and x_BLD.device.type == "cpu" and x_BLD.dtype == torch.float32 and not torch.compiler.is_compiling()

@@ -2,8 +2,7 @@
 
     y_t = sum_e mask_te weight_te FFN_e(x_t),      FFN_e(x) = activation(x W1_e + b1_e) W2_e + b2_e
 
-Legend: T tokens, R rows sorted by expert, E experts, D width, F width after the first map (2 H for swiglu), H hidden
-width.
+Legend: T tokens, R rows sorted by expert, E experts, D width, F width after the first map (2 H for swiglu), H hidden.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ def expert_ffn(
 ) -> Float[Tensor, "tokens dim"]:
     """Return sum_e mask_te weight_te FFN_e(x_t), in the dtype of the products. It is 0 for a token without an expert.
 
-    Under autocast the products run in autocast's dtype, and gradients have the dtype of the weights. An entry of
-    `weight_TE` gets a gradient if its mask is True. `num_pairs` is an upper bound on the number of True entries in the
-    mask; without it they are counted, and on a GPU the host waits for the result.
+    Under autocast the products run in its dtype, and gradients have the dtype of the weights. An entry of `weight_TE`
+    gets a gradient if its mask is True. `num_pairs` is an upper bound on the True entries of the mask; without it they
+    are counted, and the host waits for a GPU.
 
     `impl`: `naive` is the definition, `loop` computes one expert after the other, `grouped_mm` uses torch's grouped
-    product, `triton` uses kernels for CUDA. `auto` on CUDA is triton if it is installed, else grouped_mm in bfloat16;
-    in all other cases it is loop. Raises LeanDiTError if the named implementation cannot run.
+    product, `triton` kernels for CUDA. `auto` on CUDA is triton if it is installed, else grouped_mm in bfloat16, and
+    in all other cases loop. Raises LeanDiTError if the named implementation cannot run.
     """
     device = x_TD.device.type
     dtype = autocast_dtype(device) or w1_EDF.dtype
@@ -107,11 +106,10 @@ def expert_rows(
     activation: Activation = "gelu",
     impl: ExpertImpl = "auto",
 ) -> Float[Tensor, "rows dim"]:
-    """Return FFN_e(x_r) for rows that the caller has sorted by expert, such as a dispatcher.
+    """Return FFN_e(x_r) for rows sorted by expert: those of expert e are ends_E[e - 1] to ends_E[e] - 1.
 
-    Expert e has the rows from ends_E[e - 1] to ends_E[e] - 1. Rows after the last end are padding and give 0. Gradients
-    reach x and the experts' weights. This is `expert_ffn` with one expert per row, so every backend supports it, and
-    nothing waits for the device. It needs about 9 extra bytes per row and expert.
+    Rows after the last end are padding and give 0. This is `expert_ffn` with one expert per row, so every backend
+    supports it, and nothing waits for the device. It needs about 9 extra bytes per row and expert.
     """
     row_R1 = torch.arange(len(x_RD), device=x_RD.device)[:, None]
     starts_E = torch.nn.functional.pad(ends_E[:-1], (1, 0))
@@ -133,13 +131,10 @@ def choose(impl: str, device: str, dtype: torch.dtype) -> str:
     Raises LeanDiTError if the named backend is unknown or cannot run here. It is never replaced silently.
     """
     if impl == "auto":
-        if suits_triton(device, dtype):
-            chosen = "triton"
-        else:
-            # In other dtypes torch.compile cannot compile torch's grouped product.
-            chosen = "grouped_mm" if device == "cuda" and dtype == torch.bfloat16 else "loop"
-        log_choice("expert_ffn", device, chosen)
-        impl = chosen
+        # In other dtypes than bfloat16 torch.compile cannot compile torch's grouped product.
+        other = "grouped_mm" if device == "cuda" and dtype == torch.bfloat16 else "loop"
+        impl = "triton" if suits_triton(device, dtype) else other
+        log_choice("expert_ffn", device, impl)
     elif impl not in ("naive", "loop", "grouped_mm", "triton"):
         raise LeanDiTError(f"impl = {impl!r}: choose auto, naive, loop, grouped_mm or triton")
     if impl == "triton":
@@ -147,9 +142,7 @@ def choose(impl: str, device: str, dtype: torch.dtype) -> str:
         if dtype == torch.bfloat16 and interpreted():
             raise LeanDiTError("expert_ffn: Triton's interpreter cannot multiply bfloat16: use float32 or float16")
     if impl == "grouped_mm" and dtype not in _GROUPED_DTYPES:
-        raise LeanDiTError(
-            f"expert_ffn: impl = 'grouped_mm' takes float32, bfloat16 and float16, not {dtype}: choose another impl"
-        )
+        raise LeanDiTError(f"expert_ffn: impl = 'grouped_mm' takes no {dtype}: choose another impl")
     if impl == "grouped_mm":
         load(_GROUPED)
     return impl

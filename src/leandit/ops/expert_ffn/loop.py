@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from leandit.ops.expert_ffn.layout import Layout, combine, layout, weight_gradients
-from leandit.ops.linear import onednn_linear, suits_onednn
+from leandit.ops.onednn import onednn_linear, suits_onednn
 
 _gelu = torch.ops.aten.gelu.out
 _gelu_backward = torch.ops.aten.gelu_backward

@@ -3,8 +3,7 @@
 Gather, two products, activation, weights and scatter are one operator. So torch.compile does not see the number of
 pairs, and no backend writes intermediate results to memory that it can fuse.
 
-Legend: T tokens, R rows sorted by expert, E experts, D width, F width after the first map (2 H for swiglu), H hidden
-width.
+Legend: T tokens, R rows sorted by expert, E experts, D width, F width after the first map (2 H for swiglu), H hidden.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from torch import Tensor
 from leandit.ops.backends import load
 
 BACKENDS = {"loop": "leandit.ops.expert_ffn.loop", "triton": "leandit.ops.expert_ffn.triton_backend"}
-"""Modules with `forward` and `backward`, by the name of the backend. One is imported when it computes for the first
-time, so that a machine without its library can use the others.
+"""Modules with `forward` and `backward`, by the name of the backend; see `load`.
 
     forward(x_TD, weight_TE, mask_TE, weights, activation, num_rows, block, keep) -> (y_TD, pre_RF, hidden_RH)
     backward(grad_TD, x_TD, weight_TE, mask_TE, weights, (pre_RF, hidden_RH), activation, block)
@@ -36,7 +34,6 @@ _BACKWARD = (
     "(Tensor grad, Tensor x, Tensor weight, Tensor mask, Tensor[] weights, Tensor pre, Tensor hidden, str activation,"
     " int block, str impl) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
-
 
 # Low-precision matrix libraries compile a kernel for each new number of rows, in about a millisecond. Multiples of a
 # block repeat; exact numbers of pairs do not. A block also has enough rows that a row does not depend on the number of

@@ -30,14 +30,13 @@ def pooled_topk(
 ) -> tuple[Bool[Tensor, "rows pool"], Float[Tensor, " rows"]]:
     """Return the mask of the `budget_R[r]` largest scores of each row r, and each row's smallest selected score.
 
-    If scores are tied at the cutoff, the first ones are selected, so the count is exact and the result is
-    deterministic. A row with budget 0 selects nothing and has cutoff +inf. A row whose cutoff is NaN selects nothing.
+    If scores are tied at the cutoff, the first ones are selected, so the count is exact and the result deterministic. A
+    row with budget 0 selects nothing and has cutoff +inf. A row whose cutoff is NaN selects nothing.
 
-    `impl`: `naive` sorts, `topk` uses torch.topk with the largest budget, `partition` uses numpy's quickselect on the
-    CPU, `radix` is a radix selection in Triton for CUDA with 32-bit keys. `auto` uses partition or radix for long rows
-    and topk otherwise. Pass `largest`, a number that no budget exceeds, if you know it: then nothing waits for a GPU to
-    find it. Raises LeanDiTError if the named implementation cannot run. torch.compile sees one operator. It has no
-    gradient.
+    `impl`: `naive` sorts, `topk` is torch.topk, `partition` numpy's quickselect on a CPU, `radix` a radix selection in
+    Triton for CUDA with 32-bit keys. `auto` is partition or radix for long rows, else topk. If you know a number that
+    no budget exceeds, pass it as `largest`: then nothing waits for a GPU. Raises LeanDiTError if the named
+    implementation cannot run. torch.compile sees one operator. It has no gradient.
     """
     if impl not in ("auto", "naive", "topk", "partition", "radix"):
         raise LeanDiTError(f"impl = {impl!r}: choose auto, naive, topk, partition or radix")
@@ -99,10 +98,7 @@ def pooled_topk_naive(
 def _keep(
     scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"], cutoff_R: Float[Tensor, " rows"]
 ) -> Bool[Tensor, "rows pool"]:
-    """Return the mask of the scores above the cutoff, and of the first scores equal to it, up to the budget.
-
-    A row whose cutoff is NaN selects nothing.
-    """
+    """Return the mask of the scores above the cutoff, and of the first scores equal to it, up to the budget."""
     above_RP, tie_RP = scores_RP > cutoff_R[:, None], scores_RP == cutoff_R[:, None]
     room_R = budget_R - above_RP.sum(1)
     return above_RP | tie_RP & (tie_RP.cumsum(1) <= room_R[:, None])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from leandit.data import Batch
 from leandit.diffusion import build_objective
-from leandit.models import Backbone, Conditioning, compile_layers, forward_flops
+from leandit.models import Backbone, Conditioning, compile_layers, forward_flops, recompute_layers
 from leandit.moe import (
     CollapseWatch,
     RouterStats,
@@ -46,7 +46,7 @@ class DenoiseTask(Task):
         self.module = config.model.build()
         attach_finetuned(self.module, context.text)
         self.module.to(self.device)
-        self.module.recompute_layers(config.train.activation_checkpointing)
+        recompute_layers(self.module, config.train.activation_checkpointing)
         if config.train.compile:
             compile_layers(self.module)
         self.objective = build_objective(config.objective)

@@ -1,4 +1,4 @@
-"""torch.compile by layer: one graph serves all layers of the same kind."""
+"""How the layers of a model run: compiled, with one graph for all layers of a kind, or computed again in backward."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from collections.abc import Iterator
 
 from leandit.errors import LeanDiTError
 from leandit.models.backbone import Backbone
+from leandit.moe import routers
+
+
+def recompute_layers(model: Backbone, on: bool = True) -> None:
+    """Keep only the input of every layer in training, and compute the layer again in the backward pass."""
+    for layer in model.layers:
+        layer.recompute = on
+    for _, router in routers(model):
+        router.keep_logits = on
 
 
 def compile_layers(model: Backbone, backend: str = "inductor") -> None:
