@@ -2,8 +2,8 @@
 
     python scripts/count_reading.py leandit.models.dit [--source src]
 
-A name that a package's `__init__` passes on counts for the file that defines it. Imports inside functions count. What is
-loaded by name at run time, such as the fast versions of an operator, does not.
+A name that a package passes on in its `__init__` counts for the file that defines it. Imports inside functions count.
+What is loaded by name at run time, such as the fast versions of an operator, does not.
 """
 
 from __future__ import annotations
