@@ -336,14 +336,21 @@ def _profile(run: Callable[[], None]) -> str:
     total: collections.Counter[str] = collections.Counter()
     number: collections.Counter[str] = collections.Counter()
     for event in kernels:
-        name = re.sub(r"<.*|\(.*", "", event.name.removeprefix("void "))[:70]
+        plain = event.name.removeprefix("void ").replace("(anonymous namespace)::", "").replace("at::native::", "")
+        name = f"{re.sub(r'[<(].*', '', plain)[:50]} {_inner(plain)}".strip()
         total[name] += event.self_device_time_total
         number[name] += 1
     busy = max(1.0, sum(total.values()))
-    rows = [[name, number[name], f"{us / 1e3:.2f}", f"{us / busy:.1%}"] for name, us in total.most_common(14)]
+    rows = [[name, number[name], f"{us / 1e3:.2f}", f"{us / busy:.1%}"] for name, us in total.most_common(24)]
     calls = collections.Counter(e.name for e in profile.events() if "ynchronize" in e.name)
     text = f"Profiled: {1e3 * wall:.0f} ms, kernels {busy / 1e3:.0f} ms in {len(kernels)} launches; {dict(calls)}."
     return f"{text}\n\n{table(('kernel', 'launches', 'ms', 'share'), rows)}"
+
+
+def _inner(name: str) -> str:
+    """Return what a kernel of torch computes, which only its template arguments say."""
+    words = re.findall(r"\w*(?:Functor|functor|copy_kernel|scan|index|scatter|gather|sort)\w*", name)
+    return next((f"({w})" for w in words if not name.startswith(w) and w not in ("BinaryFunctor", "UnaryFunctor")), "")
 
 
 def drawing() -> str:
@@ -381,6 +388,8 @@ SECTIONS: dict[str, tuple[Callable[[], str], int]] = {
     "RaceDiT-XL/2-4in32": (partial(steps, "RaceDiT-XL/2-4in32"), 100),
     "DiT-XL/2 compiled by layer": (partial(steps, "DiT-XL/2", compiled=True), 120),
     "RaceDiT-XL/2-4in32 compiled by layer": (partial(steps, "RaceDiT-XL/2-4in32", compiled=True), 150),
+    "DiT-XL/2 compiled, batch 128": (partial(steps, "DiT-XL/2", compiled=True, batch=128), 120),
+    "RaceDiT-XL/2-4in32 compiled, batch 128": (partial(steps, "RaceDiT-XL/2-4in32", compiled=True, batch=128), 150),
 }
 # What is not timed runs side by side first.
 TOGETHER = ("tests", *(f"warm{tile}" for tile in range(5)), "parity", "resume", "waits", "drawing")
