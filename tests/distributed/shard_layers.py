@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from leandit.models import Backbone, Conditioning, DiTAirConfig, DiTConfig, MaskingConfig, MMDiTConfig, PixArtConfig
+from leandit.models import (
+    Backbone,
+    Conditioning,
+    DiTAirConfig,
+    DiTConfig,
+    MaskingConfig,
+    MMDiTConfig,
+    PixArtConfig,
+    recompute_layers,
+)
 from leandit.moe import MoEConfig
 
 SIZES: dict[str, Any] = {"dim": 32, "depth": 3, "heads": 2, "patch_size": 2, "input_size": 8, "channels": 3}
@@ -62,7 +71,7 @@ def check(kind: Any, sharing: str, extra: dict[str, Any], recompute: bool, rank:
     x, t, cond = inputs(whole, 2 * world)
     backward(whole, (x, t, cond))
     expected = {key: p.grad for key, p in whole.named_parameters()}
-    sharded.recompute_layers(recompute)
+    recompute_layers(sharded, recompute)
     for layer in sharded.layers:
         fully_shard(layer)
     fully_shard(sharded)

@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
-from leandit.models import BackboneOutput, Conditioning, MaskingConfig, PixArt, PixArtConfig, count_parameters
+from leandit.models import (
+    BackboneOutput,
+    Conditioning,
+    MaskingConfig,
+    PixArt,
+    PixArtConfig,
+    count_parameters,
+    recompute_layers,
+)
 from leandit.models.masking import MaskDecoder
 from leandit.moe import MoEConfig, router_stats
 from leandit.random import Stream, subsets
@@ -228,7 +236,7 @@ def test_activation_checkpointing_gives_the_same_gradients(form: str) -> None:
     gradients: list[dict[str, Tensor | None]] = []
     for checkpointing in (False, True):
         model = perturbed(config(form, moe=EXPERT_CHOICE).build())
-        model.recompute_layers(checkpointing)
+        recompute_layers(model, checkpointing)
         model(*batch(), kept()).prediction.square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     for name, gradient in gradients[0].items():
@@ -240,7 +248,7 @@ def test_activation_checkpointing_keeps_less_of_the_decoder(form: str) -> None:
     model = perturbed(config(form).build()).train()
     sizes = []
     for checkpointing in (False, True):
-        model.recompute_layers(checkpointing)
+        recompute_layers(model, checkpointing)
         stored: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda v, s=stored: (s.append(v.numel()), v)[1], lambda v: v):
             decoder = model.decoder

@@ -18,6 +18,7 @@ from leandit.models import (
     MMDiTConfig,
     PixArtConfig,
     memory,
+    recompute_layers,
 )
 from leandit.models.memory import training_memory
 from leandit.moe import MoEConfig
@@ -42,7 +43,7 @@ MODELS: dict[str, tuple[BackboneConfig, dict[str, Any]]] = {
 def allocated(config: BackboneConfig, batch: int, bf16: bool, checkpointing: bool, visible: int | None) -> int:
     """Bytes that a real step with AdamW and a moving average has at its height."""
     model = config.build().train()
-    model.recompute_layers(checkpointing)
+    recompute_layers(model, checkpointing)
     if config.conditions_on_text:
         cond = Conditioning(text=torch.randn(batch, 16, 32), pooled=torch.randn(batch, 32))
     else:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leandit.errors import LeanDiTError
-from leandit.models import BackboneOutput, Conditioning, PixArt, PixArtConfig
+from leandit.models import BackboneOutput, Conditioning, PixArt, PixArtConfig, recompute_layers
 from leandit.moe import STRATEGIES, MoEConfig, after_step, router_stats, routers
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -226,7 +226,7 @@ def test_activation_checkpointing_gives_the_same_gradients_and_state(form: str, 
     gradients: list[dict[str, Tensor | None]] = []
     for checkpointing in (False, True):
         model = perturbed(config(form, moe=moe, sharing="attention").build())
-        model.recompute_layers(checkpointing)
+        recompute_layers(model, checkpointing)
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
         output = model(*batch())
         targets = sum(router.target.square().sum() for router in output.routers if router.target is not None)

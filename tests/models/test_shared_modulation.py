@@ -18,6 +18,7 @@ from leandit.models import (
     DiTConfig,
     MMDiTConfig,
     PixArtConfig,
+    recompute_layers,
 )
 from leandit.nn import AdaLN
 from leandit.nn.text_embedding import joint_mask
@@ -128,7 +129,7 @@ def test_gradients_are_those_of_computing_everything_in_every_layer(
     gradients = []
     for way in ("found", "expected"):
         model = build(kind, sharing)
-        model.recompute_layers(checkpointing)
+        recompute_layers(model, checkpointing)
         prediction = model(*batch()).prediction if way == "found" else first_way(model, *batch())
         prediction.square().mean().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None and p.grad.any()})
@@ -141,7 +142,7 @@ def test_gradients_are_those_of_computing_everything_in_every_layer(
 @every_model
 def test_modulation_is_computed_once_where_it_is_shared(kind: str, sharing: str) -> None:
     model = build(kind, sharing)
-    model.recompute_layers()
+    recompute_layers(model)
     calls: list[str] = []
     for name, module in model.blocks.named_modules():
         if isinstance(module, AdaLN):

@@ -15,8 +15,8 @@ from leandit.moe import MoEConfig
     [
         ({"k": 5, "num_experts": 4}, "k = 5 is more than num_experts = 4"),
         ({"router": "linear"}, "per_layer_regularisation=false or router=mlp"),
-        ({"strategy": "expert_rase"}, "Did you mean 'expert_race'"),
-        ({"gate": "softmx"}, "Did you mean 'softmax'"),
+        ({"strategy": "expert_rase"}, "'token_choice'.*'expert_race'"),
+        ({"gate": "softmx"}, "'softmax', 'sigmoid' or 'identity'"),
         ({"threshold_momentum": 1.0}, "less than 1"),
         ({"k": 0}, "greater than or equal to 1"),
         ({"shared_split": 2}, "set num_shared_experts, or shared_split=null"),

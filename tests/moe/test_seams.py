@@ -200,7 +200,7 @@ def test_the_router_sees_what_the_config_says_and_experts_the_modulated_token(ch
 )
 def test_a_missing_input_is_named(router_input: str, given: set[str], missing: str) -> None:
     x = torch.randn(2, 5, 8, dtype=torch.float64)
-    with pytest.raises(LeanDiTError, match=f"called without {missing}="):
+    with pytest.raises(LeanDiTError, match=f"call the layer with {missing}="):
         build(router_input=router_input)(x, **dict.fromkeys(given, x))
 
 

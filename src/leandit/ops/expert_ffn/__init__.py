@@ -142,7 +142,9 @@ def choose(impl: str, device: str, dtype: torch.dtype) -> str:
         if dtype == torch.bfloat16 and interpreted():
             raise LeanDiTError("expert_ffn: Triton's interpreter cannot multiply bfloat16: use float32 or float16")
     if impl == "grouped_mm" and dtype not in _GROUPED_DTYPES:
-        raise LeanDiTError(f"expert_ffn: impl = 'grouped_mm' takes no {dtype}: choose another impl")
+        raise LeanDiTError(
+            f"expert_ffn: impl = 'grouped_mm' takes float32, bfloat16 and float16, not {dtype}: choose another impl"
+        )
     if impl == "grouped_mm":
         load(_GROUPED)
     return impl
