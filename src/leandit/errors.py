@@ -7,10 +7,7 @@ from collections.abc import Iterable
 
 
 class LeanDiTError(Exception):
-    """A message of a few lines: what is wrong, the place (file, line, key), and how to correct it.
-
-    The command line prints it without a traceback and exits with code 2.
-    """
+    """A message: what is wrong, where (file, line, key), what to do. The command line prints it and exits with 2."""
 
 
 class NotFoundError(LeanDiTError):

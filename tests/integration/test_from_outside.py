@@ -137,7 +137,7 @@ def registered() -> Iterator[None]:
         registry.register(kind)
     yield
     for registry, kind in entries:
-        del registry._kinds[kind.model_fields["type"].default]
+        del registry.kinds[kind.model_fields["type"].default]
 
 
 def train(out: Path, *overrides: str, resume: bool = False) -> list[dict[str, float]]:

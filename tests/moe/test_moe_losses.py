@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from leandit.moe import gshard_balance, load_balance, router_similarity, z_loss
+from leandit.moe import (
+    MoEConfig,
+    PooledRouter,
+    RouterOutput,
+    auxiliary_losses,
+    gshard_balance,
+    load_balance,
+    router_similarity,
+    z_loss,
+)
 from leandit.moe.losses import co_selection
 from leandit.moe.strategies import select_mask
 
@@ -141,3 +150,32 @@ def test_z_loss_equals_the_formula() -> None:
     expected = (np.log(np.exp(logits.numpy()).sum(-1)) ** 2).mean()
     assert z_loss(logits).item() == pytest.approx(expected)
     assert z_loss(torch.full((1, 3), 1e4)).isfinite()
+
+
+def test_load_balance_counts_what_tokens_chose_and_not_what_a_capacity_left() -> None:
+    """All tokens choose expert 0 first; a capacity of two slots makes what is computed look even."""
+    torch.manual_seed(0)
+    settings = {"strategy": "token_choice", "gate": "softmax", "router": "linear", "per_layer_regularisation": False}
+    router = PooledRouter(MoEConfig(k=1, num_experts=4, capacity_factor=1.0, **settings), 4)
+    router.gate_head.weight.data = torch.eye(4)
+    x = torch.randn(1, 8, 4) * 0.1 + torch.tensor([3.0, 0.0, 0.0, 0.0])
+    output = router(x)
+    assert output.mask.sum(1).tolist() == [[2, 0, 0, 0]]
+    p = output.logits.double().softmax(-1).mean((0, 1))
+    expected = 4 * p[0]  # Switch, eq. 5: f counts the choices, all of them for expert 0
+    found = auxiliary_losses([output], ["load_balance"])["load_balance"]
+    torch.testing.assert_close(found, expected.float())
+
+
+def test_load_balance_of_a_mixed_queue_is_that_of_the_choices() -> None:
+    """Eight tokens choose expert 0, four expert 1, and each has four slots: computed evenly, not chosen evenly."""
+    logits = torch.zeros(1, 12, 2)
+    logits[0, :8, 0], logits[0, 8:, 1] = 2.0, 2.0
+    chosen = logits > 0
+    mask = chosen.clone()
+    mask[0, 4:8] = False
+    output = RouterOutput(logits, logits, logits, chosen, mask)
+    p = logits.softmax(-1).mean((0, 1))
+    expected = 2 * (8 / 12 * p[0] + 4 / 12 * p[1])
+    torch.testing.assert_close(auxiliary_losses([output], ["load_balance"])["load_balance"], expected)
+    assert abs(expected - 2 * (p[0] + p[1]) / 2) > 0.05  # what the mask would give

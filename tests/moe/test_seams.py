@@ -188,7 +188,7 @@ def test_the_router_sees_what_the_config_says_and_experts_the_modulated_token(ch
         layer = build(router_input=router_input, **changes)
         y, routing = layer(x, plain, time)
         router = layer.router
-        alone = PooledRouter(router.config, 8, 12, in_dim=seen.shape[-1]).double()
+        alone = PooledRouter(router.config, 8, 12).double()
         alone.load_state_dict(router.state_dict())
         assert torch.equal(routing.logits, alone(seen).logits)
         expected = layer.experts(x.reshape(10, 8), routing.weights.reshape(10, 6), routing.mask.reshape(10, 6), None)

@@ -34,7 +34,7 @@ def test_max_violation() -> None:
     assert max_violation(torch.tensor([3.0, 3.0, 3.0])) == 0.0
     assert max_violation(torch.tensor([0.0, 8.0, 0.0, 0.0])) == pytest.approx(3.0)  # E - 1
     assert max_violation(torch.tensor([1.0, 2.0, 6.0])) == pytest.approx(1.0)
-    assert max_violation(torch.zeros(3)) == 0.0
+    assert max_violation(torch.zeros(3)) == 2.0  # no expert got anything: that is no balance
 
 
 def test_combination_usage_of_uniform_and_of_no_pairs() -> None:
@@ -111,3 +111,10 @@ def test_the_watch_compares_with_a_share_of_the_mean() -> None:
     watch = CollapseWatch(["layer"], patience=1)
     assert watch.update(np.array([[199.1, 0.9]])) != []
     assert CollapseWatch(["layer"], patience=1).update(np.array([[198.9, 1.1]])) == []
+
+
+def test_experts_that_get_nothing_at_all_starve() -> None:
+    watch = CollapseWatch(["only"], patience=2)
+    loads = np.zeros((1, 3))
+    assert watch.update(loads) == []
+    assert [line.split(" got ")[0] for line in watch.update(loads)] == [f"only: expert {e}" for e in range(3)]

@@ -9,11 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
-    """A frozen node of the configuration tree.
+    """A frozen node of the configuration tree; a node that is one of several kinds has a tag, a literal field `type`.
 
-    A node that stands for one of several kinds carries a literal field `type`, its tag. Nodes sit beside the
-    code that they configure; a child learns its width from its parent when it is built, so no width is stored
-    twice. `replace` returns a changed, validated copy.
+    Nodes sit beside the code that they configure. A child learns its width when it is built, so none is stored twice.
     """
 
     model_config = ConfigDict(
@@ -28,8 +26,7 @@ class Config(BaseModel):
 class Fact(Enum):
     """Why a field may differ when a run is resumed, as in `log_every: Annotated[int, Fact.MAY_CHANGE] = 50`.
 
-    A fact holds for the field and for all fields below it. A field without one is part of the run's identity: with
-    another value, the steps of the run would have other results.
+    A fact holds for all fields below, too. A field without one is part of the run's identity: its steps depend on it.
     """
 
     MAY_CHANGE = "may change: no step's result depends on it"

@@ -230,7 +230,8 @@ def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> M
     """Return the maker of a layer's experts, named "moe", or of its dense feed-forward."""
     moe = config.moe
     if moe is not None and moe.in_block(index):
-        return {"moe": lambda: MoELayer(moe, config.dim, config.hidden, target_dim, initialise=False)}
+        sizes = (config.dim, config.hidden, target_dim)
+        return {"moe": lambda: MoELayer(moe, *sizes, tokens=config.grid.tokens, initialise=False)}
     return {"feed_forward": lambda: FeedForward(config.dim, config.hidden)}
 
 

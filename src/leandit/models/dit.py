@@ -53,18 +53,12 @@ class DiT(Backbone):
         self.patch_embedding = Linear(self.patch_dim, config.dim)
         self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
         self.label_embedding = LabelEmbedding(config.num_classes, config.dim) if config.num_classes else None
-        makers = [self._makers(index) for index in range(config.depth)]
+        attention = (config.dim, config.heads, config.qk_norm, config.norm_eps, config.attention_impl)
+        parts: Makers = {"adaln": lambda: AdaLN(config.dim, 6), "attention": lambda: SelfAttention(*attention)}
+        makers = [{**parts, **feed_forward_maker(config, index, self.patch_dim)} for index in range(config.depth)]
         self.blocks = Layers(makers, config.sharing, partial(DiTLayer, config))
         self.final = FinalLayer(config.dim, self.out_dim, config.norm_eps)
         self._finish_init()
-
-    def _makers(self, index: int) -> Makers:
-        c = self.config
-        return {
-            "adaln": lambda: AdaLN(c.dim, 6),
-            "attention": lambda: SelfAttention(c.dim, c.heads, c.qk_norm, c.norm_eps, c.attention_impl),
-            **feed_forward_maker(c, index, self.patch_dim),
-        }
 
     def init_weights(self) -> None:
         """Xavier-uniform matrices, N(0, 0.02) embeddings and time MLP, zero AdaLN and output, as in DiT."""

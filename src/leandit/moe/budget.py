@@ -73,11 +73,11 @@ def record_scores(model: nn.Module, evaluate: Callable[[], object], samples: int
 
     Of each batch the first `samples` samples count: guidance stacks the unconditional half after them.
     """
-    chosen = [router for _, router in routers(model) if router.threshold is not None]
+    chosen = [router for _, router in routers(model) if router.spans_samples]
     recorded: list[list[Tensor]] = [[] for _ in chosen]
 
     def noting(scores: list[Tensor]) -> Callable[[nn.Module, object, RouterOutput], None]:
-        return lambda _, __, output: scores.append(output.scores[:samples].detach().flatten(0, 1).float().cpu())
+        return lambda _, __, output: scores.append(output.scores[:samples].detach().float().cpu())
 
     handles = [router.register_forward_hook(noting(scores)) for router, scores in zip(chosen, recorded, strict=True)]
     try:
@@ -87,9 +87,18 @@ def record_scores(model: nn.Module, evaluate: Callable[[], object], samples: int
             handle.remove()
     thresholds = _thresholds(model)
     columns = zip(recorded, thresholds, strict=True)
-    scores = [torch.cat(parts).reshape(-1, threshold.value.numel()) for parts, threshold in columns]
+    scores = [torch.cat([_columns(part, threshold) for part in parts]) for parts, threshold in columns]
     values = tuple(threshold.value.clone() for threshold in thresholds)
     return Calibration(values, tuple(part.sort(dim=0, descending=True).values for part in scores))
+
+
+def _columns(scores: Float[Tensor, "samples tokens experts"], threshold: Threshold) -> Float[Tensor, "count columns"]:
+    """Return the scores that are compared with each value of the threshold."""
+    count = threshold.value.numel()
+    if threshold.rows == "L" and count > 1:
+        same = count == scores.shape[1]
+        return scores.transpose(1, 2).reshape(-1, count) if same else scores.reshape(-1, 1).expand(-1, count)
+    return scores.reshape(-1, count)
 
 
 @contextlib.contextmanager
@@ -106,7 +115,7 @@ def shifted(model: nn.Module, thresholds: Sequence[Tensor]) -> Iterator[None]:
 
 def _thresholds(model: nn.Module) -> list[Threshold]:
     found: list[RouterModule] = [router for _, router in routers(model)]
-    return [router.threshold for router in found if router.threshold is not None]
+    return [router.threshold for router in found if router.threshold is not None and router.spans_samples]
 
 
 def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:

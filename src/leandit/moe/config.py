@@ -25,10 +25,9 @@ class RouterConfig(Config):
     """Tag by which configurations name the router; each kind has its own."""
 
     def build(self, moe: MoEConfig, in_dim: int, dim: int, target_dim: int | None) -> RouterModule:
-        """Return the router for inputs of width `in_dim` in a model of width `dim`.
+        """Return the router of a layer with this config, for inputs of width `in_dim` in a model of width `dim`.
 
-        `moe` is the layer's config, which has `k` and `num_experts`; `target_dim` is the width of the target head, None
-        for none.
+        `target_dim` is the width of the target head, None for none.
         """
         raise NotImplementedError
 
@@ -44,7 +43,7 @@ class MoEConfig(Config):
     """`k`-in-`num_experts` routing; the default is Expert Race as in RaceDiT-*/2-4in32.
 
     If Expert Race leaves a value open, the default is that of public reimplementations: threshold momentum 0.95 from
-    1.0, and a race over the micro-batch of one process. The fields from `strategy` to `threshold_init` belong to
+    1.0, and a race over the micro-batch of one process. The fields from `strategy` to `inference` belong to
     `PooledRouter`; `routing` is another router with fields of its own.
     """
 
@@ -71,6 +70,9 @@ class MoEConfig(Config):
     """tau <- m tau + (1 - m) cutoff, once per optimiser step; used by the strategies whose pool spans samples."""
     threshold_init: float = 1.0
     """Where the threshold starts."""
+    inference: Literal["threshold", "race"] = "threshold"
+    """How a strategy whose pool spans samples selects in evaluation and sampling: by the threshold, or by the race of
+    training among the pictures of a batch, as in the first two rows of Expert Race's Table 3."""
     routing: Annotated[RouterConfig, ROUTERS] | None = None
     """Another router, such as {"type": "biased"}; null is the pooled router of the fields above."""
     router_input: RouterInput = "modulated"
@@ -110,13 +112,15 @@ class MoEConfig(Config):
             raise ValueError("a linear router has no hidden layer: set per_layer_regularisation=false or router=mlp")
         if self.renormalize and self.gate == "identity":
             raise ValueError("renormalize needs positive scores: set gate=softmax or sigmoid, or renormalize=false")
+        if self.inference == "race" and not STRATEGIES[self.strategy].spans_samples:
+            raise ValueError(f"inference=race: {self.strategy} is the same in evaluation as in training; leave it out")
         self._check_groups("")
         self._check_groups("inference_")
         return self
 
     def _check_routing(self, routing: RouterConfig) -> None:
         fields = [(name, field.default) for name, field in type(self).model_fields.items()]
-        defaults = dict(fields[: fields.index(("threshold_init", 1.0)) + 1])
+        defaults = dict(fields[: fields.index(("inference", "threshold")) + 1])
         changed = {name: value for name, value in defaults.items() if getattr(self, name) != value}
         if changed:
             remedy = ", ".join(f"{name}={'null' if value is None else value}" for name, value in changed.items())

@@ -32,7 +32,7 @@ class Experts(nn.Module):
     def __init__(self, num_experts: int, dim: int, hidden: int, gated: bool = False, impl: ExpertImpl = "auto") -> None:
         super().__init__()
         self.impl = impl
-        self.gated = gated
+        self.activation: Activation = "swiglu" if gated else "gelu"
         columns = 2 * hidden if gated else hidden
         self.w1 = nn.Parameter(torch.empty(num_experts, dim, columns))
         self.b1 = None if gated else nn.Parameter(torch.empty(num_experts, columns))
@@ -59,17 +59,13 @@ class Experts(nn.Module):
         """Return sum_e mask_te weight_te FFN_e(x_t); `num_pairs` is a bound on the pairs, if one is known."""
         weights = (self.w1, self.b1, self.w2, self.b2)
         return expert_ffn(
-            x_TD, weight_TE, mask_TE, *weights, activation=self._activation, num_pairs=num_pairs, impl=self.impl
+            x_TD, weight_TE, mask_TE, *weights, activation=self.activation, num_pairs=num_pairs, impl=self.impl
         )
 
     def rows(self, x_RD: Float[Tensor, "rows dim"], ends_E: Int[Tensor, " experts"]) -> Float[Tensor, "rows dim"]:
         """Return FFN_e(x_r) for rows sorted by expert, those of expert e up to ends_E[e], and 0 after the last end."""
         weights = (self.w1, self.b1, self.w2, self.b2)
-        return expert_rows(x_RD, ends_E, *weights, activation=self._activation, impl=self.impl)
-
-    @property
-    def _activation(self) -> Activation:
-        return "swiglu" if self.gated else "gelu"
+        return expert_rows(x_RD, ends_E, *weights, activation=self.activation, impl=self.impl)
 
 
 class MoELayer(nn.Module):
@@ -77,7 +73,8 @@ class MoELayer(nn.Module):
 
     A token gets 0 to E experts. `hidden` is the width of the dense feed-forward that the layer stands for. `target_dim`
     is the size p*p*C of a patch of the diffusion target, for the router's target head; None leaves that head out.
-    Shared experts get every token with weight 1, so n of width h are one feed-forward of width n h.
+    Shared experts get every token with weight 1, so n of width h are one feed-forward of width n h. `tokens` is the
+    length of a sequence, for thresholds of `be_choice`; 0 if it is not known.
 
     A layer built alone is initialised; a model that sets its weights itself passes `initialise=False`. The attribute
     `dispatcher` brings tokens to experts that are elsewhere; None is the fused operator.
@@ -88,16 +85,23 @@ class MoELayer(nn.Module):
     router: RouterModule
 
     def __init__(
-        self, config: MoEConfig, dim: int, hidden: int, target_dim: int | None = None, *, initialise: bool = True
+        self,
+        config: MoEConfig,
+        dim: int,
+        hidden: int,
+        target_dim: int | None = None,
+        *,
+        tokens: int = 0,
+        initialise: bool = True,
     ) -> None:
         super().__init__()
         gated = config.expert == "swiglu"
         self.router_input = config.router_input
-        in_dim = config.router_width(dim)
         if config.routing is None:
-            self.router = PooledRouter(config, dim, target_dim, in_dim=in_dim)
+            self.router = PooledRouter(config, dim, target_dim, tokens)
         else:
-            self.router = config.routing.build(config, in_dim, dim, target_dim if config.has_target_head else None)
+            head = target_dim if config.has_target_head else None
+            self.router = config.routing.build(config, config.router_width(dim), dim, head)
         self.experts = Experts(config.num_experts, dim, config.expert_hidden(hidden), gated, config.impl)
         shared = config.shared_hidden(hidden)
         self.shared_experts = FeedForward(dim, shared, gated) if shared else None
@@ -147,6 +151,6 @@ class MoELayer(nn.Module):
         if plain is None or (time is None and self.router_input == "plain+time"):
             missing = "plain" if plain is None else "time"
             raise LeanDiTError(f"router_input = {self.router_input}: call the layer with {missing}=, or set modulated")
-        if self.router_input == "plain" or time is None:
+        if time is None or self.router_input == "plain":
             return plain
         return torch.cat([time[:, None].expand_as(plain).to(plain.dtype), plain], dim=-1)

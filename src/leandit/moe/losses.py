@@ -46,16 +46,19 @@ def co_selection(mask: Bool[Tensor, "*tokens experts"]) -> Float[Tensor, "expert
         return m_TE.T @ m_TE
 
 
-def load_balance(logits: Float[Tensor, "*tokens experts"], mask: Bool[Tensor, "*tokens experts"]) -> Float[Tensor, ""]:
-    """L_bal = E sum_e f_e p_e, with f_e the share of pairs that go to expert e and p_e its mean softmax probability.
+def load_balance(
+    logits: Float[Tensor, "*tokens experts"], chosen: Bool[Tensor, "*tokens experts"]
+) -> Float[Tensor, ""]:
+    """L_bal = E sum_e f_e p_e, with f_e the share of the chosen pairs and p_e the mean softmax probability of expert e.
 
-    1 under perfect balance, E under collapse onto one expert.
+    1 under perfect balance, E under collapse onto one expert. What a capacity drops counts: a capacity evens out what
+    is computed, however skewed the router is.
 
-    Reference: Switch Transformer, eq. 4; GShard for k > 1.
+    Reference: Switch Transformer (arXiv 2101.03961), eqs. 4 and 5; GShard for k > 1.
     """
     num_experts = logits.shape[-1]
     p_TE = logits.reshape(-1, num_experts).softmax(-1)
-    load_E = mask.reshape(-1, num_experts).sum(0)
+    load_E = chosen.reshape(-1, num_experts).sum(0)
     share_E = load_E / load_E.sum().clamp(min=1)
     return num_experts * (share_E * p_TE.mean(0)).sum()
 
@@ -88,10 +91,12 @@ def auxiliary_losses(outputs: Sequence[RouterOutput], names: Collection[str]) ->
     if not names:
         return {}
     logits_NTE = torch.stack([output.logits.flatten(0, -2) for output in outputs])
-    mask_NTE = torch.stack([output.mask.flatten(0, -2) for output in outputs])
+    mask_NTE, chosen_NTE = (
+        torch.stack([getattr(output, name).flatten(0, -2) for output in outputs]) for name in ("mask", "chosen")
+    )
     losses = {
         "router_similarity": lambda: torch.vmap(router_similarity)(logits_NTE, mask_NTE),
-        "load_balance": lambda: torch.vmap(load_balance)(logits_NTE, mask_NTE),
+        "load_balance": lambda: torch.vmap(load_balance)(logits_NTE, chosen_NTE),
         "gshard_balance": lambda: torch.vmap(gshard_balance)(logits_NTE),
         "z_loss": lambda: torch.vmap(z_loss)(logits_NTE),
     }

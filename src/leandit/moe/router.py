@@ -19,25 +19,22 @@ class PooledRouter(RouterModule):
 
     Scores are gated logits. In training the best pairs win; in evaluation the same rule applies if it looks at one
     sample only, and the threshold if its pool spans samples. Logits are fp32 also under autocast, since the race
-    compares them across the batch. `target_dim` is the width of the target head, None for none; `in_dim` the width of
-    the input, `dim` if none is given.
+    compares them across the batch. `target_dim` is the width of the target head, None for none; `tokens` the length of
+    a sequence, 0 if it is not known.
 
     Reference: Expert Race, Figure 12 for the two heads.
     """
 
-    def __init__(
-        self, config: MoEConfig, dim: int, target_dim: int | None = None, *, in_dim: int | None = None
-    ) -> None:
+    def __init__(self, config: MoEConfig, dim: int, target_dim: int | None = None, tokens: int = 0) -> None:
         super().__init__()
         self.config = config
-        in_dim = in_dim or dim
+        in_dim = config.router_width(dim)
         self.hidden = Linear(in_dim, dim) if config.router == "mlp" else None
         self.gate_head = Linear(in_dim if self.hidden is None else dim, config.num_experts, bias=False)
         self.target_head = Linear(dim, target_dim) if config.has_target_head and target_dim is not None else None
         if STRATEGIES[config.strategy].spans_samples:
-            self.threshold = Threshold(
-                config.strategy, config.num_experts, config.threshold_momentum, config.threshold_init
-            )
+            start = (config.threshold_momentum, config.threshold_init)
+            self.threshold = Threshold(config.strategy, config.num_experts, *start, tokens)
 
     def forward(self, x: Float[Tensor, "batch tokens dim"]) -> RouterOutput:
         hidden = x if self.hidden is None else self.hidden.gelu(x)
@@ -57,11 +54,11 @@ class PooledRouter(RouterModule):
     ) -> tuple[Bool[Tensor, "batch tokens experts"], Tensor | None]:
         """Return the pairs that the strategy selects, and in training the cutoff that the threshold follows."""
         c = self.config
-        if not self.training and self.threshold is not None:
+        if not self.training and self.threshold is not None and self.spans_samples:
             return self.threshold.select(scores), None
         group_tokens = self._group_tokens if c.strategy in GROUPED else None
         mask, row_cutoff = self.selector(scores, strategy=c.strategy, k=c.k, group_tokens=group_tokens)
-        return mask, None if self.threshold is None else self.threshold.reduce(row_cutoff)
+        return mask, None if self.threshold is None or not self.training else self.threshold.reduce(row_cutoff)
 
     def _serve(
         self, scores: Float[Tensor, "batch tokens experts"], chosen: Bool[Tensor, "batch tokens experts"]
@@ -76,6 +73,11 @@ class PooledRouter(RouterModule):
     def most_pairs(self, num_tokens: int) -> int | None:
         """Return a bound on the pairs of `num_tokens` tokens; None if a threshold decides, which knows no bound."""
         return None if not self.training and self.spans_samples else num_tokens * self.config.k
+
+    @property
+    def spans_samples(self) -> bool:
+        """Whether a threshold decides in evaluation; without it, batches are raced against one another."""
+        return self.threshold is not None and self.config.inference == "threshold"
 
     @property
     def _group_tokens(self) -> int | None:

@@ -47,10 +47,12 @@ def after_step(model: nn.Module, stats: Sequence[RouterStats]) -> None:
 def max_violation(load: Float[Tensor, " experts"]) -> float:
     """MaxVio = (max_e load_e - mean load) / mean load; 0 is perfect balance, E - 1 is one expert doing everything.
 
+    E - 1, too, if no expert got anything: that is no balance.
+
     Reference: Loss-Free Balancing (arXiv 2408.15664); Expert Race, Table 2.
     """
     mean = load.float().mean()
-    return float((load.max() - mean) / mean) if mean > 0 else 0.0
+    return float((load.max() - mean) / mean) if mean > 0 else len(load) - 1.0
 
 
 def combination_usage(together: Float[Tensor, "experts experts"]) -> float:
@@ -92,7 +94,8 @@ class CollapseWatch:
 
     def update(self, loads: Float[np.ndarray, "routers experts"]) -> list[str]:
         """Return a line for each expert that reaches `patience` in this step, given the pairs of every expert."""
-        starved = loads < self.share * loads.mean(-1, keepdims=True)
+        fair = loads.mean(-1, keepdims=True)
+        starved = (loads < self.share * fair) | (fair == 0)
         if self._starved is None:
             self._starved = np.zeros(loads.shape, np.int64)
         self._starved = np.where(starved, self._starved + 1, 0)

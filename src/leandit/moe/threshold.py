@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -14,38 +16,45 @@ class Threshold(nn.Module):
 
         tau <- m tau + (1 - m) cutoff,     inference keeps S >= tau
 
-    One value per expert for `bl_choice`, whose pools are experts; otherwise one for the layer, from the mean of the
-    rows' cutoffs. It moves only in `update`, once per optimiser step.
+    One value per row: per expert for `bl_choice`, per token for `be_choice` if `tokens` is known, and one for the layer
+    otherwise. A sequence of another length, such as a larger picture, is compared with the mean. The value moves only
+    in `update`, once per optimiser step.
 
     Reference: Expert Race, section on the learnable threshold, Table 3; the momentum is not in the paper.
     """
 
     value: Tensor
 
-    def __init__(self, strategy: str, num_experts: int, momentum: float, init: float) -> None:
+    def __init__(self, strategy: str, num_experts: int, momentum: float, init: float, tokens: int = 0) -> None:
         super().__init__()
-        self.per_expert = STRATEGIES[strategy].rows == "E"
-        self.momentum = momentum
-        self.init = init
-        self.register_buffer("value", torch.full((num_experts,) if self.per_expert else (), init))
+        self.rows = STRATEGIES[strategy].rows
+        self.momentum, self.init = momentum, init
+        length = {"E": num_experts, "L": tokens}.get(self.rows)
+        self.register_buffer("value", torch.full((length,) if length else (), init))
 
     def select(self, scores: Float[Tensor, "batch tokens experts"]) -> Bool[Tensor, "batch tokens experts"]:
         """Return the mask of the scores that reach the threshold."""
-        return scores.detach() >= self.value
+        value = self.value
+        if self.rows == "L" and value.ndim:
+            value = value[:, None] if len(value) == scores.shape[1] else value.mean()
+        return scores.detach() >= value
 
     def reduce(self, cutoff: Float[Tensor, " rows"]) -> Tensor:
-        """Return the rows' cutoffs in the shape of the threshold."""
-        return cutoff if self.per_expert else cutoff.mean()
+        """Return the rows' cutoffs in the shape of the threshold; those of other rows are averaged."""
+        return cutoff if cutoff.shape == self.value.shape else cutoff.mean().expand_as(self.value)
 
     @torch.no_grad()
     def update(self, cutoff: Tensor) -> None:
-        """Move towards the cutoff of one optimiser step, already averaged over micro-batches.
-
-        An expert that kept nothing has the cutoff +inf, from which an average would never come back: it is left out.
-        """
+        """Move towards the mean cutoff of one optimiser step; a row that kept nothing has +inf and is left out."""
         moved = self.value.lerp(cutoff.to(self.value), 1 - self.momentum)
         self.value.copy_(torch.where(cutoff.isfinite(), moved, self.value))
 
     def init_weights(self) -> None:
         """Set the threshold to where it starts."""
         self.value.fill_(self.init)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take one value for all rows, which checkpoints of `be_choice` had before each row had its own."""
+        if prefix + "value" in state and not state[prefix + "value"].ndim:
+            state[prefix + "value"] = state[prefix + "value"].expand_as(self.value)
+        super()._load_from_state_dict(state, prefix, *rest)

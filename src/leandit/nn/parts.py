@@ -30,9 +30,7 @@ class Linear(nn.Linear):
 
 
 class FeedForward(nn.Module):
-    """GELU(x W1 + b1) W2 + b2, with the tanh form of GELU as in DiT.
-
-    With `gated` it is SwiGLU instead, (SiLU(x Wg) * x W1) W2: three matrices, no biases.
+    """GELU(x W1 + b1) W2 + b2 with the tanh form of GELU; `gated` is SwiGLU, (SiLU(x Wg) * x W1) W2, without biases.
 
     Reference: DiT; GLU Variants Improve Transformer (arXiv 2002.05202).
     """

@@ -63,7 +63,9 @@ def expert_ffn(
         if chosen == "grouped_mm":
             return load(_GROUPED).compute(*inputs, activation, _count(mask_TE, num_pairs))
         keep = torch.is_grad_enabled() and any(value.requires_grad for value in (*inputs[:2], *weights))
-        block = block_size(chosen, device, num_pairs, w1_EDF.shape[0])
+        # On a GPU large blocks make products faster but need more padding.
+        large = num_pairs is not None and num_pairs >= 512 * w1_EDF.shape[0]
+        block = (128 if large else 64) if chosen == "triton" and device == "cuda" else BLOCK
         # The backward pass needs a fixed number of rows. In inference an upper bound avoids a synchronisation on a GPU.
         bounded = keep or (chosen == "triton" and num_pairs is not None)
         rows = max_rows(_count(mask_TE, num_pairs), w1_EDF.shape[0], block) if bounded else -1
@@ -148,12 +150,3 @@ def choose(impl: str, device: str, dtype: torch.dtype) -> str:
     if impl == "grouped_mm":
         load(_GROUPED)
     return impl
-
-
-def block_size(chosen: str, device: str, num_pairs: int | None, num_experts: int) -> int:
-    """Return the number of rows of a block. On a GPU large blocks make products faster but need more padding."""
-    if chosen != "triton":
-        return BLOCK
-    if device != "cuda":
-        return 16
-    return 128 if num_pairs is not None and num_pairs >= 512 * num_experts else 64

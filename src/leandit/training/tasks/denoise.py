@@ -112,11 +112,15 @@ class DenoiseTask(Task):
             load = pairs.diagonal()
             values[f"max_violation/{name}"] = max_violation(load)
             values[f"combination_usage/{name}"] = combination_usage(pairs)
-            values[f"load/{name}"] = (load / load.sum()).tolist()
-        found = {name: router.threshold.value for name, router in routers(self.module) if router.threshold is not None}
+            values[f"load/{name}"] = (load / load.sum().clamp(min=1)).tolist()
+        found = {name: router.threshold for name, router in routers(self.module) if router.threshold is not None}
         if found:
             names = (name.removesuffix(".router") for name in found)
-            thresholds = torch.stack(list(found.values())).tolist()
+            # Of the thresholds of tokens their mean is enough.
+            shown = [
+                threshold.value.mean() if threshold.rows == "L" else threshold.value for threshold in found.values()
+            ]
+            thresholds = torch.stack(shown).tolist()
             values |= {f"threshold/{name}": value for name, value in zip(names, thresholds, strict=True)}
         return values
 
