@@ -131,6 +131,13 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     chosen.add_argument("--prompts", nargs="+", metavar="TEXT", help="for a text model; default: its config's prompts")
     probe.add_argument("--seeds", default="0-1", help="as in 0-3 or 1,5,9 (default: %(default)s)")
     probe.add_argument("--steps", type=int, help="steps of the sampler; default: the run's")
+    probe.add_argument(
+        "--pictures",
+        type=int,
+        default=64,
+        metavar="N",
+        help="measure on N real pictures whether experts go to detail, 0 for none (default: %(default)s)",
+    )
     probe.add_argument("--guidance", type=float, help="scale of the guidance, 1 is none; default: the run's")
     probe.add_argument("--weights", default="ema", help="ema or model (default: %(default)s)")
     probe.add_argument("--out", help="folder for the report; default: probe in the run's folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from leandit.api import probe
 from leandit.cli.progress import SamplingProgress
@@ -28,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
             by=_parts(options.by),
             steps=options.steps,
             guidance=options.guidance,
+            pictures=options.pictures,
             weights=options.weights,
             out=options.out,
             progress=progress,
@@ -38,12 +40,28 @@ def run(options: argparse.Namespace) -> int:
             f"{about['folder']}, step {about['step']}: {pairs['total']:,} pairs of token and expert, "
             f"{pairs['experts_per_token']:.2f} experts per token (k = {about['k']})"
         )
+        print(_on_real_pictures(report.get("allocation"), about["folder"], options.pictures))
     assert probed.folder is not None
     name = "report.html" if probed.page else "report.json"
     print(f"{probed.folder / name}: the report; figures and numbers are beside it")
     if not probed.page:
         print(f"plotly is not installed: {HOW_TO_GET_THE_PAGE}")
     return 0
+
+
+def _on_real_pictures(allocation: dict[str, Any] | None, folder: str, pictures: int) -> str:
+    if not pictures:
+        return f"{folder}: not measured on real pictures (--pictures 0)"
+    if allocation is None:
+        return f"{folder}: its pictures are not on this machine, so where experts go on real pictures was not measured"
+    ratio, correlation = allocation["detail_over_flat"], allocation["error_correlation"]
+    ends = f"{allocation['over_time'][0]:.2f} experts per token at t = {allocation['times'][0]} (noise)"
+    return (
+        f"{folder}, {allocation['pictures']} real pictures: experts on detail over flat parts "
+        f"{'none' if ratio is None else f'{ratio:.2f}'}, {ends} and {allocation['over_time'][-1]:.2f} at "
+        f"t = {allocation['times'][-1]}, correlation with the error "
+        f"{'none' if correlation is None else f'{correlation:.2f}'}"
+    )
 
 
 def _parts(text: str | None) -> list[str] | None:

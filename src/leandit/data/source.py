@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Example:
         return self.captions[0].text if self.captions else None
 
 
+@runtime_checkable
 class Source(Protocol):
     """A random-access set of examples. Several threads may read at the same time."""
 

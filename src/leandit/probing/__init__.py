@@ -1,5 +1,6 @@
 """Record what a model does from outside, draw it as pictures, and report it as a page."""
 
+from leandit.probing.content import ContentTrace, content_report, record_content
 from leandit.probing.draw import Drawn, check_has_experts, check_pictures, draw_recorded
 from leandit.probing.figures import plot_compute, plot_curves
 from leandit.probing.page import HOW_TO_GET_THE_PAGE
@@ -13,14 +14,17 @@ __all__ = [
     "HOW_TO_GET_THE_PAGE",
     "ComputeRecorder",
     "ComputeTrace",
+    "ContentTrace",
     "Drawn",
     "RoutingRecorder",
     "RoutingTrace",
     "build_report",
     "check_has_experts",
     "check_pictures",
+    "content_report",
     "draw_recorded",
     "plot_compute",
     "plot_curves",
+    "record_content",
     "write_report",
 ]

@@ -50,7 +50,7 @@ def build_report(drawn: Drawn, by: Collection[str] = AXES) -> dict[str, Any]:
         report["class"] = _groups(trace, _places(drawn.names))
     if "caption" in by and drawn.wanted is not None and drawn.run.text is not None:
         report["caption"] = _by_caption(trace, [str(choice) for choice in drawn.wanted])
-    return _plain(report)
+    return rounded(report)
 
 
 def _num_moments(trace: RoutingTrace) -> int:
@@ -178,17 +178,17 @@ def _similarity(model: nn.Module, num_layers: int) -> dict[str, Any]:
     return {"router": [balance.cosines(r) for r in rows], "weights": [balance.cosines(w) for w in weights]}
 
 
-def _plain(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Return JSON's own types: whole numbers exact, others with six digits, None for a number that is not finite."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: rounded(entry) for key, entry in value.items()}
     if isinstance(value, str | bool | int) or value is None:
         return value
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [rounded(entry) for entry in value]
     array = np.asarray(value)
     if array.dtype.kind in "iu":
         return array.tolist()
     if array.ndim:
-        return [_plain(entry) for entry in array]
+        return [rounded(entry) for entry in array]
     return float(f"{float(array):.6g}") if np.isfinite(array) else None

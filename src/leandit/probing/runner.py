@@ -9,8 +9,9 @@ from typing import Any
 
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError, unknown
+from leandit.probing.content import content_report, find_pictures, record_content
 from leandit.probing.draw import Drawn, check_has_experts, check_pictures, draw_recorded
-from leandit.probing.report import AXES, build_report
+from leandit.probing.report import AXES, build_report, rounded
 from leandit.probing.write import write_report
 from leandit.run import SamplingConfig
 from leandit.run.conditioner import Wanted
@@ -51,6 +52,7 @@ def probe(
     by: Sequence[str] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    pictures: int = 64,
     weights: str = "ema",
     out: str | Path | None = None,
     save: bool = True,
@@ -62,7 +64,9 @@ def probe(
     A picture is drawn for each label or prompt and each seed. Labels default to the first 8 classes, `prompts` to those
     of the run's config, `steps` and `guidance` to the run's own. `compare` is a second run for the same report. `by`
     names what the numbers are split by, of "layer", "timestep", "class", "position" and "caption"; None is everything
-    that applies. `weights` are "ema" or "model"; a run that is loaded has its own.
+    that applies. `pictures` real pictures of the run's data are noised to see whether experts go to detail (see
+    `leandit.probing.content_report`); without the data on this machine, or with 0, the report has no `allocation`.
+    `weights` are "ema" or "model"; a run that is loaded has its own.
 
     report.json, report.html (if plotly is installed) and, with `figures`, PNGs go into `out`, by default "probe" in the
     run's folder; with save=False nothing is written. `progress(done, total)` counts sampler steps of each run.
@@ -71,6 +75,8 @@ def probe(
     not fit the run.
     """
     axes = _axes(by)
+    if pictures < 0:
+        raise LeanDiTError(f"pictures = {pictures}: give the number of real pictures to measure on, or 0 for none")
     given = [run] if compare is None else [run, compare]
     loaded = [each if isinstance(each, LoadedRun) else load(each, weights=weights) for each in given]
     for each in loaded:
@@ -83,7 +89,7 @@ def probe(
     plans = [_plan(each, labels, prompts, each_seed, steps, guidance) for each in loaded]
     folder = _folder(out, loaded) if save else None
     drawn = tuple(draw_recorded(*plan, progress=progress) for plan in plans)
-    reports = tuple(build_report(each, axes) for each in drawn)
+    reports = tuple({**build_report(each, axes), **_allocation(each.run, pictures, progress)} for each in drawn)
     page = False
     if folder is not None:
         try:
@@ -91,6 +97,16 @@ def probe(
         except OSError as error:
             raise _not_written(folder, error) from None
     return Probed(reports, drawn, folder, page)
+
+
+def _allocation(run: LoadedRun, pictures: int, progress: Progress | None) -> dict[str, Any]:
+    """Return the report's entry on real pictures: None if they are not on this machine, no entry if none are wanted."""
+    if not pictures:
+        return {}
+    source = find_pictures(run)
+    if source is None:
+        return {"allocation": None}
+    return {"allocation": rounded(content_report(record_content(run, source, pictures, progress=progress)))}
 
 
 def _axes(by: Sequence[str] | None) -> Sequence[str]:

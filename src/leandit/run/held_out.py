@@ -26,14 +26,23 @@ def draw_held_out(
     Noise and times depend only on the run's seed and the index of a picture. Times have the training distribution.
     Raises LeanDiTError if the model reads text and a picture has no caption.
     """
-    check_texts(config.text, batch)
+    cond = condition_of(config, conditioner, batch)
     x0 = codec.encode(batch.images.to(conditioner.device))
     eps = torch.from_numpy(normal(config.seed, Stream.VALIDATION, batch.indices, tuple(x0.shape[1:])))
     u = torch.from_numpy(uniform(config.seed, Stream.VALIDATION, batch.indices, step=TIME_STEP))
+    return objective.draw(x0, u.to(x0.device), eps.to(x0.device)), cond
+
+
+def condition_of(config: RunConfig, conditioner: Conditioner, batch: Batch) -> Conditioning:
+    """Return what the pictures of a batch show: their captions or their labels, none dropped.
+
+    Raises LeanDiTError if the model reads text and a picture has no caption.
+    """
+    check_texts(config.text, batch)
     asked: Wanted = batch.texts
     if not config.model.conditions_on_text:
         asked = batch.labels.tolist() if batch.labels is not None and config.model.num_classes else None
-    return objective.draw(x0, u.to(x0.device), eps.to(x0.device)), conditioner(asked, checked=True)
+    return conditioner(asked, checked=True)
 
 
 def loss_per_picture(
