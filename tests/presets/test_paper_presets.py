@@ -188,5 +188,17 @@ def test_what_is_there_and_unusable_is_an_error_in_a_dry_run_too(
     assert dry(tmp_path, monkeypatch, "tiny", *spoil(tmp_path)) == 2
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "least", "most"), [("adamw", 2, 2.01), ("rmsprop", 2, 2), ("muon", 1.1, 1.9), ("adafactor", 1, 1.2)]
+)
+def test_the_memory_of_a_dry_run_has_the_optimisers_own_state(
+    optimizer: str, least: float, most: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    monkeypatch.setattr("leandit.cli.dry_run.training_memory", lambda *_, moments, **rest: given.append(moments) or 1)
+    assert dry(tmp_path, monkeypatch, "tiny", f"optimizer.type={optimizer}") == 0
+    assert least <= given[0] <= most
+
+
 def test_the_recipes_are_presets() -> None:
     assert set(ALL) <= PRESETS.keys()

@@ -23,7 +23,7 @@ from leandit.presets import run_config
 from leandit.random import Stream, subsets
 from leandit.run import RunFolder, read_metrics
 from leandit.run.checkpoint import Checkpoint, find_newest
-from leandit.run.config import LossWeights
+from leandit.run.config import LossWeights, TrainConfig
 from leandit.run.resolve import resolve
 from leandit.text import TextFeatures
 from leandit.training import Callback, StepReport, Trainer, run_training
@@ -236,7 +236,15 @@ def seen_masks(trainer: Trainer, step: int) -> list[Tensor]:
     return seen
 
 
-@pytest.mark.parametrize(("ratio", "count"), [(0.5, 8), (0.75, 4), (0.3, 11), (0.95, 1)])
+def test_visible_tokens_are_rounded_down_in_decimal_numbers() -> None:
+    """As MaskDiT truncates, and without its loss of a token to the rounding of 1 - 0.9 in binary."""
+    for hundredths in range(100):
+        train = TrainConfig(mask_ratio=hundredths / 100)
+        for tokens in (1, 9, 10, 16, 64, 100, 256, 1000):
+            assert train.visible_tokens(tokens) == tokens * (100 - hundredths) // 100
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(0.5, 8), (0.75, 4), (0.3, 11), (0.9, 1), (0.01, 15)])
 def test_the_trainer_hides_the_share_that_is_asked_for(tmp_path: Path, ratio: float, count: int) -> None:
     seen = seen_masks(build_trainer(tmp_path, f"train.mask_ratio={ratio}"), 3)
     assert [mask.tolist() for mask in seen] == subsets(0, Stream.MASK, range(24, 32), 16, count).tolist()
@@ -340,7 +348,7 @@ def test_a_masked_run_learns_validates_unmasked_and_samples(tmp_path: Path) -> N
         ([*TINY, "train.mask_ratio=1"], "less than 1"),
         ([*TINY, "train.mask_ratio=-0.1"], "greater than or equal to 0"),
         ([*TINY, "train.mask_ratio=0.98"], "leaves 0 of a picture's 16 tokens visible"),
-        ([*TINY, "train.mask_ratio=0.01"], "leaves 16 of a picture's 16 tokens visible"),
+        ([*TINY, "train.mask_ratio=0.95"], "leaves 0 of a picture's 16 tokens visible"),
         ([*MASKED, "losses.mask_reconstruction=-1"], "greater than or equal to 0"),
     ],
 )

@@ -10,9 +10,21 @@ from torch import nn
 
 from leandit.errors import LeanDiTError
 from leandit.presets import run_config
-from leandit.run import AdamWConfig, MuonConfig
+from leandit.run import AdafactorConfig, AdamWConfig, MuonConfig, RMSPropConfig
+from leandit.run.recipe import OptimizerConfig
+from leandit.training import chunked
 from leandit.training.muon import Muon, orthogonalize
-from leandit.training.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
+from leandit.training.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors, state_size
+
+ALL: dict[str, OptimizerConfig] = {
+    "adamw": AdamWConfig(lr=1e-2),
+    "muon": MuonConfig(),
+    "adafactor": AdafactorConfig(lr=1e-2),
+    "adafactor of its paper": AdafactorConfig(lr=1e-2, beta1=None, beta2=None, scale_by_parameter=True),
+    "adafactor, unfactored": AdafactorConfig(min_factored_size=None),
+    "rmsprop": RMSPropConfig(lr=1e-2),
+    "rmsprop without momentum": RMSPropConfig(momentum=0.0),
+}
 
 
 def tiny_model(seed: int = 0) -> nn.Module:
@@ -26,8 +38,9 @@ def fill_gradients(model: nn.Module, seed: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-@pytest.mark.parametrize("config", [AdamWConfig(), MuonConfig()])
-def test_every_parameter_is_moved_by_exactly_one_optimiser(config: AdamWConfig | MuonConfig) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_every_parameter_is_moved_by_exactly_one_optimiser(name: str) -> None:
+    config = ALL[name]
     model = tiny_model()
     groups = [group for optimizer in build_optimizers(config, model) for group in optimizer.param_groups]
     counts = Counter(id(p) for group in groups for p in group["params"])
@@ -100,8 +113,9 @@ def test_muon_is_torchs_on_matrices_and_a_stack_is_its_matrices() -> None:
         torch.testing.assert_close(mine.detach(), other.detach(), rtol=0, atol=1.5e-3)
 
 
-@pytest.mark.parametrize("config", [AdamWConfig(lr=1e-2), MuonConfig()])
-def test_state_goes_on_from_its_tensors_to_the_same_bits(config: AdamWConfig | MuonConfig) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_state_goes_on_from_its_tensors_to_the_same_bits(name: str) -> None:
+    config = ALL[name]
     model, twin = tiny_model(), tiny_model()
     optimizers, others = build_optimizers(config, model), build_optimizers(config, twin)
 
@@ -122,6 +136,68 @@ def test_state_goes_on_from_its_tensors_to_the_same_bits(config: AdamWConfig | M
     # What was loaded are copies: further steps must not write into the caller's tensors.
     fresh = optimizer_tensors(others, twin)
     assert all(fresh[name].data_ptr() != tensor.data_ptr() for name, tensor in saved.items())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_size_of_the_state_is_known_without_a_step(name: str) -> None:
+    model = tiny_model()
+    fill_gradients(model, 0)
+    optimizers = build_optimizers(ALL[name], model)
+    for optimizer in optimizers:
+        optimizer.step()
+    with torch.device("meta"):
+        shapes = run_config("tiny").model.complete(input_size=32, channels=3, num_classes=2).build()
+    real = sum(tensor.numel() for tensor in optimizer_tensors(optimizers, model).values())
+    assert state_size(ALL[name], shapes) == real
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name.startswith(("adafactor", "rmsprop"))])
+@pytest.mark.parametrize("most", [1, 5_000])
+def test_chunks_of_parameters_change_no_bit(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, split = tiny_model(), tiny_model()
+    for model, limit in ((whole, 2**40), (split, most)):
+        monkeypatch.setattr(chunked, "_MOST", limit)
+        optimizers = build_optimizers(ALL[name], model)
+        for number in range(3):
+            fill_gradients(model, number)
+            for optimizer in optimizers:
+                optimizer.step()
+    assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), split.parameters(), strict=True))
+
+
+OLDER = {
+    "adafactor": (
+        {"type": "adafactor", "lr": 1e-3, "beta2_decay": -0.8, "clip_threshold": 1.0, "weight_decay": 0.0},
+        lambda model: torch.optim.Adafactor(model.parameters(), lr=1e-3),
+    ),
+    "rmsprop": (
+        {"type": "rmsprop", "lr": 1e-3, "momentum": 0.9, "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0},
+        lambda model: torch.optim.RMSprop(model.parameters(), lr=1e-3, momentum=0.9),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_an_older_run_goes_on_with_the_state_of_torchs_optimiser(kind: str) -> None:
+    """Its complete configuration says which optimiser it had, and its tensors have the same names."""
+    table, torchs = OLDER[kind]
+    config = run_config("tiny").replace(optimizer=table).optimizer
+    model, twin = tiny_model(), tiny_model()
+    reference = torchs(model)
+    for number in range(3):
+        fill_gradients(model, number)
+        reference.step()
+    twin.load_state_dict(model.state_dict())
+    start = [parameter.detach().clone() for parameter in twin.parameters()]
+    optimizers = build_optimizers(config, twin)
+    load_optimizer_tensors(optimizers, twin, optimizer_tensors([reference], model))
+    fill_gradients(model, 3)
+    fill_gradients(twin, 3)
+    reference.step()
+    optimizers[0].step()
+    for (name, a), b, before in zip(model.named_parameters(), twin.parameters(), start, strict=True):
+        assert not torch.equal(a, before), name
+        torch.testing.assert_close(a - before, b - before, rtol=1e-3, atol=1e-8, msg=name)
 
 
 def test_the_state_of_another_model_is_refused_by_name() -> None:

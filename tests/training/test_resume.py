@@ -127,3 +127,25 @@ def test_an_encoder_may_move_and_not_be_another_one(tmp_path: Path) -> None:
     assert start(moved, "train.steps=3", f"text.cache={tmp_path / 'cache'}", resume=True) == 0
     again = [f"text.encoders.0.path={moved}", "train.steps=4"]
     assert run_training(run_config(str(tmp_path / "run" / "config.json"), again), tmp_path / "run", True) == 0
+
+
+OLDER = {
+    "adafactor": {"lr": 1e-3, "beta2_decay": -0.8, "clip_threshold": 1.0, "weight_decay": 0.0},
+    "rmsprop": {"lr": 1e-3, "momentum": 0.9, "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0},
+}
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_a_run_keeps_the_optimiser_of_an_older_version(tmp_path: Path, kind: str) -> None:
+    """Its own config.json continues it; the optimiser that now has the same name is another one, and is refused."""
+    table = json.dumps({"type": kind, **OLDER[kind]})
+    pictures = save_pictures(tmp_path / "pictures")
+    for name in ("whole", "run"):
+        train(tmp_path / name, pictures, f"optimizer={table}", f"train.steps={4 if name == 'whole' else 2}")
+    folder = RunFolder(tmp_path / "run")
+    as_written_then = json.loads(folder.config.read_text()) | {"optimizer": json.loads(table)}
+    folder.config.write_text(json.dumps(as_written_then))
+    with pytest.raises(LeanDiTError, match=r"optimizer\.(beta1: None|damped: False) in the run"):
+        train(folder.path, pictures, f"optimizer.type={kind}", "optimizer.lr=1e-3", "train.steps=4", resume=True)
+    assert run_training(run_config(str(folder.config), ["train.steps=4"]), folder.path, resume=True) == 0
+    assert_same_weights(folder.path, tmp_path / "whole")

@@ -85,6 +85,24 @@ def test_a_step_waits_once_whatever_the_number_of_layers(
     assert sum(found[0].values()) <= 3, found[0]
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        ("optimizer.type=muon",),
+        ("optimizer.type=adafactor",),
+        ("optimizer.type=adafactor", "optimizer.beta2=null", "optimizer.scale_by_parameter=true"),
+        ("optimizer.type=rmsprop",),
+    ],
+    ids=["muon", "adafactor", "adafactor of its paper", "rmsprop"],
+)
+def test_no_optimiser_waits_for_a_parameter(
+    tmp_path: Path, optimizer: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [count(build(tmp_path / str(depth), depth, *optimizer), monkeypatch) for depth in (2, 4)]
+    assert found[0] == found[1], found
+    assert sum(found[0].values()) <= 3, found[0]
+
+
 def test_a_wait_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = build(tmp_path, 2)
     for layer in trainer.model.blocks:

@@ -16,14 +16,13 @@ from leandit.run import RunConfig
 from leandit.run.resolve import resolve
 from leandit.text import TextConfig, TextEncoder, attach_finetuned, build_text_encoder
 from leandit.text.loading import find_folder
+from leandit.training.optimizers import state_size
 from leandit.training.start import find_start
 
 T = TypeVar("T")
 
 # Length of a caption for FLOPs and memory, if the model reads text: a short one.
 _TYPICAL_TEXT_TOKENS = 16
-# Numbers per weight in an optimiser's state. Adafactor has some per row and column of a matrix, counted as 0.
-_MOMENTS = {"adamw": 2, "muon": 1, "rmsprop": 1, "adafactor": 0}
 
 
 def dry_run(config: RunConfig) -> int:
@@ -78,6 +77,7 @@ def _check_known(model: BackboneConfig, missing: dict[str, NotFoundError]) -> No
 def _print_cost(config: RunConfig, source: Source | None, text: TextEncoder | None) -> None:
     with torch.device("meta"):
         model = config.model.build()
+    moments = state_size(config.optimizer, model) / sum(p.numel() for p in model.parameters())
     attach_finetuned(model, text)
     parameters = sum(p.numel() for p in model.parameters())
     count = count_parameters(config.model)
@@ -88,7 +88,7 @@ def _print_cost(config: RunConfig, source: Source | None, text: TextEncoder | No
         train.batch_size // train.accumulation,
         bf16=train.precision == "bf16",
         activation_checkpointing=train.activation_checkpointing,
-        moments=_MOMENTS[config.optimizer.type],
+        moments=moments,
         text_tokens=_TYPICAL_TEXT_TOKENS,
         visible_tokens=visible,
     )

@@ -27,15 +27,15 @@ def training_memory(
     *,
     bf16: bool = False,
     activation_checkpointing: bool = False,
-    moments: int = 2,
+    moments: int | float = 2,
     text_tokens: int = 16,
     visible_tokens: int | None = None,
 ) -> int:
     """Return the bytes that training holds at most, beside what Python and torch take for themselves.
 
-    Weights, moving average and the optimiser's `moments` per weight, in fp32, and the most that is alive in a step of
-    `micro_batch` pictures: gradients, activations, copies in bf16. Text encoders and data are not in it. For a deep
-    model two shallow ones are run, since each further layer costs the same.
+    Weights, moving average and the optimiser's state of `moments` numbers per weight, in fp32, and the most that is
+    alive in a step of `micro_batch` pictures: gradients, activations, copies in bf16. Text encoders and data are not in
+    it. For a deep model two shallow ones are run, since each further layer costs the same.
     """
     count = partial(
         _counted,
@@ -55,7 +55,7 @@ def _counted(
     *,
     bf16: bool,
     activation_checkpointing: bool,
-    moments: int,
+    moments: int | float,
     text_tokens: int,
     visible_tokens: int | None,
 ) -> int:
@@ -67,7 +67,7 @@ def _counted(
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 output = model(**given)
             _loss(output).backward()
-    return alive.peak + _BYTES * parameters * (2 + moments)
+    return alive.peak + round(_BYTES * parameters * (2 + moments))
 
 
 def _loss(output: BackboneOutput) -> Tensor:

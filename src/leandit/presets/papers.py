@@ -73,10 +73,10 @@ def _dit_air(
 ) -> RunConfig:
     """DiT-Air, section on training: Adafactor at a constant 1e-4; Heun's SDE solver, 50 steps, guidance 7.5.
 
-    The paper states b1 = 0.9 and b2 = 0.999. torch's Adafactor has no first moment, and the decay of its second moment
-    approaches 1 with a power of the step. The text encoders are frozen. Synthetic and original captions have the ratio
-    9 : 1, which the weights in the data must set. Times are logit-normal with SD3's location 0 and scale 1. For larger
-    pictures the training times and the sampling times are shifted.
+    The paper states b1 = 0.9 and b2 = 0.999. All else of Adafactor is as in axlearn, the library of the paper. The text
+    encoders are frozen. Synthetic and original captions have the ratio 9 : 1, which the weights in the data must set.
+    Times are logit-normal with SD3's location 0 and scale 1. For larger pictures the training times and the sampling
+    times are shifted.
     """
     shift = size_shift(_SIDE_256, data.image_size)
     return RunConfig(
@@ -86,7 +86,7 @@ def _dit_air(
         text=text,
         objective=RectifiedFlowConfig(timesteps=LogitNormalTimesteps(shift=shift)),
         data=data,
-        optimizer=AdafactorConfig(lr=1e-4),
+        optimizer=AdafactorConfig(lr=1e-4, beta1=0.9, beta2=0.999),
         schedule=ScheduleConfig(),
         train=train,
         sampling=SamplingConfig(
@@ -152,7 +152,7 @@ def dit_air_xxl_sft() -> RunConfig:
 def _ec_dit(size: str) -> RunConfig:
     """EC-DiT, section on training: 800k steps with batches of 4,096, half of the tokens hidden; RMSProp, 20k warm-up.
 
-    Experts choose from 1,024 tokens: 8 pictures with 128 visible tokens each. Choices of this project: RMSProp's
+    Experts choose from 1,024 tokens: 8 pictures with 128 visible tokens each. Choices of this project: RMSProp's damped
     momentum of 0.9 and decay of 0.99, a constant rate after the warm-up, logit-normal times with location 0 and scale
     1, the masking decoder and its loss (from MaskDiT), Euler's method with 50 steps, and no guidance.
     """

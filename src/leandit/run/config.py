@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -67,7 +69,8 @@ class TrainConfig(Config):
     """Share of labels or captions that are replaced by "no label" or the empty caption. Guidance needs it."""
     mask_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of a picture's tokens that are hidden from the layers, drawn for each sample. A value above 0 needs
-    model.masking. MaskDiT and EC-DiT hide 0.5; MaskDiT then continues with 0.
+    model.masking. The number of visible tokens is rounded down. MaskDiT and EC-DiT hide 0.5; MaskDiT then continues
+    with 0.
     """
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the network's matrix products. auto is bf16 autocast if the processor multiplies bf16 natively, and
@@ -102,8 +105,11 @@ class TrainConfig(Config):
         return self
 
     def visible_tokens(self, tokens: int) -> int:
-        """Return the number of visible tokens of a picture."""
-        return round(tokens * (1 - self.mask_ratio))
+        """Return the number of visible tokens of a picture, rounded down as in MaskDiT.
+
+        The share is taken as the decimal number that was given: 1 - 0.9 as a float leaves less than 1 of 10 tokens.
+        """
+        return math.floor(tokens * (1 - Fraction(str(self.mask_ratio))))
 
 
 class StartConfig(Config):
@@ -244,11 +250,10 @@ class RunConfig(Config):
                 "set model.masking={} (model.type=pixart has it) or train.mask_ratio=0"
             )
         tokens = self.model.tokens(self.sample_shape())
-        visible = self.train.visible_tokens(tokens)
-        if visible in (0, tokens):
+        if self.train.visible_tokens(tokens) == 0:
             raise ValueError(
-                f"train.mask_ratio = {ratio} leaves {visible} of a picture's {tokens} tokens visible: "
-                "at least one must be, and one hidden"
+                f"train.mask_ratio = {ratio} leaves 0 of a picture's {tokens} tokens visible: lower it, "
+                "at least one must be visible"
             )
 
     def _check_sampler(self, learned: bool) -> None:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
 from leandit.run.recipe import AdafactorConfig, AdamWConfig, MuonConfig, OptimizerConfig, RMSPropConfig
+from leandit.training.adafactor import Adafactor
 from leandit.training.muon import Muon
+from leandit.training.rmsprop import RMSProp
 
 # Names of the matrices for Muon: those that map tokens to tokens inside a block of the backbone.
 _MUON_PARTS = ("attention.", "feed_forward.", "experts.w", "shared_experts.", "router.hidden.")
@@ -22,10 +24,9 @@ def build_optimizers(config: OptimizerConfig, model: nn.Module) -> list[torch.op
         case AdamWConfig():
             return [_adamw(config, list(model.parameters()))]
         case AdafactorConfig():
-            threshold = options.pop("clip_threshold")
-            return [torch.optim.Adafactor(model.parameters(), d=threshold, **options)]
+            return [Adafactor(model.parameters(), **options)]
         case RMSPropConfig():
-            return [torch.optim.RMSprop(model.parameters(), **options)]
+            return [RMSProp(model.parameters(), **options)]
         case MuonConfig():
             return _muon(config, model)
 
@@ -55,7 +56,8 @@ def _adamw(config: AdamWConfig, parameters: list[nn.Parameter]) -> torch.optim.O
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         weight_decay=config.weight_decay,
-        fused=True,
+        # The fused form does not know the meta device, on which `state_size` counts.
+        fused=not any(parameter.is_meta for parameter in parameters),
     )
 
 
@@ -68,6 +70,16 @@ def optimizer_tensors(optimizers: list[torch.optim.Optimizer], model: nn.Module)
         for parameter, slots in optimizer.state.items()
         for slot, value in slots.items()
     }
+
+
+def state_size(config: OptimizerConfig, shapes: nn.Module) -> int:
+    """Return how many numbers the optimisers' state has after a step of a model on the meta device."""
+    optimizers = build_optimizers(config, shapes)
+    for parameter in shapes.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    for optimizer in optimizers:
+        optimizer.step()
+    return sum(tensor.numel() for tensor in optimizer_tensors(optimizers, shapes).values())
 
 
 def load_optimizer_tensors(
