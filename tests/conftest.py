@@ -1,6 +1,11 @@
 """All tests run with shapes checked: jaxtyping's annotations are enforced by beartype on every call."""
 
+import os
 from pathlib import Path
+
+# For this process and all that tests start. Tensors this small gain nothing from threads, and threads that wait for a
+# busy core cost tenfold.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from jaxtyping import install_import_hook
 

@@ -181,6 +181,17 @@ def test_a_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         train(tmp_path, 'codec={"type":"halves"}', "train.steps=3", resume=True)
 
 
+def test_a_codec_is_built_once_to_tell_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+    build = HalvesConfig.build
+    monkeypatch.setattr(HalvesConfig, "build", lambda self: built.append(1) or build(self))
+    config = leandit.run_config("tiny", ['codec={"type":"halves"}', "data.image_size=24x48"])
+    shapes = {each.sample_shape() for each in (config, config, config.replace(seed=1))}
+    assert shapes == {(12, 12, 24)}
+    assert len(built) == 1
+    assert config.replace(data=config.data.replace(image_size=16)).sample_shape() == (12, 8, 8)
+
+
 def test_the_codec_that_the_data_decide_may_be_named_or_not(tmp_path: Path) -> None:
     train(tmp_path)
     assert train(tmp_path, 'codec={"type":"pixels"}', "train.steps=3", resume=True)[-1]["step"] == 3

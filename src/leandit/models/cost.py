@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from leandit.models.backbone import BackboneConfig
-from leandit.models.fake import by_depth, fake_inputs, meta_model
+from leandit.models.fake import by_depth, fake_inputs, meta_model, parameter_shapes
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,11 @@ def count_parameters(config: BackboneConfig) -> ParameterCount:
 
     A matrix is called `weight`, or `w1` and `w2` in `experts`; layers are below `blocks`, routers below `router`.
     """
-    with torch.device("meta"):
-        model = config.build()
     total = activated = router = embedders = 0
-    for name, parameter in model.named_parameters():
-        if (not name.endswith("weight") and ".experts.w" not in name) or ".target_head." in name or parameter.ndim < 2:
+    for name, shape in parameter_shapes(config).items():
+        if (not name.endswith("weight") and ".experts.w" not in name) or ".target_head." in name or len(shape) < 2:
             continue
-        size = parameter.numel()
+        size = prod(shape)
         if not name.startswith("blocks."):
             embedders += size
             continue
@@ -70,18 +70,17 @@ def forward_flops(config: BackboneConfig, text_tokens: int = 0, visible_tokens: 
 @lru_cache(maxsize=1024)
 def _flops(kind: type[BackboneConfig], fields: str, text_tokens: int, visible_tokens: int | None) -> int:
     """The config comes as JSON, since one from outside the package need not be hashable."""
-    config = kind.model_validate_json(fields)
+    count = partial(_counted, text_tokens=text_tokens, visible_tokens=visible_tokens)
+    return by_depth(kind.model_validate_json(fields), count, least=1, step=1)
+
+
+def _counted(config: BackboneConfig, text_tokens: int, visible_tokens: int | None) -> int:
     # No backend changes what has to be computed; these show it to the counter and run everywhere.
     plain: dict[str, Any] = {"attention_impl": "math"}
     if config.moe is not None:
         plain["moe"] = config.moe.replace(impl="loop", per_layer_regularisation=False)
-    count = partial(_counted, text_tokens=text_tokens, visible_tokens=visible_tokens)
-    return by_depth(config.replace(**plain), count, least=1, step=1)
-
-
-def _counted(config: BackboneConfig, text_tokens: int, visible_tokens: int | None) -> int:
+    model = meta_model(config.replace(**plain))
     # With gradients the number of pairs is announced to the experts' operator, and short batches are not padded.
-    model = meta_model(config)
     with torch.enable_grad(), torch.device("meta"), _Flops() as counter:
         model(**fake_inputs(config, 1, text_tokens, visible_tokens))
     return counter.total
@@ -95,7 +94,47 @@ class _Flops(TorchDispatchMode):
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _SLOW and all(arg.is_meta for arg in args if isinstance(arg, Tensor)):
+            layouts = _results(func, *map(_described, args), **kwargs)
+            out = layouts.tensor() if isinstance(layouts, _Layout) else tuple(each.tensor() for each in layouts)
+        else:
+            out = func(*args, **kwargs)
         if formula := flop_registry.get(func._overloadpacket):
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
+            self.total += formula(*args, **kwargs, out_val=out)
         return out
+
+
+_ATEN = torch.ops.aten
+# On the meta device, torch finds the results of these in Python, in up to 1 ms. None returns a view, and none takes
+# tensors by keyword.
+_SLOW = {_ATEN.addmm.default, _ATEN.add.Tensor, _ATEN.mul.Tensor, _ATEN.native_layer_norm.default, _ATEN.gelu.default}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """All that a tensor on the meta device consists of."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Layout:
+        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+    def tensor(self) -> Tensor:
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
+
+
+def _described(arg: Any) -> Any:
+    if isinstance(arg, Tensor):
+        return _Layout.of(arg)
+    return tuple(arg) if isinstance(arg, list) else arg
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _results(func: Any, *args: Any, **kwargs: Any) -> _Layout | tuple[_Layout, ...]:
+    """Return the layouts of what an operator returns on the meta device; they follow from those of its arguments."""
+    out = func(*(arg.tensor() if isinstance(arg, _Layout) else arg for arg in args), **kwargs)
+    return _Layout.of(out) if isinstance(out, Tensor) else tuple(map(_Layout.of, out))

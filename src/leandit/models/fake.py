@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
+from math import prod
 from operator import mul
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -87,5 +89,17 @@ def by_depth(config: BackboneConfig, count: Callable[[BackboneConfig], int], lea
 
 
 def _num_parameters(config: BackboneConfig) -> int:
+    return sum(map(prod, parameter_shapes(config).values()))
+
+
+def parameter_shapes(config: BackboneConfig) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes of the model's parameters by name. They are kept: the same config is built once."""
+    return _parameter_shapes(type(config), config.model_dump_json())
+
+
+@lru_cache(maxsize=256)
+def _parameter_shapes(kind: type[BackboneConfig], fields: str) -> Mapping[str, tuple[int, ...]]:
+    """The config comes as JSON, since one from outside the package need not be hashable."""
     with torch.device("meta"):
-        return sum(p.numel() for p in config.build().parameters())
+        model = kind.model_validate_json(fields).build()
+    return MappingProxyType({name: tuple(parameter.shape) for name, parameter in model.named_parameters()})

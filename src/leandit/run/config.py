@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -230,9 +231,9 @@ class RunConfig(Config):
         return self.codec_config().build()
 
     def sample_shape(self) -> Shape:
-        """Return channels, height and width of a sample as the model sees it."""
-        size = self.data.size
-        return self.build_codec().shape((self.data.channels, size.height, size.width))
+        """Return channels, height and width of a sample as the model sees it. A codec is built once to tell it."""
+        size, codec = self.data.size, self.codec_config()
+        return _shape(type(codec), codec.model_dump_json(), (self.data.channels, size.height, size.width))
 
     def _check_codec(self) -> None:
         held = "latents" if self.data.holds_latents else "pictures"
@@ -268,3 +269,9 @@ class RunConfig(Config):
             build_sampler(sampler, build_objective(self.objective).path)
         except LeanDiTError as error:
             raise ValueError(f"sampling.{error}") from None
+
+
+@lru_cache(maxsize=64)
+def _shape(kind: type[CodecConfig], fields: str, data: Shape) -> Shape:
+    """The config comes as JSON, since one from outside the package need not be hashable."""
+    return kind.model_validate_json(fields).build().shape(data)
