@@ -13,7 +13,7 @@ from leandit.autoencoder import Codec
 from leandit.config import validate
 from leandit.data import Source
 from leandit.errors import LeanDiTError
-from leandit.run.checkpoint import TEXT_ENCODER, find_newest
+from leandit.run.checkpoint import STATE, TEXT_ENCODER, find_newest
 from leandit.run.folder import RunFolder
 from leandit.run.resume import identity_changes
 from leandit.text import TextConfig, TextEncoder
@@ -101,11 +101,14 @@ def check_encoder_of_run(run: Path, config: TextConfig | None, text: TextEncoder
     encoder and not the config.
     """
     newest = find_newest(RunFolder(run).checkpoints) if config is not None else None
-    if newest is None or config is None or not newest.config["text"]:
+    if newest is None or config is None or not newest.config.get("text"):
         return
-    before = validate(TextConfig, newest.config["text"], f"{newest.path}: text")
+    try:
+        before = validate(TextConfig, newest.config["text"], f"{newest.path}: text")
+    except LeanDiTError:
+        return  # Resuming checks the whole config and says what is wrong with it.
     if not identity_changes(before, config):
-        check_same_encoder(run, newest.state, config, text)
+        check_same_encoder(newest.path / STATE, newest.state, config, text)
 
 
 def check_same_encoder(
