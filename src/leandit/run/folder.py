@@ -20,7 +20,7 @@ from leandit.config import read_tree, validate, write_config
 from leandit.errors import LeanDiTError
 from leandit.run.checkpoint import find_newest, list_steps
 from leandit.run.config import RunConfig
-from leandit.run.durable import replace_file
+from leandit.run.durable import fsync_path, replace_file
 from leandit.run.manifest import RUN_ID
 from leandit.run.resume import identity_changes
 
@@ -135,9 +135,12 @@ class RunFolder:
             # Write and rename: a killed process must not leave half a config, or the run could not be resumed.
             beside = self.path / ".config.json.tmp"
             write_config(config, beside)
+            fsync_path(beside)
             os.replace(beside, self.config)
             with self.environment.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(environment()) + "\n")
+            fsync_path(self.environment)
+            fsync_path(self.path)
         except OSError as error:
             raise LeanDiTError(f"{self.path}: the run's folder cannot be written: {error.strerror}") from None
 

@@ -152,7 +152,8 @@ class CheckpointStore:
 
     def _make_folder(self) -> None:
         if not self.folder.is_dir():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            # Without parents: a run's folder that was moved away must not appear again.
+            self.folder.mkdir(exist_ok=True)
             fsync_path(self.folder.parent)
 
     def _sweep(self) -> None:

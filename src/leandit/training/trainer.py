@@ -29,8 +29,10 @@ from leandit.run.identity import (
     identity,
     task_record,
 )
+from leandit.run.lock import RunLock
 from leandit.run.manifest import UnfitCheckpoint
 from leandit.run.metrics import MetricsLog
+from leandit.run.presence import Presence
 from leandit.run.store import CheckpointStore
 from leandit.text import TextEncoder
 from leandit.training.callbacks import Callback, StepReport
@@ -52,7 +54,7 @@ class Trainer:
 
     `step` is the number of finished optimiser steps. Draws and the order of samples are functions of (seed, sample
     index), so a resumed run computes the same steps as a run without a stop. `task` replaces the task of the
-    configuration.
+    configuration. `lock` is checked between steps, so that no second process writes this run.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         text: TextEncoder | None = None,
         task: Task | None = None,
+        lock: RunLock | None = None,
     ) -> None:
         self.config = config
         self.source = source
@@ -79,9 +82,12 @@ class Trainer:
         self.loader = Loader(source, config.data, config.train.batch_size, config.seed, self.task.draw)
         self.store = CheckpointStore(folder.checkpoints, config.train.keep, config.train.keep_every, folder.claim_id())
         self.metrics = MetricsLog(folder.metrics)
+        self.presence = Presence(folder.path)
+        self.lock = lock
         self.stop = StopRequest()
         self.step = 0
         self._saved_step: int | None = None
+        self._tried_step: int | None = None
         # Computed once: a picture that is deleted during training must not change the identity.
         self._identity = identity(source, text)
 
@@ -115,15 +121,18 @@ class Trainer:
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
-            self._loop(stop)
+            with stop.shielded():
+                self._loop(stop)
             if self.step >= self.config.train.steps:
                 for callback in self.callbacks:
                     with contextlib.suppress(Stopped):
                         callback.on_finish(self)
         finally:
             self.metrics.close()
-            for callback in self.callbacks:
-                callback.on_end(self)
+            self.presence.close()
+            with contextlib.ExitStack() as ends:  # All of them run, even if one raises.
+                for callback in reversed(self.callbacks):
+                    ends.callback(callback.on_end, self)
 
     def _loop(self, stop: StopRequest) -> None:
         train = self.config.train
@@ -134,32 +143,73 @@ class Trainer:
             self.step += 1
             seconds = time.perf_counter() - started
             speed, mfu = train.batch_size / seconds, self._utilisation.share(flops / seconds)
-            for message in self.task.watch(numbers):
-                self.warn(message)
-            if self.step % train.log_every == 0 or self.step in (1, train.steps):
-                factor = self.config.schedule.factor(self.step - 1, train.steps)
-                values = {**losses, "images_per_second": speed, "mfu": mfu, "learning_rate_factor": factor}
-                self.write_metrics({**values, **self.task.report(numbers)})
-            # Save before the callbacks run, because they may draw for minutes.
-            if self.step % train.checkpoint_every == 0 or self.step == train.steps:
-                self.save()
-            for callback in self.callbacks:
-                with contextlib.suppress(Stopped):
-                    callback.on_step(self, StepReport(self.step, losses["loss"], speed, mfu))
+            try:
+                self._after_step(stop, losses, numbers, speed, mfu)
+            except BaseException:
+                self._save_before_leaving()
+                raise
         if self.step != self._saved_step:
             self.save()
 
+    def _after_step(
+        self, stop: StopRequest, losses: dict[str, float], numbers: dict[str, np.ndarray], speed: float, mfu: float
+    ) -> None:
+        """Log, save and call the callbacks."""
+        train = self.config.train
+        for message in self.task.watch(numbers):
+            self.warn(message)
+        if self.step % train.log_every == 0 or self.step in (1, train.steps):
+            factor = self.config.schedule.factor(self.step - 1, train.steps)
+            values = {**losses, "images_per_second": speed, "mfu": mfu, "learning_rate_factor": factor}
+            self.write_metrics({**values, **self.task.report(numbers)})
+        # Save before the callbacks run, because they may draw for minutes.
+        due = self.step % train.checkpoint_every == 0 or self.step == train.steps or stop.save_requested
+        if due or not self.presence.is_here():
+            self.save()
+        for callback in self.callbacks:
+            with contextlib.suppress(Stopped), stop.interruptible():
+                callback.on_step(self, StepReport(self.step, losses["loss"], speed, mfu))
+
     def _next(self, batches: Iterator[Batch]) -> Batch:
         try:
-            return next(batches)
-        except LeanDiTError:
-            # Save, so that an unreadable picture loses no finished step: after a repair the run continues from here.
-            if self.step:
-                self.save()
+            with self.stop.interruptible():
+                return next(batches)
+        except BaseException:
+            # An unreadable picture loses no finished step: after a repair the run continues from here.
+            self._save_before_leaving()
             raise
 
+    def _save_before_leaving(self) -> None:
+        """Save the finished steps while an error ends the training. The error matters more than one of this save."""
+        if not self.step or self.step in (self._saved_step, self._tried_step):
+            return
+        try:
+            self.save()
+        except LeanDiTError as error:
+            _log.error("step %d could not be saved: %s", self.step, error)
+
     def save(self) -> None:
-        """Publish a checkpoint of this step, unless it exists. Raises LeanDiTError if weights are not finite."""
+        """Publish a checkpoint of this step, unless it exists. No signal interrupts it.
+
+        Raises LeanDiTError if weights are not finite, if another process writes this run, or if the run's folder has
+        moved or was deleted. In a folder that has moved the checkpoint is saved first.
+        """
+        with self.stop.shielded():
+            self._tried_step = self.step
+            moved = self.presence.moved()
+            if moved is not None:
+                self.store.folder = moved / self.store.folder.name
+            if self.lock is not None:
+                self.lock.check(moved or self.folder.path)
+            self._publish()
+            self.stop.save_requested = False
+            if moved is not None:
+                raise LeanDiTError(
+                    f"{self.folder.path}: the run's folder was moved to {moved} during training. The checkpoint of "
+                    f"step {self.step} was saved there.\nContinue with --out {moved} --resume"
+                )
+
+    def _publish(self) -> None:
         check_finite("weights", self.model.state_dict(), self.step, self.store.steps())
         check_finite("averaged weights", self.ema.tensors, self.step, self.store.steps())
         # First, so that after a power cut no checkpoint is there without the lines before it.
