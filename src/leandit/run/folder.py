@@ -204,19 +204,20 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source tree from which LeanDiT runs, or None for an installed wheel."""
-    git = shutil.which("git")
-    if git is None:
+    """Return the commit of LeanDiT's own source tree, or None for an installed wheel.
+
+    A repository around an installed wheel is not asked: git runs the programs that a repository's config names.
+    """
+    git, root = shutil.which("git"), Path(__file__).parents[3]
+    if git is None or not (root / ".git").exists() or not (root / "src" / "leandit" / "run").is_dir():
         return None
     command = [
         git,
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
+        *("-C", str(root), "-c", "core.fsmonitor=false", "--git-dir", str(root / ".git")),
+        *("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
     ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     return result.stdout.strip() or None
