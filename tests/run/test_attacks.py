@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -37,6 +38,24 @@ def test_no_corruption_is_loaded_in_silence(attacker: Attacker, part: int) -> No
 def test_an_untouched_run_is_loaded_without_a_word(attacker: Attacker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attacks.corrupt", lambda *_: Corruption("none", ()))
     assert [(outcome.verdict, outcome.text) for outcome in attacker.attack(0)] == [("as before", "")] * 2
+
+
+def test_no_part_of_the_state_may_be_null_or_a_list(attacker: Attacker, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = json.loads((max((attacker.pristine / "checkpoints").iterdir()) / "state.json").read_text())
+    assert {"task", "metrics", "class_names", "idle_parameters"} < state.keys()
+    for name in state:
+        for value in (None, [[]]):
+
+            def damage(run: Path, *_: object, name: str = name, value: object = value) -> Corruption:
+                folder = max((run / "checkpoints").iterdir())
+                (folder / "state.json").write_text(json.dumps(state | {name: value}))
+                sign(folder)
+                return Corruption(name, ("state.json",))
+
+            monkeypatch.setattr("attacks.corrupt", damage)
+            outcomes = attacker.attack(0)
+            assert {outcome.verdict for outcome in outcomes} == {"noticed"}, outcomes
+            assert all(f"state.json: '{name}" in outcome.text for outcome in outcomes), outcomes
 
 
 def test_a_wrong_number_would_be_seen(attacker: Attacker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ class Touch:
 
 
 NAMES = ("pytorch_model.bin", "../outside.safetensors", "sub/inner.safetensors", "", ".hidden.safetensors",
-         "a\n.safetensors", "model.safetensors.bin", "..", "model-00001-of-00002.SAFETENSORS", 5, None, [1])  # fmt: skip
+         "a\n.safetensors", "model.safetensors.bin", "..", "model-1-of-2.SAFETENSORS", 5, None, [1])  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*NAMES, "ABSOLUTE"], ids=repr)

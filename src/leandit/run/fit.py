@@ -44,11 +44,11 @@ class _TaskRecord(BaseModel):
 class _MetricsMark(BaseModel):
     model_config = ConfigDict(strict=True)
     bytes: int = Field(ge=0)
-    sha256: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class _State(BaseModel):
-    """The parts of state.json. Version 1 of the format may lack any of them."""
+    """The parts of state.json. Version 1 of the format may lack any of them; none of them may be null."""
 
     model_config = ConfigDict(strict=True)
     samples_seen: int = Field(0, ge=0)
@@ -58,9 +58,9 @@ class _State(BaseModel):
     contents: str = ""
     text_encoder: str = ""
     codec: dict[str, Any] = {}
-    task: _TaskRecord | None = None
+    task: _TaskRecord = _TaskRecord.model_construct()
     idle_parameters: list[str] = []
-    metrics: _MetricsMark | None = None
+    metrics: _MetricsMark = _MetricsMark.model_construct()
 
 
 _OPTIONAL = {"text_encoder", "idle_parameters", "metrics"}
