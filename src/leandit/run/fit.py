@@ -58,9 +58,10 @@ class _State(BaseModel):
     contents: str = ""
     text_encoder: str = ""
     codec: dict[str, Any] = {}
-    task: _TaskRecord = _TaskRecord.model_construct()
+    # None if it is missing; a file must not say null.
+    task: _TaskRecord = None  # type: ignore[assignment]
     idle_parameters: list[str] = []
-    metrics: _MetricsMark = _MetricsMark.model_construct()
+    metrics: _MetricsMark = None  # type: ignore[assignment]
 
 
 _OPTIONAL = {"text_encoder", "idle_parameters", "metrics"}

@@ -213,7 +213,11 @@ class Trainer:
         check_finite("weights", self.model.state_dict(), self.step, self.store.steps())
         check_finite("averaged weights", self.ema.tensors, self.step, self.store.steps())
         # First, so that after a power cut no checkpoint is there without the lines before it.
-        self.metrics.sync()
+        lost_lines: LeanDiTError | None = None
+        try:
+            self.metrics.sync()
+        except LeanDiTError as error:
+            lost_lines = error  # The checkpoint matters more than the lines.
         groups = {
             "model": self.model.state_dict(),
             "ema": self.ema.tensors,
@@ -230,6 +234,8 @@ class Trainer:
         }
         self.store.publish(self.step, groups, state, self.config.model_dump(mode="json"))
         self._saved_step = self.step
+        if lost_lines is not None:
+            raise lost_lines
 
     def _has_state(self, parameter: Tensor) -> bool:
         return any(optimizer.state.get(parameter) for optimizer in self.optimizers)
