@@ -130,6 +130,19 @@ def test_an_encoder_may_move_and_not_be_another_one(tmp_path: Path) -> None:
     assert run_training(run_config(str(tmp_path / "run" / "config.json"), again), tmp_path / "run", True) == 0
 
 
+def test_a_picture_that_was_replaced_under_its_name_is_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = save_pictures(tmp_path / "pictures")
+    train(tmp_path / "run", pictures)
+    Image.new("RGB", (32, 32), "navy").save(pictures / "1.png")
+    train(tmp_path / "run", pictures, "train.steps=3", resume=True)
+    assert "state.json: some pictures are not the same as when the run was stopped" in caplog.text
+    caplog.clear()
+    train(tmp_path / "run", pictures, "train.steps=4", resume=True)
+    assert "some pictures" not in caplog.text
+
+
 def test_a_run_of_the_first_checkpoint_format_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     pictures, run = save_pictures(tmp_path / "pictures"), tmp_path / "run"
     train(tmp_path / "whole", pictures, "train.steps=4")
