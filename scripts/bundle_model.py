@@ -38,7 +38,8 @@ def main() -> None:
     target = ROOT / "src/leandit/bundled" / options.name
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
-    write_checkpoint(target, checkpoint.step, {"ema": weights}, checkpoint.state, checkpoint.config)
+    run = checkpoint.manifest.run
+    write_checkpoint(target, checkpoint.step, {"ema": weights}, checkpoint.state, checkpoint.config, run)
     size = sum(file.stat().st_size for file in target.iterdir())
     if size > MOST_BYTES:
         raise SystemExit(f"{target}: {size:,} bytes, more than {MOST_BYTES:,}")

@@ -29,6 +29,8 @@ class SampleGrids(Callback):
             return
         if every and report.step % every == 0 and report.step < view.config.train.steps:
             try:
+                # Without parents: a run's folder that was moved away must not appear again.
+                view.folder.grids.mkdir(exist_ok=True)
                 run = averaged_run(view)
                 _save_grid(run, view.folder.grids / f"step-{report.step:08d}.png", _stoppable(view))
             except OSError as error:

@@ -118,7 +118,7 @@ def test_sample_writes_a_file_per_picture_a_grid_and_plain_arrays(
     assert main([*command, "--out", str(out), "--batch-size", "4"]) == 0
     assert f"6 pictures and grid.png in {out}" in capsys.readouterr().out
     names = [f"label-{label:04d}_seed-{seed:06d}.png" for label in (1, 0) for seed in (3, 7, 8)]
-    assert {path.name for path in out.iterdir()} == {*names, "grid.png", "samples.npz"}
+    assert {path.name for path in out.iterdir()} == {*names, "grid.png", "samples.npz", "drawing.json"}
     with np.load(out / "samples.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"images", "labels", "seeds"}
         assert arrays["labels"].tolist() == [1, 1, 1, 0, 0, 0]
@@ -143,6 +143,7 @@ def test_sample_by_default_goes_into_the_runs_folder_and_never_into_a_checkpoint
     shutil.copytree(tiny_run, run)
     assert main(["sample", str(run), "--seeds", "0", "--steps", "1"]) == 0
     assert {path.name for path in (run / "samples").iterdir()} == {
+        "drawing.json",
         "grid.png",
         "label-0000_seed-000000.png",
         "label-0001_seed-000000.png",
@@ -151,7 +152,7 @@ def test_sample_by_default_goes_into_the_runs_folder_and_never_into_a_checkpoint
     before = sorted(path.name for path in checkpoint.iterdir())
     assert main(["sample", str(checkpoint), "--seeds", "0", "--steps", "1"]) == 0
     assert sorted(path.name for path in checkpoint.iterdir()) == before
-    assert len(list((run / "samples-step-00000010").iterdir())) == 3
+    assert len(list((run / "samples-step-00000010").glob("*.png"))) == 3
 
 
 def test_samples_of_a_copied_checkpoint_are_put_beside_it(tiny_run: Path, tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_samples_of_a_copied_checkpoint_are_put_beside_it(tiny_run: Path, tmp_pa
     before = sorted(path.name for path in copied.iterdir())
     assert main(["sample", str(copied), "--seeds", "0", "--steps", "1"]) == 0
     assert sorted(path.name for path in copied.iterdir()) == before
-    assert len(list((tmp_path / "samples-copied").iterdir())) == 3
+    assert len(list((tmp_path / "samples-copied").glob("*.png"))) == 3
 
 
 def test_seeds_and_labels_given_twice_are_drawn_once(

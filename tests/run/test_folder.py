@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from leandit.errors import LeanDiTError
 from leandit.presets import run_config
 from leandit.run import RunConfig, RunFolder
+from leandit.run import folder as folder_module
 
 
 @pytest.fixture
@@ -100,3 +103,33 @@ def test_a_run_without_a_checkpoint_yet_makes_room_for_another_config(tmp_path: 
     (folder.checkpoints / "step-00000010.corrupt-1").mkdir()
     with pytest.raises(LeanDiTError, match="another configuration" if resume else "already in this folder"):
         folder.check(run_config("tiny", ["optimizer.lr=0.5"]), resume)
+
+
+def repository(root: Path, ran: Path) -> None:
+    """A git repository whose config names a program, as a hostile one may."""
+    program = root / "program"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    program.chmod(0o755)
+    settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.fsmonitor=false")
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"], ["config", "core.fsmonitor", str(program)]):
+        subprocess.run(["git", *settings, *command], cwd=root, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@pytest.mark.parametrize("layout", ["lib/python3.11/site-packages", "src", "vendor/src"])
+def test_no_repository_but_leandits_own_is_asked_and_no_program_of_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    module = tmp_path / layout / "leandit" / "run" / "folder.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    repository(tmp_path, tmp_path / "ran")
+    (tmp_path / "changed").write_text("")
+    # The program would run: this is what asking plainly does.
+    subprocess.run(["git", "status"], cwd=tmp_path, check=False, capture_output=True)
+    assert (tmp_path / "ran").exists()
+    (tmp_path / "ran").unlink()
+    monkeypatch.setattr(folder_module, "__file__", str(module))
+    commit = folder_module.environment()["commit"]
+    assert not (tmp_path / "ran").exists()
+    assert (commit is not None) == (layout == "src")

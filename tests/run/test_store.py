@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -24,8 +25,8 @@ import torch
 
 from leandit.errors import LeanDiTError
 from leandit.run import checkpoint as checkpoint_module
-from leandit.run.checkpoint import find_newest, open_checkpoint
-from leandit.run.manifest import DamagedCheckpoint
+from leandit.run.checkpoint import Checkpoint, find_newest, open_checkpoint
+from leandit.run.manifest import DamagedCheckpoint, UnfitCheckpoint
 from leandit.run.store import CheckpointStore
 
 STATE = {"samples": 640, "loss": 0.25, "names": ["a", "b"]}
@@ -92,7 +93,10 @@ def test_views_shared_memory_scalars_and_empty_tensors(store: CheckpointStore) -
 def test_files_are_as_the_manifest_says_by_an_independent_reading(store: CheckpointStore) -> None:
     path = publish(store, 7)
     manifest = json.loads((path / "manifest.json").read_text())
-    assert (manifest["format"], manifest["version"], manifest["step"]) == ("leandit-checkpoint", 1, 7)
+    assert (manifest["format"], manifest["version"], manifest["step"]) == ("leandit-checkpoint", 2, 7)
+    own = manifest.pop("sha256")
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    assert own == hashlib.sha256(canonical.encode()).hexdigest()
     assert sorted(manifest["files"]) == [n for n in names(path) if n != "manifest.json"]
     for name, record in manifest["files"].items():
         content = (path / name).read_bytes()
@@ -115,8 +119,18 @@ def flip(path: Path) -> None:
 
 
 def edit_manifest(path: Path, **changes: object) -> None:
-    content = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(content | changes))
+    """Change keys of the manifest and its checksum with them."""
+    content = json.loads((path / "manifest.json").read_text()) | changes
+    content.pop("sha256", None)
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    signed = content | {"sha256": hashlib.sha256(canonical).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(signed if content["version"] != 1 else content))
+
+
+def in_manifest(path: Path, old: str, new: str) -> None:
+    """Replace a text in the manifest and leave its checksum."""
+    content = (path / "manifest.json").read_text()
+    (path / "manifest.json").write_text(content.replace(old, new))
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -127,6 +141,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "file missing": (lambda p: (p / "optimizer.safetensors").unlink(), r"optimizer\.safetensors: missing"),
     "no manifest": (lambda p: (p / "manifest.json").unlink(), r"no manifest\.json in it"),
     "manifest torn": (lambda p: os.truncate(p / "manifest.json", 40), r"manifest\.json: not valid JSON"),
+    "manifest altered": (lambda p: in_manifest(p, '"step": 2', '"step": 1'), r"manifest\.json: altered or damaged"),
+    "version altered": (lambda p: in_manifest(p, '"version": 2', '"version": 9'), r"manifest\.json: altered"),
+    "a hash altered": (lambda p: in_manifest(p, "a", "b"), r"manifest\.json: "),
+    "checksum missing": (lambda p: in_manifest(p, '"sha256": "', '"sha265": "'), r"manifest\.json: not a manifest"),
+    "another step": (lambda p: edit_manifest(p, step=1), r"manifest\.json: says step 1"),
     "manifest a list": (lambda p: (p / "manifest.json").write_text("[]"), "expected a JSON object"),
     "other format": (lambda p: edit_manifest(p, format="other"), "format is 'other'"),
     "no files": (lambda p: edit_manifest(p, files=None), "not a manifest that LeanDiT wrote"),
@@ -217,10 +236,54 @@ def test_foreign_paths_are_refused_with_what_was_expected(store: CheckpointStore
 
 
 def test_a_newer_format_stops_resuming_instead_of_being_set_aside(store: CheckpointStore) -> None:
-    edit_manifest(publish(store, 1, 2), version=2)
-    with pytest.raises(LeanDiTError, match="reads up to format 1"):
+    edit_manifest(publish(store, 1, 2), version=3)
+    with pytest.raises(LeanDiTError, match="reads up to format 2"):
         store.newest()
     assert store.steps() == [1, 2]
+
+
+def test_a_checkpoint_of_the_first_format_is_read(store: CheckpointStore) -> None:
+    path = publish(store, 1)
+    content = json.loads((path / "manifest.json").read_text())
+    first = {key: content[key] for key in ("format", "step", "files")} | {"version": 1}
+    (path / "manifest.json").write_text(json.dumps(first))
+    newest = CheckpointStore(store.folder, run="0" * 32).newest()
+    assert newest is not None
+    assert_same(newest.tensors("model"), tensors(1)["model"])
+
+
+def test_the_checkpoint_of_another_run_is_passed_over_and_never_kept_for_ones_own(tmp_path: Path) -> None:
+    ours, theirs = (CheckpointStore(tmp_path / name, run=name * 32) for name in "ab")
+    publish(ours, 1, 2)
+    foreign = publish(theirs, 1, 2)
+    shutil.rmtree(ours.folder / "step-00000002")
+    shutil.copytree(foreign, ours.folder / "step-00000002")
+    newest = ours.newest()
+    assert newest is not None
+    assert newest.step == 1
+    assert names(ours.folder) == ["step-00000001", "step-00000002.corrupt-1"]
+    # Beside a training: it publishes a step that another run's checkpoint has been put in the place of.
+    shutil.copytree(foreign, ours.folder / "step-00000002")
+    assert open_checkpoint(publish(ours, 2)).manifest.run == "a" * 32
+
+
+def test_where_no_checkpoint_fits_none_is_renamed(store: CheckpointStore, caplog: pytest.LogCaptureFixture) -> None:
+    publish(store, 1, 2)
+
+    def refuse(steps: set[int]) -> Callable[[Checkpoint], int]:
+        def use(checkpoint: Checkpoint) -> int:
+            if checkpoint.step in steps:
+                raise UnfitCheckpoint(f"{checkpoint.path}: does not fit")
+            return checkpoint.step
+
+        return use
+
+    with pytest.raises(LeanDiTError, match=r"step-00000002: does not fit\nNo earlier checkpoint fits"):
+        store.read(refuse({1, 2}))
+    assert store.steps() == [1, 2]
+    assert store.read(refuse({2})) == 1
+    assert names(store.folder) == ["step-00000001", "step-00000002.corrupt-1"]
+    assert "does not fit" in caplog.text
 
 
 def test_content_without_a_stored_form_is_refused_and_leaves_nothing(store: CheckpointStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -149,3 +150,57 @@ def test_a_run_keeps_the_optimiser_of_an_older_version(tmp_path: Path, kind: str
         train(folder.path, pictures, f"optimizer.type={kind}", "optimizer.lr=1e-3", "train.steps=4", resume=True)
     assert run_training(run_config(str(folder.config), ["train.steps=4"]), folder.path, resume=True) == 0
     assert_same_weights(folder.path, tmp_path / "whole")
+
+
+def test_a_picture_that_was_replaced_under_its_name_is_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = save_pictures(tmp_path / "pictures")
+    train(tmp_path / "run", pictures)
+    Image.new("RGB", (32, 32), "navy").save(pictures / "1.png")
+    train(tmp_path / "run", pictures, "train.steps=3", resume=True)
+    assert "state.json: some pictures are not the same as when the run was stopped" in caplog.text
+    caplog.clear()
+    train(tmp_path / "run", pictures, "train.steps=4", resume=True)
+    assert "some pictures" not in caplog.text
+
+
+def test_a_run_of_the_first_checkpoint_format_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    pictures, run = save_pictures(tmp_path / "pictures"), tmp_path / "run"
+    train(tmp_path / "whole", pictures, "train.steps=4")
+    train(run, pictures)
+    for folder in (run / "checkpoints").iterdir():
+        state = json.loads((folder / "state.json").read_text())
+        for name in ("metrics", "idle_parameters", "fingerprint", "contents"):
+            del state[name]
+        content = json.dumps(state).encode()
+        (folder / "state.json").write_bytes(content)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"]["state.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        old = {name: manifest[name] for name in ("format", "step", "files")} | {"version": 1}
+        (folder / "manifest.json").write_text(json.dumps(old))
+    (run / "run.json").unlink()
+    train(run, pictures, "train.steps=4", resume=True)
+    assert_same_weights(run, tmp_path / "whole")
+    newest = find_newest(run / "checkpoints")
+    assert newest is not None
+    assert newest.manifest.run == RunFolder(run).read_id()
+
+
+def test_metrics_that_were_lost_after_the_last_save_are_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures, run = save_pictures(tmp_path / "pictures"), tmp_path / "run"
+    train(run, pictures, "train.log_every=1")
+    train(run, pictures, "train.log_every=1", "train.steps=3", resume=True)
+    assert "metrics.jsonl" not in caplog.text
+    lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    lost = len(lines[-1])
+    (run / "metrics.jsonl").write_bytes(b"".join(lines[:-1]))
+    train(run, pictures, "train.log_every=1", "train.steps=4", resume=True)
+    assert f"metrics.jsonl: {lost} bytes are missing since the checkpoint was saved" in caplog.text
+    caplog.clear()
+    changed = (run / "metrics.jsonl").read_bytes().replace(b'"step": 1', b'"step": 0')
+    (run / "metrics.jsonl").write_bytes(changed)
+    train(run, pictures, "train.log_every=1", "train.steps=5", resume=True)
+    assert "metrics.jsonl: lines have changed since the checkpoint was saved" in caplog.text

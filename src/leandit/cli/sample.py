@@ -22,6 +22,7 @@ from leandit.sampling import (
     LoadedRun,
     at_compute,
     check_size,
+    claim_folder,
     draw_batches,
     draw_grid,
     fits_grid,
@@ -31,6 +32,7 @@ from leandit.sampling import (
     sample_batches,
     save_png,
     to_image,
+    weights_hash,
 )
 
 _MAX_SEED = 2**63
@@ -52,9 +54,23 @@ def run(options: argparse.Namespace) -> int:
     check_share(loaded.model, options.compute, "--compute")
     out = output_folder(options.out, loaded.path, "samples")
     wanted, seeds = every_pair(_choices(options, loaded, len(seeds)), seeds)
+    facts = {
+        "run": loaded.config.name,
+        "step": loaded.step,
+        "weights": loaded.weights,
+        "weights_sha256": weights_hash(loaded),
+        "sampling": settings.model_dump(mode="json", include={"sampler", "guidance"}),
+        "size": None if size is None else [size.height, size.width],
+        "compute": options.compute,
+        "precision": loaded.precision,
+        "compile": loaded.compile,
+        "choices": wanted,
+        "seeds": seeds,
+        "npz": options.npz,
+    }
     with _writing(out):
         # Before the drawing, which may take hours.
-        out.mkdir(parents=True, exist_ok=True)
+        out = claim_folder(out, bool(options.out), facts)
     if loaded.codec.no_pictures is not None:
         with at_compute(loaded, options.compute), SamplingProgress() as progress:
             drawn = list(draw_batches(loaded, wanted, seeds, settings, options.batch_size, progress, size))

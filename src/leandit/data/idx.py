@@ -13,11 +13,14 @@ from pydantic import Field
 
 from leandit.config import Config, Fact
 from leandit.data.captions import Caption
-from leandit.data.paths import user_path
+from leandit.data.paths import check_plain_file, user_path
 from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError, NotFoundError
 
 MAX_BYTES = 4 * 1024**3
+# A gzipped file may unpack to this many times its size, or to 64 MiB. Fashion-MNIST unpacks to 1.8 times its size.
+MAX_RATIO = 100
+MAX_BYTES_OF_SMALL_FILES = 64 * 1024**2
 
 
 class IdxConfig(Config):
@@ -88,6 +91,7 @@ class IdxSource:
 
 def _read_idx(path: Path, dimensions: int, contents: str) -> np.ndarray:
     """Return the uint8 array of an idx file with this number of dimensions."""
+    check_plain_file(path)
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
@@ -124,12 +128,25 @@ def _read_payload(path: Path, file: BinaryIO, shape: tuple[int, ...], contents: 
         size *= side
     if size > MAX_BYTES:
         raise LeanDiTError(f"{path}: the header states {size} bytes, more than {MAX_BYTES}; use a folder of pictures")
+    if isinstance(file, gzip.GzipFile):
+        packed = path.stat().st_size
+        if size > max(MAX_BYTES_OF_SMALL_FILES, MAX_RATIO * packed):
+            raise LeanDiTError(
+                f"{path}: the header states {size} bytes in a gzip file of {packed}, as in a decompression bomb; "
+                "give another file, or unpack it"
+            )
+    elif path.stat().st_size < size:
+        raise _wrong_length(path, shape, size, f"only {path.stat().st_size - file.tell()}", contents)
     # Read one extra byte to detect a file that is too long. No more than that is ever unpacked.
     payload = file.read(size + 1)
     if len(payload) != size:
         found = f"only {len(payload)}" if len(payload) < size else "more"
-        raise LeanDiTError(
-            f"{path}: the header states {' x '.join(map(str, shape))} = {size} bytes of {contents}, "
-            f"but the file contains {found}; download it again"
-        )
+        raise _wrong_length(path, shape, size, found, contents)
     return np.frombuffer(payload, np.uint8).reshape(shape)
+
+
+def _wrong_length(path: Path, shape: tuple[int, ...], size: int, found: str, contents: str) -> LeanDiTError:
+    return LeanDiTError(
+        f"{path}: the header states {' x '.join(map(str, shape))} = {size} bytes of {contents}, "
+        f"but the file contains {found}; download it again"
+    )

@@ -13,6 +13,7 @@ from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, kind, parse_captions
 from leandit.data.class_folder import open_folder
 from leandit.data.jsonl import BadLine, Label, name_classes, parse_label, parse_object, report
+from leandit.data.paths import check_plain_file
 from leandit.data.pictures import PILLOW_MAX_PIXELS, read_picture
 from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError
@@ -107,6 +108,7 @@ class _Reader:
         return self._entries
 
     def _lines(self) -> list[str]:
+        check_plain_file(self._path)
         try:
             # Only \n ends a line: splitlines also splits at characters that a JSON string may contain.
             return self._path.read_text(encoding="utf-8-sig").split("\n")

@@ -20,6 +20,13 @@ from leandit.data.pictures import PILLOW_MAX_PIXELS, decode_picture
 from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError, nearest
 
+# A row group may unpack to this many times its size in the file (pictures do not shrink), or to 256 MiB.
+MAX_RATIO = 20
+MAX_BYTES_OF_SMALL_GROUPS = 256 * 1024**2
+# A file may have as many rows as bytes, or a million.
+MAX_ROWS_OF_SMALL_FILES = 1_000_000
+_ROWS_PER_PART = 64
+
 
 class ParquetConfig(Config):
     """Parquet files that contain pictures: a column of {"bytes", "path"}, as on the hub, or a column of bytes."""
@@ -54,6 +61,8 @@ class ParquetSource:
         _import_pyarrow()
         self._config = config
         files = [(path, _read(path, lambda file: file)) for path in find_shards(config.paths, ".parquet")]
+        for path, file in files:
+            _check_rows(path, file)
         self._columns = self._choose_columns(files)
         self._groups = [(path, group) for path, file in files for group in range(file.num_row_groups)]
         sizes = [file.metadata.row_group(group).num_rows for _, file in files for group in range(file.num_row_groups)]
@@ -102,7 +111,7 @@ class ParquetSource:
     def _load_group(self, place: int) -> Any:
         path, group = self._groups[place]
         columns = [name for name in self._columns if name != self._config.label_column]
-        return _read(path, lambda file: file.read_row_group(group, columns=columns))
+        return _read(path, lambda file: _unpack(path, file, group, columns))
 
     def _read_labels(self, files: list[tuple[Path, Any]]) -> list[int] | None:
         column = self._config.label_column
@@ -162,6 +171,40 @@ def _read(path: Path, use: Any) -> Any:
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise LeanDiTError(f"{path}: damaged, truncated or not a parquet file ({reason}); download it again") from None
+
+
+def _check_rows(path: Path, file: Any) -> None:
+    """Refuse a file that repeats a few bytes as billions of rows: even their labels would not fit into memory."""
+    rows, size = file.metadata.num_rows, path.stat().st_size
+    if rows > max(MAX_ROWS_OF_SMALL_FILES, size):
+        raise LeanDiTError(f"{path}: states {rows} rows in {size} bytes, as in a decompression bomb; give another file")
+
+
+def _unpack(path: Path, file: Any, group: int, columns: list[str]) -> Any:
+    """Read a row group in parts, and stop when it has unpacked to far more than it takes up in the file.
+
+    The sizes in the metadata are no bound: one picture in a dictionary can stand for any number of rows.
+    """
+    import pyarrow
+
+    record = file.metadata.row_group(group)
+    chunks = [record.column(i) for i in range(record.num_columns)]
+    packed = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+    most = max(MAX_BYTES_OF_SMALL_GROUPS, MAX_RATIO * sum(chunk.total_compressed_size for chunk in packed))
+    stated = sum(chunk.total_uncompressed_size for chunk in packed)
+    parts, size = [], 0
+    if stated <= most:
+        for part in file.iter_batches(batch_size=_ROWS_PER_PART, row_groups=[group], columns=columns):
+            parts.append(part)
+            size += part.nbytes
+            if size > most:
+                break
+    if max(stated, size) > most:
+        raise LeanDiTError(
+            f"{path}: row group {group} unpacks to more than {most} bytes, as in a decompression bomb; write the "
+            "file again without repeated pictures, or with smaller row groups"
+        )
+    return pyarrow.Table.from_batches(parts)
 
 
 def _check_image_type(path: Path, found: Any, column: str) -> None:

@@ -24,6 +24,13 @@ def user_path(text: str, key: str) -> Path:
     return path
 
 
+def check_plain_file(path: Path) -> None:
+    """Raise LeanDiTError if the path exists and is no plain file: reading a pipe or a device may never end."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise LeanDiTError(f"{path}: {kind}, not a plain file; give a file")
+
+
 def find_shards(patterns: Sequence[str], suffix: str) -> list[Path]:
     """Return the files, each once, in the order of the patterns. The matches of a wildcard are sorted by name.
 

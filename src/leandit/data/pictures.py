@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from leandit.data.paths import check_plain_file
 from leandit.errors import LeanDiTError
 from leandit.grid import Grid
 
@@ -20,6 +21,7 @@ PILLOW_MAX_PIXELS = 89_478_485
 
 def read_picture(path: Path, max_pixels: int = PILLOW_MAX_PIXELS) -> np.ndarray:
     """Return the picture in a file as `decode_picture` does; a file that is missing is a LeanDiTError too."""
+    check_plain_file(path)
     try:
         with path.open("rb") as file:
             return decode_picture(file, str(path), max_pixels)

@@ -22,10 +22,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from leandit.errors import LeanDiTError, unknown
+from leandit.run.durable import fsync_path
 from leandit.run.manifest import (
     MANIFEST,
     DamagedCheckpoint,
     Manifest,
+    UnfitCheckpoint,
     check_hash,
     check_size,
     parse_json_object,
@@ -65,10 +67,22 @@ class Checkpoint:
         """The names of its tensor groups."""
         return sorted(name.removesuffix(SUFFIX) for name in self.manifest.files if name.endswith(SUFFIX))
 
+    def file(self, group: str) -> Path:
+        """The file of one group of tensors."""
+        return self.path / (group + SUFFIX)
+
+    def check_run(self, run: str | None) -> None:
+        """Raise UnfitCheckpoint if it belongs to another run than that of this id. Version 1 has no ids."""
+        if run is not None and self.manifest.version > 1 and self.manifest.run != run:
+            raise UnfitCheckpoint(
+                f"{self.path / MANIFEST}: a checkpoint of another run: its run's id is {self.manifest.run}, "
+                f"this run's, in run.json, is {run}"
+            )
+
     def tensors(self, group: str) -> dict[str, Tensor]:
         """Return the tensors of one group on the CPU. Raises LeanDiTError if it is missing, foreign or damaged."""
         if group not in self.groups:
-            raise unknown(f"tensor group of {self.path}", group, self.groups)
+            raise UnfitCheckpoint(str(unknown(f"tensor group of {self.path / MANIFEST}", group, self.groups)))
         name = group + SUFFIX
         if not self.hashed:
             _verify(self.path, name, self.manifest)
@@ -109,6 +123,8 @@ def open_checkpoint(path: Path, *, full: bool = False) -> Checkpoint:
     except OSError as error:
         raise unreadable(path, error) from None
     manifest = read_manifest(path)
+    if (named := _FOLDER_NAME.fullmatch(path.name)) and int(named[1]) != manifest.step:
+        raise DamagedCheckpoint(f"{path / MANIFEST}: says step {manifest.step}, unlike the folder's name")
     for name in (STATE, CONFIG):
         if name not in manifest.files:
             raise DamagedCheckpoint(f"{path / MANIFEST}: lists no {name}")
@@ -125,14 +141,16 @@ def find_newest(folder: Path) -> Checkpoint | None:
     return next(newest_first(folder), None)
 
 
-def newest_first(folder: Path) -> Iterator[Checkpoint]:
+def newest_first(folder: Path, run: str | None = None) -> Iterator[Checkpoint]:
     """Yield the readable checkpoints in `folder`, newest first. It changes nothing, so it is safe during training.
 
-    Damaged checkpoints, and those that training deletes in the meantime, are skipped with a warning.
+    Damaged checkpoints, those that training deletes in the meantime, and with `run` those of a run with another id are
+    skipped with a warning.
     """
     for step in reversed(list_steps(folder)):
         try:
             checkpoint = open_checkpoint(folder / folder_name(step))
+            checkpoint.check_run(run)
         except DamagedCheckpoint as error:
             _log.warning("skipped: %s", error)
             continue
@@ -145,8 +163,9 @@ def write_checkpoint(
     groups: Mapping[str, Mapping[str, Tensor]],
     state: dict[str, Any],
     config: dict[str, Any],
+    run: str | None = None,
 ) -> None:
-    """Write a complete checkpoint into the new folder `path` and flush it to the disk (fsync).
+    """Write a complete checkpoint of the run with this id into the new folder `path`, and flush it to the disk.
 
     Raises OSError if the disk fails, and LeanDiTError if the content cannot be written as JSON or safetensors.
     """
@@ -161,19 +180,10 @@ def write_checkpoint(
         # safetensors creates files that only their owner can read. Use the permissions that the umask gives instead.
         shutil.copymode(path / STATE, path / (group + SUFFIX))
         names.append(group + SUFFIX)
-    write_manifest(path, step, names)
+    write_manifest(path, step, names, run)
     for name in (*names, MANIFEST):
         fsync_path(path / name)
     fsync_path(path)
-
-
-def fsync_path(path: Path) -> None:
-    """Flush the content of a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _to_json(name: str, content: dict[str, Any]) -> str:
@@ -251,7 +261,9 @@ def _require_checkpoint_folder(path: Path) -> None:
 def _foreign(path: Path) -> str:
     newest = [inner / folder_name(s) for inner in (path / "checkpoints", path) for s in list_steps(inner)[-1:]]
     if newest:
-        return f"{path}: contains checkpoints but is not a checkpoint.\nDid you mean {newest[0]}?"
+        return (
+            f"{path}: contains checkpoints but is not a checkpoint, and no run: no {CONFIG}.\nDid you mean {newest[0]}?"
+        )
     names = sorted(entry.name for entry in path.iterdir())
     found = f"It contains {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}." if names else "It is empty."
     message = f"{path}: not a checkpoint of LeanDiT: no {MANIFEST} in it. {found}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -17,8 +18,10 @@ from typing import Any
 
 from leandit.config import read_tree, validate, write_config
 from leandit.errors import LeanDiTError
-from leandit.run.checkpoint import list_steps
+from leandit.run.checkpoint import find_newest, list_steps
 from leandit.run.config import RunConfig
+from leandit.run.durable import fsync_path, replace_file
+from leandit.run.manifest import RUN_ID
 from leandit.run.resume import identity_changes
 
 _VERSIONED = ("leandit", "torch", "numpy", "safetensors", "pillow", "pydantic", "grain")
@@ -34,6 +37,11 @@ class RunFolder:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.json"
+
+    @property
+    def id_file(self) -> Path:
+        """The run's id."""
+        return self.path / "run.json"
 
     @property
     def environment(self) -> Path:
@@ -66,7 +74,41 @@ class RunFolder:
             raise LeanDiTError(
                 f"{self.path}: not a run of LeanDiT (it has no config.json); give the folder that training printed"
             )
+        if not self.config.is_file():
+            raise LeanDiTError(f"{self.config}: not a plain file; copy the config.json of a checkpoint here")
         return validate(RunConfig, read_tree(self.config), str(self.config))
+
+    def read_id(self) -> str | None:
+        """Return the run's id, or None for a run of an older LeanDiT. Raises LeanDiTError if the file is damaged."""
+        try:
+            content = self.id_file.read_bytes() if self.id_file.is_file() else None
+        except OSError as error:
+            raise LeanDiTError(f"{self.id_file}: cannot be read: {error.strerror}") from None
+        if content is None:
+            return None
+        try:
+            run = json.loads(content)["id"]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            run = None
+        if not isinstance(run, str) or not RUN_ID.fullmatch(run):
+            raise LeanDiTError(
+                f"{self.id_file}: damaged: it does not contain the run's id.\n"
+                "Delete this file, and the id is taken from the newest checkpoint"
+            )
+        return run
+
+    def claim_id(self) -> str:
+        """Return the run's id. The first start writes a random one; without the file it is the newest checkpoint's."""
+        if (known := self.read_id()) is not None:
+            return known
+        newest = find_newest(self.checkpoints)
+        run = (newest.manifest.run if newest else None) or secrets.token_hex(16)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            replace_file(self.id_file, json.dumps({"id": run}).encode() + b"\n")
+        except OSError as error:
+            raise LeanDiTError(f"{self.id_file}: cannot be written: {error.strerror}") from None
+        return run
 
     def has_checkpoints(self) -> bool:
         """Whether there is a checkpoint, or was one before it was renamed because it is damaged."""
@@ -93,9 +135,12 @@ class RunFolder:
             # Write and rename: a killed process must not leave half a config, or the run could not be resumed.
             beside = self.path / ".config.json.tmp"
             write_config(config, beside)
+            fsync_path(beside)
             os.replace(beside, self.config)
             with self.environment.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(environment()) + "\n")
+            fsync_path(self.environment)
+            fsync_path(self.path)
         except OSError as error:
             raise LeanDiTError(f"{self.path}: the run's folder cannot be written: {error.strerror}") from None
 
@@ -112,6 +157,11 @@ class RunFolder:
                 f"{self.path}: cannot be used as a run's folder: {error.strerror}; choose another --out"
             ) from None
         if foreign:
+            if list_steps(self.checkpoints):
+                raise LeanDiTError(
+                    f"{self.path}: has checkpoints but no config.json; copy the config.json of a checkpoint here, or "
+                    "choose another --out"
+                )
             shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
             raise LeanDiTError(
                 f"{self.path}: the folder is not empty and contains no run (it has {shown}); choose another --out"
@@ -154,19 +204,20 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source tree from which LeanDiT runs, or None for an installed wheel."""
-    git = shutil.which("git")
-    if git is None:
+    """Return the commit of LeanDiT's own source tree, or None for an installed wheel.
+
+    A repository around an installed wheel is not asked: git runs the programs that a repository's config names.
+    """
+    git, root = shutil.which("git"), Path(__file__).parents[3]
+    if git is None or not (root / ".git").exists() or not (root / "src" / "leandit" / "run").is_dir():
         return None
     command = [
         git,
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
+        *("-C", str(root), "-c", "core.fsmonitor=false", "--git-dir", str(root / ".git")),
+        *("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
     ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     return result.stdout.strip() or None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from leandit.autoencoder import Codec
 from leandit.config import validate
 from leandit.data import Source
 from leandit.errors import LeanDiTError
-from leandit.run.checkpoint import TEXT_ENCODER, find_newest
+from leandit.run.checkpoint import STATE, TEXT_ENCODER, find_newest
 from leandit.run.folder import RunFolder
 from leandit.run.resume import identity_changes
 from leandit.text import TextConfig, TextEncoder
@@ -21,6 +22,7 @@ from leandit.text import TextConfig, TextEncoder
 CONTENTS, CODEC, TASK = "contents", "codec", "task"
 DENOISING = "leandit.training.tasks.denoise.DenoiseTask"
 _EXAMPLES = 16
+_log = logging.getLogger("leandit")
 
 
 def identity(source: Source, text: TextEncoder | None) -> dict[str, Any]:
@@ -53,6 +55,8 @@ def check_same_data(run: Path, state: Mapping[str, Any], now: Mapping[str, Any],
     # Old checkpoints have no fingerprint, or no contents; for them the other facts are compared.
     compared = now.keys() - {TEXT_ENCODER} - (set() if moved else {CONTENTS})
     if all(state.get(name, now[name]) == now[name] for name in compared):
+        if state.get(CONTENTS, now[CONTENTS]) != now[CONTENTS]:
+            _log.warning("%s: some pictures are not the same as when the run was stopped, under the same names", run)
         return
     before, after = (f"{kept['pictures']} pictures in {len(kept['class_names'])} classes" for kept in (state, now))
     change = "the same numbers, but other pictures or labels now" if before == after else f"{after} now"
@@ -101,11 +105,14 @@ def check_encoder_of_run(run: Path, config: TextConfig | None, text: TextEncoder
     encoder and not the config.
     """
     newest = find_newest(RunFolder(run).checkpoints) if config is not None else None
-    if newest is None or config is None or not newest.config["text"]:
+    if newest is None or config is None or not newest.config.get("text"):
         return
-    before = validate(TextConfig, newest.config["text"], f"{newest.path}: text")
+    try:
+        before = validate(TextConfig, newest.config["text"], f"{newest.path}: text")
+    except LeanDiTError:
+        return  # Resuming checks the whole config and says what is wrong with it.
     if not identity_changes(before, config):
-        check_same_encoder(run, newest.state, config, text)
+        check_same_encoder(newest.path / STATE, newest.state, config, text)
 
 
 def check_same_encoder(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import socket
 import weakref
@@ -15,6 +16,7 @@ from types import TracebackType
 from leandit.errors import LeanDiTError
 
 LOCK_FILE = ".lock"
+_log = logging.getLogger(__name__)
 
 
 class RunLock:
@@ -22,7 +24,8 @@ class RunLock:
 
     It is flock(2) on `<run>/.lock`. The file contains the holder (pid, host, since) as JSON and stays after release.
     If the holder dies, the lock is free at once. Forked processes do not inherit it. Raises LeanDiTError if another
-    process holds the lock, with the name of the holder, or if the file system cannot lock.
+    process holds the lock, with the name of the holder, or if the file system cannot lock. `check` notices that the
+    file was deleted, which would admit a second process.
     """
 
     def __init__(self, run_folder: Path) -> None:
@@ -34,20 +37,43 @@ class RunLock:
             raise self._held()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise self._impossible(error) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write_holder(descriptor)
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise self._held() from None
-            raise self._impossible(error) from None
-        self._descriptor = descriptor
+        self._descriptor = self._take()
         _close_in_forks(self)
         return self
+
+    def check(self, run_folder: Path) -> None:
+        """Lock again if the file was deleted or replaced. Raises LeanDiTError if another process was faster.
+
+        `run_folder` is where the folder is now.
+        """
+        self.path = run_folder / LOCK_FILE
+        if self._descriptor is None or _is_open_at(self._descriptor, self.path):
+            return
+        fresh = self._take()
+        os.close(self._descriptor)
+        self._descriptor = fresh
+        _log.warning("%s: was deleted or replaced during training; the run is locked again", self.path)
+
+    def _take(self) -> int:
+        while True:
+            try:
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise self._impossible(error) from None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Another process may have deleted the file between opening and locking it.
+                if _is_open_at(descriptor, self.path):
+                    _write_holder(descriptor)
+                    return descriptor
+            except OSError as error:
+                os.close(descriptor)
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise self._held() from None
+                raise self._impossible(error) from None
+            os.close(descriptor)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -78,6 +104,13 @@ class RunLock:
             f"{self.path}: the run folder cannot be locked: {error.strerror}.\n"
             "Choose a run folder that you may write to, on a file system with flock (a local disk has it)."
         )
+
+
+def _is_open_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 def _write_holder(descriptor: int) -> None:

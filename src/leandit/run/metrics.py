@@ -6,16 +6,19 @@ One object per line, `{"step": 10, "loss": 0.5}`. JSON has no NaN, so non-finite
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from leandit.errors import LeanDiTError
+from leandit.run.durable import replace_file
 
+_log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.jsonl"
 _NON_FINITE = ("nan", "inf", "-inf")
 
@@ -24,15 +27,18 @@ class MetricsLog:
     """The append-only log of a run. Only one process at a time writes it (`leandit.run.lock.RunLock`).
 
     Each line reaches the operating system before `write` returns, so a killed process loses no line. An incomplete last
-    line after a power cut is removed on opening.
+    line after a power cut is removed on opening. Each checkpoint has a `mark` of the log, so lost lines are noticed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not path.is_file():
+                raise LeanDiTError(f"{path}: not a plain file; move it away, and the metrics are written anew")
             self._descriptor = _open(path)
             self._mend_end()
+            self._start_digest()
         except OSError as error:
             raise self._failed(error) from None
 
@@ -50,6 +56,23 @@ class MetricsLog:
         except OSError as error:
             os.ftruncate(self._descriptor, before)
             raise self._failed(error) from None
+        self._digest.update(line)
+        self._length += len(line)
+
+    def mark(self) -> dict[str, Any]:
+        """Return the length and the SHA-256 of the log as it is now, as JSON values for a checkpoint."""
+        return {"bytes": self._length, "sha256": self._digest.hexdigest()}
+
+    def check_mark(self, mark: Mapping[str, Any]) -> None:
+        """Warn if lines that were there at `mark` are missing or have changed."""
+        content = self.path.read_bytes()
+        if len(content) < mark["bytes"]:
+            lost = f"{mark['bytes'] - len(content)} bytes are missing"
+        elif hashlib.sha256(content[: mark["bytes"]]).hexdigest() != mark["sha256"]:
+            lost = "lines have changed"
+        else:
+            return
+        _log.warning("%s: %s since the checkpoint was saved; curves and reports of this run show it", self.path, lost)
 
     def sync(self) -> None:
         """Flush all lines to the disk (fsync). Called with each checkpoint, so that both survive a power cut."""
@@ -68,20 +91,22 @@ class MetricsLog:
         kept = [line for line, record in zip(lines, records, strict=True) if record["step"] <= step]
         if len(kept) == len(lines):
             return
-        beside = self.path.with_name(f".{self.path.name}.tmp-{secrets.token_hex(4)}")
         try:
-            _write_synced(beside, b"".join(kept))
-            os.rename(beside, self.path)
+            replace_file(self.path, b"".join(kept))
             fresh = _open(self.path)
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise self._failed(error) from None
         os.close(self._descriptor)
         self._descriptor = fresh
+        self._start_digest()
 
     def close(self) -> None:
         """Close the file. The log cannot be used afterwards."""
         os.close(self._descriptor)
+
+    def _start_digest(self) -> None:
+        content = self.path.read_bytes()
+        self._digest, self._length = hashlib.sha256(content), len(content)
 
     def _mend_end(self) -> None:
         content = self.path.read_bytes()
@@ -158,10 +183,3 @@ def _from_json(value: Any) -> Any:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

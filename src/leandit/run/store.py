@@ -10,21 +10,23 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from leandit.errors import LeanDiTError
-from leandit.run.checkpoint import Checkpoint, folder_name, fsync_path, list_steps, open_checkpoint, write_checkpoint
-from leandit.run.manifest import DamagedCheckpoint, unreadable
+from leandit.run.checkpoint import Checkpoint, folder_name, list_steps, open_checkpoint, write_checkpoint
+from leandit.run.durable import fsync_path
+from leandit.run.manifest import DamagedCheckpoint, UnfitCheckpoint, unreadable
 
 # Keep at least two, because one may be damaged when it is needed.
 MINIMUM_KEPT = 2
 _TEMPORARY = ".tmp-"
 _TRASH = ".trash-"
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class CheckpointStore:
@@ -32,11 +34,15 @@ class CheckpointStore:
 
     The caller must hold the run's lock (`leandit.run.lock.RunLock`), because unfinished files here are deleted as
     leftovers of a killed process. To read only, use `find_newest` or `open_checkpoint`. The newest `keep` intact
-    checkpoints stay (at least 2), and all checkpoints at multiples of `keep_every` steps.
+    checkpoints stay (at least 2), and all checkpoints at multiples of `keep_every` steps. `run` is the run's id, which
+    goes into each checkpoint.
     """
 
-    def __init__(self, folder: Path, keep: int = MINIMUM_KEPT, keep_every: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, keep: int = MINIMUM_KEPT, keep_every: int | None = None, run: str | None = None
+    ) -> None:
         self.folder = folder
+        self.run = run
         self.keep = max(keep, MINIMUM_KEPT)
         self.keep_every = keep_every
 
@@ -70,7 +76,7 @@ class CheckpointStore:
         temporary = self.folder / f"{_TEMPORARY}{step:08d}-{secrets.token_hex(4)}"
         try:
             self._make_folder()
-            write_checkpoint(temporary, step, groups, state, config)
+            write_checkpoint(temporary, step, groups, state, config, self.run)
             os.rename(temporary, final)
             fsync_path(self.folder)
         except BaseException as error:
@@ -85,28 +91,47 @@ class CheckpointStore:
         return final
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest intact checkpoint, or None. All its bytes are verified.
+        """Return the newest intact checkpoint of this run, or None: see `read`."""
+        return self.read(lambda checkpoint: checkpoint)
 
-        A damaged checkpoint is renamed to `step-<n>.corrupt-<i>` with a warning, and never deleted. If a checkpoint
-        cannot be read or has a newer format, this raises LeanDiTError and renames nothing.
+    def read(self, use: Callable[[Checkpoint], T]) -> T | None:
+        """Return `use(checkpoint)` for the newest intact checkpoint that fits, or None if there is no intact one.
+
+        All bytes are verified first. `use` raises UnfitCheckpoint if the content does not fit; then the checkpoint
+        before is used. Damaged checkpoints are renamed to `step-<n>.corrupt-<i>` with a warning, and never deleted.
+        Unfit ones are renamed if an earlier one fits. If none fits, the run or the program is at fault rather than
+        the checkpoints: this raises LeanDiTError and renames none of them. If a checkpoint cannot be read or has a
+        newer format, it raises LeanDiTError too.
         """
         self._sweep()
+        unfit: list[tuple[Path, UnfitCheckpoint]] = []
         for step in reversed(self.steps()):
             checkpoint = self._verified(step, full=True)
-            if checkpoint is not None:
-                return checkpoint
+            if checkpoint is None:
+                continue
+            try:
+                checkpoint.check_run(self.run)
+                result = use(checkpoint)
+            except UnfitCheckpoint as error:
+                unfit.append((checkpoint.path, error))
+                continue
+            for path, reason in unfit:
+                self._set_aside(path, reason)
+            return result
+        if unfit:
+            raise LeanDiTError(
+                f"{unfit[0][1]}\nNo earlier checkpoint fits this run either; nothing was renamed. Restore the run's "
+                "folder from a copy, resume with the version of LeanDiT that wrote it, or start again in another --out"
+            )
         return None
 
     def _verified(self, step: int, full: bool) -> Checkpoint | None:
         path = self.folder / folder_name(step)
         try:
-            checkpoint = open_checkpoint(path, full=full)
-            if checkpoint.step != step:
-                raise DamagedCheckpoint(f"{path}: its manifest says step {checkpoint.step}")
+            return open_checkpoint(path, full=full)
         except DamagedCheckpoint as error:
             self._set_aside(path, error)
             return None
-        return checkpoint
 
     def _already_saved(self, step: int, final: Path) -> bool:
         later = [s for s in self.steps() if s > step]
@@ -116,11 +141,19 @@ class CheckpointStore:
                 "training was continued from an earlier point.\n"
                 "Move the later checkpoints away, or use a new run folder."
             )
-        return final.exists() and self._verified(step, full=True) is not None
+        saved = self._verified(step, full=True) if final.exists() else None
+        try:
+            if saved is not None:
+                saved.check_run(self.run)
+        except UnfitCheckpoint as error:
+            self._set_aside(final, error)
+            return False
+        return saved is not None
 
     def _make_folder(self) -> None:
         if not self.folder.is_dir():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            # Without parents: a run's folder that was moved away must not appear again.
+            self.folder.mkdir(exist_ok=True)
             fsync_path(self.folder.parent)
 
     def _sweep(self) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.run.checkpoint import CONFIG, Checkpoint, newest_first, open_checkpoint
+from leandit.run.fit import check_finite_tensors, check_state
+from leandit.run.folder import RunFolder
 from leandit.run.manifest import MANIFEST, DamagedCheckpoint
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def checkpoints_of(path: Path) -> Iterator[Checkpoint]:
@@ -26,16 +30,32 @@ def checkpoints_of(path: Path) -> Iterator[Checkpoint]:
     if (path / MANIFEST).exists() or not (path / CONFIG).exists():
         yield open_checkpoint(path)
     else:
-        yield from newest_first(path / "checkpoints")
+        folder = RunFolder(path)
+        yield from newest_first(folder.checkpoints, folder.read_id())
 
 
-def read_weights(path: Path, group: str) -> tuple[Checkpoint, dict[str, Tensor]]:
-    """Return the newest checkpoint at `path` whose tensors of this group are intact, and these tensors on the CPU."""
+def read_newest(path: Path, use: Callable[[Checkpoint], T]) -> T:
+    """Return `use(checkpoint)` for the newest checkpoint at `path` for which it raises no DamagedCheckpoint.
+
+    A checkpoint at `path` itself must be intact; of a run, the checkpoint before is used instead, with a warning.
+    """
     for checkpoint in checkpoints_of(path):
         try:
-            return checkpoint, checkpoint.tensors(group)
+            return use(checkpoint)
         except DamagedCheckpoint as error:
             if checkpoint.path == path:
                 raise
             _log.warning("skipped: %s", error)
     raise LeanDiTError(f"{path}: the run has no intact checkpoint yet; continue its training with --resume")
+
+
+def read_weights(path: Path, group: str) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """Return the newest checkpoint at `path` whose tensors of this group are intact, and these tensors on the CPU."""
+
+    def read(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, Tensor]]:
+        tensors = checkpoint.tensors(group)
+        check_finite_tensors(checkpoint.file(group), tensors)
+        check_state(checkpoint)
+        return checkpoint, tensors
+
+    return read_newest(path, read)

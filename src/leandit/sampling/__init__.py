@@ -2,6 +2,7 @@
 
 from leandit.sampling.bundled import bundled_name, find_run
 from leandit.sampling.compute import at_compute, calibrate
+from leandit.sampling.drawing_record import claim_folder, weights_hash
 from leandit.sampling.generate import check_size, draw, draw_batches, sample, sample_batches, to_pictures
 from leandit.sampling.grid import class_name, data_uri, draw_grid, fits_grid, rows_by_label, save_png, to_image
 from leandit.sampling.load import LoadedRun, load
@@ -15,6 +16,7 @@ __all__ = [
     "calibrate",
     "check_size",
     "choose",
+    "claim_folder",
     "class_name",
     "data_uri",
     "draw",
@@ -33,4 +35,5 @@ __all__ = [
     "save_png",
     "to_image",
     "to_pictures",
+    "weights_hash",
 ]

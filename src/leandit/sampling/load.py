@@ -15,11 +15,14 @@ from leandit.config import validate
 from leandit.diffusion import Objective, build_objective
 from leandit.errors import LeanDiTError, nearest
 from leandit.models import Backbone, Conditioning, check_compiler, compile_layers
-from leandit.run.checkpoint import Checkpoint
+from leandit.run.checkpoint import CONFIG, STATE, Checkpoint
 from leandit.run.config import RunConfig
+from leandit.run.fit import check_config, check_state, check_tensors, specs_of
+from leandit.run.folder import RunFolder
 from leandit.run.identity import DENOISING, TASK, check_same_codec, check_same_encoder
+from leandit.run.manifest import MANIFEST, UnfitCheckpoint
 from leandit.run.resolve import resolve_device
-from leandit.run.weights import read_weights
+from leandit.run.weights import read_newest
 from leandit.sampling.bundled import find_run
 from leandit.text import TextEncoder, attach_finetuned, build_text_encoder
 
@@ -96,26 +99,43 @@ def load(
     if compile:
         check_compiler(resolve_device(device))
     path = find_run(path)
-    checkpoint, stored = read_weights(path, weights)
-    config = validate(RunConfig, checkpoint.config, str(checkpoint.path / "config.json"))
+    whole = RunFolder(path).read_config() if (path / CONFIG).exists() and not (path / MANIFEST).exists() else None
+
+    def build(checkpoint: Checkpoint) -> LoadedRun:
+        check_state(checkpoint)
+        if whole is not None:
+            check_config(checkpoint, whole)
+        # A checkpoint outside a run may have been converted to save space, as those in the package.
+        return _build(checkpoint, path, weights, device, precision, compile, exact=whole is not None)
+
+    return read_newest(path, build)
+
+
+def _build(
+    checkpoint: Checkpoint, path: Path, weights: str, device: str, precision: str, compile: bool, exact: bool
+) -> LoadedRun:
+    """Build the model of a checkpoint; raise DamagedCheckpoint, which names the file, if its parts do not fit."""
+    try:
+        config = validate(RunConfig, checkpoint.config, str(checkpoint.path / CONFIG))
+    except LeanDiTError as error:
+        raise UnfitCheckpoint(str(error)) from None
+    task = checkpoint.state.get(TASK, {}).get("class", DENOISING)
     architecture = config.model
     if architecture.moe is not None:
         architecture = architecture.replace(moe=architecture.moe.replace(per_layer_regularisation=False))
     text = _load_encoder(config, checkpoint)
     model = architecture.build()
     attach_finetuned(model, text)
-    model = model.to(resolve_device(device)).eval()
-    tensors = {name: t for name, t in stored.items() if ".target_head." not in name}
+    tensors = {name: t for name, t in checkpoint.tensors(weights).items() if ".target_head." not in name}
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        task = checkpoint.state.get(TASK, {}).get("class", DENOISING)
-        if task != DENOISING:
-            raise LeanDiTError(
-                f"{path}: the run learned by the task {task}; only denoising runs can be loaded"
-            ) from None
-        raise LeanDiTError(f"{checkpoint.path}: its weights do not fit its own config.json: {error}") from None
-    check_same_codec(checkpoint.path, checkpoint.state, config.build_codec())
+        check_tensors(checkpoint.file(weights), tensors, specs_of(model.state_dict()), checkpoint.step, exact)
+    except UnfitCheckpoint:
+        if task == DENOISING:
+            raise
+        raise LeanDiTError(f"{path}: the run learned by the task {task}; only denoising runs can be loaded") from None
+    model = model.to(resolve_device(device)).eval()
+    model.load_state_dict(tensors)
+    check_same_codec(checkpoint.path / STATE, checkpoint.state, config.build_codec())
     names = tuple(checkpoint.state.get("class_names", ()))
     objective = build_objective(config.objective)
     if compile:

@@ -15,10 +15,10 @@ from torch import nn
 
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.text.config import MINILM, AnyEncoderConfig
+from leandit.text.weight_files import INDEX, check_counts, read_json, weight_files
 
 _CLASSES = {"sentence": "AutoModel", "clip": "CLIPTextModel", "t5": "AutoModelForTextEncoding", "llm": "AutoModel"}
 _OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 _TOKENIZER_FILES = (
     "tokenizer*.json",
     "vocab.*",
@@ -37,8 +37,7 @@ def find_folder(config: AnyEncoderConfig) -> Path:
     else:
         folder = Path(config.path).expanduser()
         folder = folder.resolve() if folder.is_dir() else _from_hub_cache(config, folder)
-    _check_weights(folder)
-    _check_kind(folder, config.type, _read_config(folder))
+    _check_kind(folder, config.type, _check_files(folder))
     return folder
 
 
@@ -47,7 +46,7 @@ def fingerprint(folder: Path, config: AnyEncoderConfig) -> str:
 
     For a fine-tuned encoder it identifies the weights at the start of training.
     """
-    patterns = ("config.json", "*.safetensors", *_TOKENIZER_FILES)
+    patterns = ("config.json", "*.safetensors", INDEX, *_TOKENIZER_FILES)
     files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
     # Runs store this value. If the config gets a new field, leave it out here at its default.
     choices = config.model_dump(mode="json", exclude={"path", "finetune"})
@@ -84,32 +83,18 @@ def _from_hub_cache(config: AnyEncoderConfig, folder: Path) -> Path:
         raise missing from None
 
 
-def _check_weights(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
+def _check_files(folder: Path) -> dict[str, Any]:
+    """Return the model's config. Raises LeanDiTError if a file is missing, unsafe, or asks for too much."""
+    path = folder / "config.json"
+    if not path.exists():
         raise LeanDiTError(
             f"{folder}: not a model folder: config.json is missing; give a folder that transformers saved, "
             "with config.json, *.safetensors and the tokenizer's files"
         )
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
-    if pickles:
-        raise LeanDiTError(
-            f"{folder}: the only weights are {pickles[0]}, a format that can run code when it is loaded; LeanDiT "
-            "refuses it; get the model's safetensors, or convert it elsewhere with "
-            "save_pretrained(..., safe_serialization=True)"
-        )
-    raise LeanDiTError(f"{folder}: the weights (*.safetensors) are missing; download the complete model again")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise LeanDiTError(f"{path}: cannot be read as JSON ({error}); download the model again") from None
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+    files, config = weight_files(folder), read_json(path)
+    if not isinstance(config.get("model_type"), str):
         raise LeanDiTError(f"{path}: has no model_type, so it is not a transformers model; give another folder")
+    check_counts(path, config, files)
     return config
 
 
@@ -147,8 +132,10 @@ def load_model(kind: str, folder: Path) -> nn.Module:
 def load_pretrained(class_name: str, folder: Path) -> nn.Module:
     """Return a model of the named transformers class in float32.
 
-    Raises LeanDiTError if files are damaged or weights are missing.
+    Raises LeanDiTError if files are damaged, unsafe or outside the folder, or if weights are missing.
     """
+    path, files = folder / "config.json", weight_files(folder)
+    check_counts(path, read_json(path), files)
     loader = getattr(_import_transformers(), class_name)
     with _quiet(), _explained(folder, "model"):
         model, report = loader.from_pretrained(

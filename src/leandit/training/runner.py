@@ -31,7 +31,7 @@ def run_training(
     callbacks: Sequence[Callback] = (),
     task: Callable[[TaskContext], Task] | None = None,
 ) -> int:
-    """Train in the folder `out`. Return 0, or 130 / 143 if a signal stopped it after a checkpoint.
+    """Train in the folder `out`. Return 0, or 130, 143 or 129 if a signal stopped it after a checkpoint.
 
     With `resume`, continue from the newest intact checkpoint. If there is no checkpoint yet, start from step 0, with
     the weights of `config.start` if it is set. `task` replaces the task of the configuration.
@@ -50,7 +50,7 @@ def run_training(
     callbacks = [Validation(), *callbacks]
     if config.train.tensorboard:
         callbacks = [*callbacks, TensorBoardMirror()]
-    with RunLock(out), StopRequest() as stop, explain_out_of_memory(config.train):
+    with RunLock(out) as lock, StopRequest() as stop, explain_out_of_memory(config.train):
         folder.check(config, resume)
         resuming = folder.has_checkpoints()
         if not resuming:
@@ -58,7 +58,7 @@ def run_training(
             folder.record(config)
         torch.manual_seed(config.seed)
         given = task and task(TaskContext(config, source, text, torch.device(config.train.device)))
-        trainer = Trainer(config, source, folder, callbacks, text, given)
+        trainer = Trainer(config, source, folder, callbacks, text, given, lock)
         if start is not None and not resuming:
             trainer.start_from(start)
             del start  # as large as the model

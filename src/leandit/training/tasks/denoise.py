@@ -134,8 +134,17 @@ class DenoiseTask(Task):
         return {"starved_steps": self.watch_loads.counts}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue to count from the saved numbers."""
-        self.watch_loads.restore(state.get("starved_steps", []))
+        """Continue to count from the saved numbers. Raises KeyError or ValueError if they are not one per expert."""
+        counts = state["starved_steps"]
+        moe = self.config.model.moe
+        sizes = [] if moe is None else [moe.num_experts] * len(self.watch_loads.names)
+        if not isinstance(counts, list) or not all(isinstance(row, list) for row in counts):
+            raise ValueError("starved_steps is not a table of numbers")
+        if counts and [len(row) for row in counts] != sizes:
+            raise ValueError(f"starved_steps does not have one number per expert, {sizes}")
+        if not all(type(count) is int and 0 <= count < 2**63 for row in counts for count in row):
+            raise ValueError("starved_steps is not a table of whole numbers from 0")
+        self.watch_loads.restore(counts)
 
     def _condition(self, batch: Batch, part: slice) -> Conditioning:
         if self.config.model.conditions_on_text:
