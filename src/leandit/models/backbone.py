@@ -262,18 +262,21 @@ class BackboneLayer(Layer):
         self,
         parts: Parts,
         x: Float[Tensor, "batch tokens dim"],
-        shift: Float[Tensor, "batch dim"],
-        scale: Float[Tensor, "batch dim"],
+        shift: Float[Tensor, "batch dim"] | None,
+        scale: Float[Tensor, "batch dim"] | None,
         time: Float[Tensor, "batch dim"] | None,
+        plain: Float[Tensor, "batch tokens dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
         """Apply the experts, or the dense feed-forward of a layer without any, to the modulated norm of x.
 
-        Routers that look at something else get the norm of x without modulation, and the time embedding.
+        Without shift and scale it is the norm of x. Routers that look at something else get `plain`, by default the
+        norm of x without modulation, and the time embedding.
         """
-        modulated = self.modulate(x, shift, scale)
+        modulated = self.norm(x) if shift is None or scale is None else self.modulate(x, shift, scale)
         if "moe" not in parts:
             return parts["feed_forward"](modulated), None
-        plain = None if parts["moe"].router_input == "modulated" else self.norm(x)
+        if plain is None and parts["moe"].router_input != "modulated":
+            plain = self.norm(x)
         return parts["moe"](modulated, plain, time)
 
 
