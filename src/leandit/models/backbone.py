@@ -89,7 +89,7 @@ class BackboneConfig(Config):
     @property
     def hidden(self) -> int:
         """Hidden width of the dense feed-forward."""
-        return int(self.dim * self.mlp_ratio)
+        return hidden_width(self.dim, self.mlp_ratio)
 
     @property
     def size(self) -> Grid:
@@ -232,6 +232,14 @@ def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> M
     if moe is not None and moe.in_block(index):
         return {"moe": lambda: MoELayer(moe, config.dim, config.hidden, target_dim, initialise=False)}
     return {"feed_forward": lambda: FeedForward(config.dim, config.hidden)}
+
+
+def hidden_width(dim: int, ratio: float) -> int:
+    """Return dim * ratio, rounded down; a ratio that was computed as hidden / dim gives that hidden width.
+
+    Such a ratio is rounded itself: 224 * (976 / 224) is just below 976 in floating point.
+    """
+    return int(round(dim * ratio, 6))
 
 
 Modulation = Float[Tensor, "batch dim"] | tuple[Float[Tensor, "batch dim"], ...]
