@@ -1,6 +1,6 @@
 """PixArt-alpha and EC-DiT: a text-conditional transformer over patches that reads the text by cross-attention.
 
-Reference: PixArt-alpha (arXiv 2310.00426), section 2.3; EC-DiT (arXiv 2410.02098), sections 3.1 and 3.2.
+Reference: PixArt-alpha (arXiv 2310.00426), section 2.3; EC-DiT (arXiv 2410.02098), sections 2.2, 2.3 and 3.1.
 """
 
 from __future__ import annotations
