@@ -68,6 +68,18 @@ def test_models_as_json_and_as_a_table(capsys: pytest.CaptureFixture[str]) -> No
     table = capsys.readouterr().out
     assert "RaceDiT-XL/2-4in32" in table
     assert "2.788B" in table
+    rows = {line.split("\u2502")[1].strip(): line for line in table.splitlines() if line.startswith("\u2502")}
+    for name, figures in {
+        "EC-DiT-XXL-8E": ("4.872B", "4.870B", "+0.05 %", "2.721B", "2.710B", "+0.39 %"),
+        "EC-DiT-3XL-16E [2]": ("17.919B", "17.870B", "+0.27 %", "5.433B", "5.180B", "+4.89 %"),
+        "DiT-Air/B": ("0.320B", "0.321B", "-0.33 %", "0.320B", "0.321B", "-0.33 %"),
+        "RaceDiT-B/2-1in16 [1] *": ("0.977B", "0.978B", "-0.13 %", "0.127B"),
+    }.items():
+        shown = [cell.strip() for cell in rows[name].split("\u2502") if cell.strip()]
+        assert all(figure in shown for figure in figures), shown
+    assert "A misprint: rows with experts of the same total size have 0.977B, not 0.978B." in table
+    for known in cards:
+        assert (known["residual_total"] is None) == (known["paper_total"] is None)
 
 
 def test_train_names_its_folder_and_its_pictures_and_does_not_reuse_a_folder(

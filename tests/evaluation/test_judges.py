@@ -52,6 +52,10 @@ def test_clip_score_is_the_papers_formula(clip_folder: Path, folders: dict[str, 
     cosines = reference_cosines(clip_folder, shown, [f"A photo depicts {prompt}" for prompt in PROMPTS])
     expected = np.mean([2.5 * max(float(c), 0.0) for c in cosines])
     assert values["CLIPScore"] == pytest.approx(expected, abs=1e-5)
+    plain = reference_cosines(clip_folder, shown, PROMPTS)
+    assert values["CLIP-cos-x100"] == pytest.approx(100 * float(plain.mean()), abs=1e-3)
+    assert abs(float(plain.mean() - cosines.mean())) > 1e-3  # the prefix counts
+    assert made_of["scales"].keys() == values.keys() == {"CLIPScore", "CLIP-cos-x100"}
     assert len(made_of["weights_sha256"]) == 64
     assert made_of["drawn_sha256"] == drawn_sha256(Plan(PROMPTS, range(3)))
 
@@ -59,7 +63,7 @@ def test_clip_score_is_the_papers_formula(clip_folder: Path, folders: dict[str, 
 def test_negative_cosines_count_as_zero(clip_folder: Path) -> None:
     judge = Clip.from_folder(clip_folder)
     shown = pictures(64)
-    scores = ClipScore().scores(judge, shown, ["red apple"] * 64, 16)
+    scores = ClipScore().scores(judge, shown, ["red apple"] * 64, 16)["CLIPScore"]
     plain = reference_cosines(clip_folder, shown, ["A photo depicts red apple"] * 64)
     assert (plain < 0).any()
     assert (scores >= 0).all()

@@ -20,6 +20,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "pixart": {},
     "ec-dit": {"adaln": "per_layer", "kv_heads": 2, "project_text": False, "time_dim": None},
 }
+FORMS["ec-dit-printed"] = {**FORMS["ec-dit"], "adaln_vectors": 3, "cross_kv_heads": 4}
+FORMS["ec-dit-gated"] = {**FORMS["ec-dit"], "adaln_vectors": 6}
 SHARING = ("none", "adaln", "attention", "block")
 by_form = pytest.mark.parametrize("form", FORMS)
 
@@ -297,6 +299,10 @@ def test_text_is_asked_for_and_has_to_fit() -> None:
     ("changes", "message"),
     [
         ({"kv_heads": 3}, "heads = 4 is not divisible by kv_heads = 3"),
+        ({"cross_kv_heads": 3}, "heads = 4 is not divisible by cross_kv_heads = 3"),
+        ({"adaln_vectors": 3}, "adaln_vectors = 3 is for adaln=per_layer; adaln=single always has 6"),
+        ({"adaln": "per_layer", "adaln_vectors": 5}, "3, 4 or 6"),
+        ({"router_norm": False, "moe": MoEConfig(k=2, num_experts=4)}, "set moe.router_input=plain or plain"),
         ({"heads": 5}, "dim = 32 is not divisible by heads = 5"),
         ({"time_dim": 33}, "multiple of 2"),
         ({"adaln": "singel"}, "single"),
@@ -317,4 +323,4 @@ def test_a_shared_modulation_is_computed_once(form: str, sharing: str) -> None:
     }.values():
         module.register_forward_hook(lambda *_: calls.append(1))
     run(model, batch())
-    assert len(calls) == (3 if form == "ec-dit" and sharing == "none" else 1)
+    assert len(calls) == (3 if form != "pixart" and sharing == "none" else 1)

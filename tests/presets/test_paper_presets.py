@@ -71,11 +71,14 @@ def test_ec_dit_hides_half_and_groups_span_eight_pictures(name: str) -> None:
     assert config.optimizer.momentum > 0
     visible = config.train.visible_tokens(config.model.grid.tokens)
     assert (visible, config.model.moe.group_tokens // visible) == (128, 8)
-    assert (config.model.moe.group_tokens, config.model.moe.inference_group_tokens) == (1024, 512)
+    assert (config.model.moe.group_tokens, config.model.moe.inference_group_tokens) == (1024, None)
     micro_batch = config.train.batch_size // config.train.accumulation
     assert micro_batch * visible % config.model.moe.group_tokens == 0
     assert config.text.encoders[0].type == "t5"
-    assert config.model.replace(masking=None) == model_config(f"EC-DiT-{name.split('-')[2].upper()}-32E")
+    named = model_config(f"EC-DiT-{name.split('-')[2].upper()}-32E")
+    # The public encoder is narrower than the paper's; all else is the named model.
+    assert config.model.replace(text_dim=1536, pooled_dim=1536) == named
+    assert (config.model.text_dim, config.model.pooled_dim) == (1024, 1024)
     unmasked = run_config(f"{name}-unmasked")
     assert (unmasked.train.mask_ratio, unmasked.model) == (0, config.model)
 

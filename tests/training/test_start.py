@@ -211,7 +211,14 @@ IDENTITY: dict[str, object] = {"class_names": []}
 
 
 def masked_run(masking: bool) -> RunConfig:
-    small = ["model.dim=16", "model.heads=2", "model.kv_heads=1", "model.depth=2", "model.moe=null"]
+    small = [
+        "model.dim=16",
+        "model.heads=2",
+        "model.kv_heads=1",
+        "model.cross_kv_heads=2",
+        "model.depth=2",
+        "model.moe=null",
+    ]
     small += ["model.patch_size=8"]
     decoder = '{"decoder_depth": 1, "decoder_dim": 8, "decoder_heads": 2}' if masking else "null"
     config = run_config("emoji-ec-dit", [*small, f"model.masking={decoder}"])

@@ -24,10 +24,12 @@ from leandit.text.loading import load_tokenizer
 
 
 class PromptJudge(Metric):
-    """Draws the captions of the reference and averages a score over the pictures."""
+    """Draws the captions of the reference and averages scores over the pictures."""
 
     title: ClassVar[str]
-    """The name of the number in the result."""
+    """The name of the judge in the result."""
+    scales: ClassVar[dict[str, str]]
+    """The numbers in the result by name, and the formula of each; cos is that of picture and prompt."""
 
     def plan(self, job: Job) -> Plan:
         """Check the run and the weights, and return the captions of the reference."""
@@ -36,19 +38,20 @@ class PromptJudge(Metric):
         return plan_like_reference(job)
 
     def measure(self, job: Job, drawn: Drawn | None) -> Measurement:
-        """Return the mean score."""
+        """Return the mean of each score."""
         assert drawn is not None
         prompts = [str(prompt) for prompt in drawn.plan.wanted or ()]
         judge = self._judge(job)
-        values = self.scores(judge, drawn.pictures, prompts, job.batch_size)
-        made_of = {"judge": self.title, **judge.about(), "drawn_sha256": drawn_sha256(drawn.plan)}
-        return Measurement({self.title: float(values.double().mean())}, made_of)
+        scores = self.scores(judge, drawn.pictures, prompts, job.batch_size)
+        made_of = {"judge": self.title, "scales": self.scales, **judge.about()}
+        made_of["drawn_sha256"] = drawn_sha256(drawn.plan)
+        return Measurement({name: float(values.double().mean()) for name, values in scores.items()}, made_of)
 
     @abstractmethod
     def scores(
         self, judge: Clip, pictures: Tensor, prompts: Sequence[str], batch_size: int
-    ) -> Float[Tensor, " samples"]:
-        """Return the score of each picture with its prompt."""
+    ) -> dict[str, Float[Tensor, " samples"]]:
+        """Return the scores of each picture with its prompt, by their names in `scales`."""
 
     @abstractmethod
     def load(self, job: Job) -> Clip:
@@ -64,17 +67,23 @@ def cosines(judge: Clip, pictures: Tensor, prompts: Sequence[str], batch_size: i
 
 
 class ClipScore(PromptJudge):
-    """2.5 max(cos(picture, "A photo depicts " + prompt), 0).
+    """Two scales of one CLIP: 2.5 max(cos(picture, "A photo depicts " + prompt), 0), and 100 cos(picture, prompt).
 
-    The prefix is the paper's own; many papers on text to image leave out the prefix or the 2.5. The paper's CLIP is
-    ViT-B/32; any other works too, and the result has its hash.
+    The first is the formula of CLIPScore's paper. The second is what papers on text to image print, about 20 to 35:
+    they do not state a prefix, and it has none. CLIPScore's paper has ViT-B/32; any other CLIP works too, and the
+    result has its hash.
 
-    Reference: CLIPScore (arXiv 2104.08718), section 3.
+    Reference: CLIPScore (arXiv 2104.08718), section 3, for the first; Expert Race, Table 1, and DiT-Air, Table 4, for
+    numbers of the second kind.
     """
 
     name = "clip_score"
     title = "CLIPScore"
     prefix = "A photo depicts "
+    scales: ClassVar = {
+        "CLIPScore": "2.5 max(cos, 0), prompt after 'A photo depicts '",
+        "CLIP-cos-x100": "100 cos, prompt alone",
+    }
 
     def load(self, job: Job) -> Clip:
         """Return the CLIP of --weights-from clip=FOLDER."""
@@ -85,9 +94,15 @@ class ClipScore(PromptJudge):
 
     def scores(
         self, judge: Clip, pictures: Tensor, prompts: Sequence[str], batch_size: int
-    ) -> Float[Tensor, " samples"]:
-        """Return 2.5 max(cos, 0) of each picture."""
-        return 2.5 * cosines(judge, pictures, [self.prefix + prompt for prompt in prompts], batch_size).clamp(min=0)
+    ) -> dict[str, Float[Tensor, " samples"]]:
+        """Return both scales of each picture."""
+        seen = judge(pictures, batch_size)
+        prefixed = judge.texts([self.prefix + prompt for prompt in prompts], batch_size)
+        plain = judge.texts(prompts, batch_size)
+        return {
+            "CLIPScore": 2.5 * (seen * prefixed).sum(1).clamp(min=0),
+            "CLIP-cos-x100": 100 * (seen * plain).sum(1),
+        }
 
 
 class PickScore(PromptJudge):
@@ -98,6 +113,7 @@ class PickScore(PromptJudge):
 
     name = "pick_score"
     title = "PickScore"
+    scales: ClassVar = {"PickScore": "exp(logit_scale) cos"}
 
     def load(self, job: Job) -> Clip:
         """Return the CLIP of --weights-from pickscore=FOLDER."""
@@ -106,9 +122,9 @@ class PickScore(PromptJudge):
 
     def scores(
         self, judge: Clip, pictures: Tensor, prompts: Sequence[str], batch_size: int
-    ) -> Float[Tensor, " samples"]:
+    ) -> dict[str, Float[Tensor, " samples"]]:
         """Return exp(logit_scale) cos of each picture."""
-        return judge.logit_scale * cosines(judge, pictures, prompts, batch_size)
+        return {"PickScore": judge.logit_scale * cosines(judge, pictures, prompts, batch_size)}
 
 
 class HpsV2(PromptJudge):
@@ -121,6 +137,7 @@ class HpsV2(PromptJudge):
 
     name = "hps_v2"
     title = "HPSv2"
+    scales: ClassVar = {"HPSv2": "100 cos"}
 
     def load(self, job: Job) -> Clip:
         """Return the CLIP of --weights-from hps=PATH: a folder of transformers, or open_clip's weights as a file.
@@ -139,9 +156,9 @@ class HpsV2(PromptJudge):
 
     def scores(
         self, judge: Clip, pictures: Tensor, prompts: Sequence[str], batch_size: int
-    ) -> Float[Tensor, " samples"]:
+    ) -> dict[str, Float[Tensor, " samples"]]:
         """Return 100 cos of each picture."""
-        return 100 * cosines(judge, pictures, prompts, batch_size)
+        return {"HPSv2": 100 * cosines(judge, pictures, prompts, batch_size)}
 
 
 _WIDTHS = (768, 1024, 128, 64, 16, 1)

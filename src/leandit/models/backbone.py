@@ -89,7 +89,7 @@ class BackboneConfig(Config):
     @property
     def hidden(self) -> int:
         """Hidden width of the dense feed-forward."""
-        return int(self.dim * self.mlp_ratio)
+        return hidden_width(self.dim, self.mlp_ratio)
 
     @property
     def size(self) -> Grid:
@@ -235,6 +235,14 @@ def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> M
     return {"feed_forward": lambda: FeedForward(config.dim, config.hidden)}
 
 
+def hidden_width(dim: int, ratio: float) -> int:
+    """Return dim * ratio, rounded down; a ratio that was computed as hidden / dim gives that hidden width.
+
+    Such a ratio is rounded itself: 224 * (976 / 224) is just below 976 in floating point.
+    """
+    return int(round(dim * ratio, 6))
+
+
 Modulation = Float[Tensor, "batch dim"] | tuple[Float[Tensor, "batch dim"], ...]
 
 
@@ -263,18 +271,21 @@ class BackboneLayer(Layer):
         self,
         parts: Parts,
         x: Float[Tensor, "batch tokens dim"],
-        shift: Float[Tensor, "batch dim"],
-        scale: Float[Tensor, "batch dim"],
+        shift: Float[Tensor, "batch dim"] | None,
+        scale: Float[Tensor, "batch dim"] | None,
         time: Float[Tensor, "batch dim"] | None,
+        plain: Float[Tensor, "batch tokens dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
         """Apply the experts, or the dense feed-forward of a layer without any, to the modulated norm of x.
 
-        Routers that look at something else get the norm of x without modulation, and the time embedding.
+        Without shift and scale it is the norm of x. Routers that look at something else get `plain`, by default the
+        norm of x without modulation, and the time embedding.
         """
-        modulated = self.modulate(x, shift, scale)
+        modulated = self.norm(x) if shift is None or scale is None else self.modulate(x, shift, scale)
         if "moe" not in parts:
             return parts["feed_forward"](modulated), None
-        plain = None if parts["moe"].router_input == "modulated" else self.norm(x)
+        if plain is None and parts["moe"].router_input != "modulated":
+            plain = self.norm(x)
         return parts["moe"](modulated, plain, time)
 
 

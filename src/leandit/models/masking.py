@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from leandit.config import Config
 from leandit.grid import Grid
-from leandit.models.backbone import BackboneConfig, BackboneLayer
+from leandit.models.backbone import BackboneConfig, BackboneLayer, hidden_width
 from leandit.models.records import LayerOutput
 from leandit.nn import AdaLN, FeedForward, FinalLayer, Layers, Makers, Parts, SelfAttention, sincos_positions
 from leandit.ops import gated_residual
@@ -122,5 +122,5 @@ def _makers(masking: MaskingConfig, config: BackboneConfig) -> Makers:
         "attention": lambda: SelfAttention(
             dim, masking.decoder_heads, config.qk_norm, config.norm_eps, config.attention_impl
         ),
-        "feed_forward": lambda: FeedForward(dim, int(dim * config.mlp_ratio)),
+        "feed_forward": lambda: FeedForward(dim, hidden_width(dim, config.mlp_ratio)),
     }

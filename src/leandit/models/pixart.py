@@ -1,6 +1,6 @@
 """PixArt-alpha and EC-DiT: a text-conditional transformer over patches that reads the text by cross-attention.
 
-Reference: PixArt-alpha (arXiv 2310.00426), section 2.3; EC-DiT (arXiv 2410.02098), sections 3.1 and 3.2.
+Reference: PixArt-alpha (arXiv 2310.00426), section 2.3; EC-DiT (arXiv 2410.02098), sections 2.2, 2.3 and 3.1.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from leandit.ops import gated_residual, norm_modulate
 class PixArtConfig(BackboneConfig):
     """A PixArt-alpha or an EC-DiT; the default is a small PixArt-alpha.
 
-    EC-DiT has adaln="per_layer", heads = dim / 64, kv_heads below that, project_text=false, time_dim=null, and
-    experts: MoEConfig(strategy="expert_choice", gate="softmax", k=2, hidden_split=1, every=2, router="linear",
-    per_layer_regularisation=false, group_tokens=1024, inference_group_tokens=512); it trains with masking={} and
-    train.mask_ratio=0.5. The paper prints totals but neither the text's path to keys and values nor the shape of its
-    AdaLN; these settings are the ones that come out at its totals, and leave open what some 110M parameters are for,
-    of which the decoder of masking is the likely part.
+    EC-DiT has adaln="per_layer" with adaln_vectors=3, heads = dim / 64, kv_heads below that in self-attention and
+    cross_kv_heads = heads, project_text=false, time_dim=null, router_norm=false, masking={}, and experts:
+    MoEConfig(strategy="expert_choice", gate="softmax", k=2, hidden_split=1, every=2, router="linear",
+    router_input="plain", per_layer_regularisation=false, group_tokens=1024). It trains with train.mask_ratio=0.5. The
+    paper prints the keys and values of cross-attention (eq. 2) and the router's input (eqs. 4 and 5). The form of AdaLN
+    and the width of the text follow from its totals, which these settings meet within 1 %. The named models have them.
     """
 
     conditions_on_text: ClassVar[bool] = True
@@ -60,28 +60,59 @@ class PixArtConfig(BackboneConfig):
     type: Literal["pixart"] = "pixart"
     adaln: Literal["single", "per_layer"] = "single"
     """"single": one map of the time gives six vectors for all layers, and each layer adds a learned table
-    (PixArt-alpha). "per_layer": each layer maps the time to shift and scale of self-attention and feed-forward,
-    without gates (EC-DiT).
+    (PixArt-alpha). "per_layer": each layer maps the time to vectors of its own (EC-DiT), see adaln_vectors.
+    """
+    adaln_vectors: Literal[3, 4, 6] = 4
+    """Modulation vectors of a layer with adaln=per_layer. 3: shift, scale and gate of self-attention; the feed-forward
+    gets the norm without modulation, so that time reaches it through the tokens alone (EC-DiT, eq. 4 and its totals).
+    4: shift and scale of both, without gates. 6: shift, scale and gate of both (DiT).
     """
     kv_heads: int | None = Field(None, ge=1)
-    """Number of key and value heads in both attentions. null is the number of heads."""
+    """Number of key and value heads in self-attention. null is the number of heads."""
+    cross_kv_heads: int | None = Field(None, ge=1)
+    """Number of key and value heads in cross-attention. null is that of self-attention; the number of heads is EC-DiT's
+    eq. 2, keys and values of the full width.
+    """
     project_text: bool = True
     """Map the text features to dim by a two-layer network before the first layer (PixArt-alpha)."""
     time_dim: int | None = Field(256, ge=2, multiple_of=2)
     """Number of sinusoids in the time embedding, even. null is dim (EC-DiT)."""
+    router_norm: bool = True
+    """Whether a router with moe.router_input=plain or plain+time sees the norm of the tokens. false: it sees the tokens
+    as they are after cross-attention, x' in EC-DiT's eqs. 4 and 5. The experts get the norm in any case.
+    """
     masking: MaskingConfig | None = None
     """A light decoder after the layers, which lets training hide tokens (MaskDiT). null has none; train.mask_ratio must
     then be 0.
     """
 
     @model_validator(mode="after")
-    def _check_heads(self) -> Any:
-        if self.kv_heads is not None and self.heads % self.kv_heads:
-            raise ValueError(f"heads = {self.heads} is not divisible by kv_heads = {self.kv_heads}")
+    def _check_form(self) -> Any:
+        for name in ("kv_heads", "cross_kv_heads"):
+            count = getattr(self, name)
+            if count is not None and self.heads % count:
+                raise ValueError(f"heads = {self.heads} is not divisible by {name} = {count}")
+        if self.adaln == "single" and self.adaln_vectors != 4:
+            raise ValueError(
+                f"adaln_vectors = {self.adaln_vectors} is for adaln=per_layer; adaln=single always has 6: leave it out"
+            )
+        if not self.router_norm and self.moe is not None and self.moe.router_input == "modulated":
+            raise ValueError(
+                "router_norm = false is for routers that see tokens without modulation: set moe.router_input=plain or "
+                "plain+time, or router_norm=true"
+            )
         return self
 
     def build(self) -> PixArt:
         return PixArt(self)
+
+
+# Branches without a gate, by the number of modulation vectors. A gate and an output of zero together never learn.
+_UNGATED: dict[int, tuple[type[nn.Module], ...]] = {
+    3: (CrossAttention, FeedForward, MoELayer),
+    4: (CrossAttention, FeedForward, MoELayer, SelfAttention),
+    6: (CrossAttention,),
+}
 
 
 class PixArt(Backbone):
@@ -114,22 +145,23 @@ class PixArt(Backbone):
 
     def _makers(self, index: int) -> Makers:
         c = self.config
-        attend = (c.heads, c.qk_norm, c.norm_eps, c.attention_impl, c.kv_heads)
+        attend = (c.heads, c.qk_norm, c.norm_eps, c.attention_impl)
+        cross_kv_heads = c.cross_kv_heads or c.kv_heads
         single = c.adaln == "single"
         # The table is a layer's own at every level of sharing: it is what tells the layers apart.
         table: Makers = {"table": lambda: ModulationTable(c.dim, 6)} if single else {}
         return {
-            "adaln": lambda: AdaLN(c.dim, 6 if single else 4),
+            "adaln": lambda: AdaLN(c.dim, 6 if single else c.adaln_vectors),
             **table,
-            "attention": lambda: SelfAttention(c.dim, *attend),
-            "cross_attention": lambda: CrossAttention(c.dim, self.text_width, *attend),
+            "attention": lambda: SelfAttention(c.dim, *attend, c.kv_heads),
+            "cross_attention": lambda: CrossAttention(c.dim, self.text_width, *attend, cross_kv_heads),
             **feed_forward_maker(c, index, self.patch_dim),
         }
 
     def init_weights(self) -> None:
         """As in DiT, and what no gate of zero holds back starts with zero outputs: a fresh layer changes nothing.
 
-        For EC-DiT, whose paper is silent, that is every branch of a layer; for PixArt-alpha cross-attention alone.
+        Which branches these are depends on the gates that AdaLN has: see `_UNGATED`.
         """
         super().init_weights()
         for linear in (self.time_embedding.first, self.time_embedding.second):
@@ -137,9 +169,7 @@ class PixArt(Backbone):
         for module in self.modules():
             if isinstance(module, ModulationTable):
                 nn.init.zeros_(module.table)
-        ungated: tuple[type[nn.Module], ...] = (CrossAttention,)
-        if self.config.adaln == "per_layer":
-            ungated = (CrossAttention, SelfAttention, FeedForward, MoELayer)
+        ungated = _UNGATED[6 if self.config.adaln == "single" else self.config.adaln_vectors]
         for module in self.blocks.modules():
             if isinstance(module, ungated):
                 nn.init.zeros_(_output_weight(module))
@@ -208,9 +238,11 @@ class PixArt(Backbone):
 class PixArtLayer(BackboneLayer):
     """x + attention(modulated x), x + cross_attention(x), x + feed_forward(modulated x), in this order.
 
-    In EC-DiT the second is x', from which router and experts both get the modulated norm: its Algorithm 1 routes and
-    computes one and the same tensor, and the norm with its modulation belongs to the feed-forward.
+    In EC-DiT the second is x'. Its Algorithm 1 routes and computes x' as it is. With `router_norm=False` the router
+    sees x'; experts and feed-forward get the norm of it, as the feed-forward of every DiT.
     """
+
+    config: PixArtConfig
 
     def compute(
         self,
@@ -226,12 +258,14 @@ class PixArtLayer(BackboneLayer):
         parts = self.parts(shared)
         vectors = self.vectors(parts, modulation)
         if "table" in parts:
-            shift1, scale1, gate1, shift2, scale2, gate2 = parts["table"](vectors)
-        else:
-            (shift1, scale1, shift2, scale2), gate1, gate2 = vectors, None, None
+            vectors = parts["table"](vectors)
+        shift1, scale1, *rest = vectors
+        # Four vectors have no gates; three have those of self-attention alone.
+        gate1, shift2, scale2, gate2 = (None, *rest, None) if len(rest) == 2 else (*rest, None, None, None)[:4]
         x = _joined(x, parts["attention"](self.modulate(x, shift1, scale1)), gate1)
         x = x + parts["cross_attention"](x, text, text_mask, keys_values)
-        y, routing = self.feed_forward_or_experts(parts, x, shift2, scale2, time)
+        plain = None if self.config.router_norm else x
+        y, routing = self.feed_forward_or_experts(parts, x, shift2, scale2, time, plain)
         return LayerOutput(_joined(x, y, gate2), routing)
 
     def keys_values(self, shared: Parts, text: Float[Tensor, "batch text_tokens width"]) -> tuple[Tensor, Tensor]:

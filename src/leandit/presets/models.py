@@ -27,11 +27,13 @@ _TABLE_4_DENSE = {"B": 0.127, "M": 0.265, "L": 0.453, "XL": 0.669}
 _DIT_MOE = {"S": (199e6, 71e6), "B": (795e6, 286e6), "L": (2.8e9, 1.0e9), "XL": (4.1e9, 1.5e9)}
 # Expert Race, Table 5: DiT-B/2 with k-in-E, total parameters in billions, without routers.
 _TABLE_5 = {
-    **{(1, 4): 0.297, (1, 8): 0.524, (1, 16): 0.977},
+    **{(1, 4): 0.297, (1, 8): 0.524, (1, 16): 0.978},
     **{(2, 8): 0.297, (2, 16): 0.524, (2, 32): 0.977},
     **{(4, 16): 0.297, (4, 32): 0.524, (4, 64): 0.977},
     **{(8, 32): 0.297, (8, 64): 0.524, (8, 128): 0.977},
 }
+
+_NOTES = {(1, 16): "A misprint: rows with experts of the same total size have 0.977B, not 0.978B."}
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class ModelCard:
     embedders: int | None
     not_itemised: int | None
     note: str | None
+    residual_total: float | None
+    """100 (total / paper_total - 1), in percent; None without a printed figure."""
+    residual_activated: float | None
+    """The same for the activated parameters."""
 
 
 def _dit(size: str, patch: int, moe: MoEConfig | None = None) -> DiTConfig:
@@ -121,7 +127,8 @@ def _catalogue() -> dict[str, NamedModel]:
         if (k, num_experts) != (4, 32):  # is in the list already, with the figure of Table 4
             config = _dit("B", 2, MoEConfig(k=k, num_experts=num_experts))
             name = f"RaceDiT-B/2-{k}in{num_experts}"
-            models.append(NamedModel(name, config, total * 1e9, counts_routers=False))
+            note = _NOTES.get((k, num_experts))
+            models.append(NamedModel(name, config, total * 1e9, counts_routers=False, note=note))
     for size, (total, activated) in _DIT_MOE.items():
         models.append(NamedModel(f"DiT-MoE-{size}/2", _dit(size, 2, _dit_moe()), total, activated, not_itemised=0))
     models.extend(
@@ -147,10 +154,11 @@ def model_card(model: NamedModel) -> ModelCard:
     routers = 0 if model.counts_routers else count.router
     outside = count.embedders + model.not_itemised if model.not_itemised is not None else 0
     text_tokens = text_models.TEXT_TOKENS if model.config.conditions_on_text else 0
+    total, activated = count.total - routers + outside, count.activated - routers + outside
     return ModelCard(
         model.name,
-        count.total - routers + outside,
-        count.activated - routers + outside,
+        total,
+        activated,
         forward_flops(model.config, text_tokens),
         model.paper_total,
         model.paper_activated,
@@ -159,4 +167,10 @@ def model_card(model: NamedModel) -> ModelCard:
         count.embedders if model.not_itemised is not None else None,
         model.not_itemised,
         model.note,
+        _residual(total, model.paper_total),
+        _residual(activated, model.paper_activated),
     )
+
+
+def _residual(ours: int, printed: float | None) -> float | None:
+    return None if printed is None else 100 * (ours / printed - 1)

@@ -23,7 +23,7 @@ from leandit.diffusion import (
     RectifiedFlowConfig,
     size_shift,
 )
-from leandit.models import BackboneConfig, MaskingConfig
+from leandit.models import BackboneConfig
 from leandit.presets.models import model_config
 from leandit.run import AdamWConfig, LossWeights, RunConfig, SamplingConfig, ScheduleConfig, StartConfig, TrainConfig
 from leandit.run.recipe import AdafactorConfig, RMSPropConfig
@@ -38,8 +38,10 @@ _SIDE_256, _SIDE_512 = 32, 64
 _CLIP = ClipEncoderConfig(path="laion/CLIP-ViT-H-14-laion2B-s32B-b79K", bidirectional=True, pooled="mean")
 _LLM = LlmEncoderConfig(path="HuggingFaceTB/SmolLM3-3B-Base", layers=(18, 27))
 _CLIP_DIM, _LLM_DIM = 1024, 2048
-# The paper says "670M, T5-based" and does not give the width. EC-DiT's totals suggest 1,024.
+# EC-DiT's encoder is T5-based and has 670M parameters; it is not public, and its width, 1,536 by the totals, is that of
+# no public T5. The encoder of flan-t5-large has 341M parameters and width 1,024, that of flan-t5-xl 1.2B and 2,048.
 _T5 = T5EncoderConfig(path="google/flan-t5-large")
+_T5_DIM = 1024
 _TWO_ENCODERS = TextConfig(encoders=(_CLIP, _LLM))
 _TWO_ENCODERS_DIMS = {"text_dim": _CLIP_DIM + 2 * _LLM_DIM, "pooled_dim": _CLIP_DIM + _LLM_DIM}
 
@@ -152,14 +154,21 @@ def dit_air_xxl_sft() -> RunConfig:
 def _ec_dit(size: str) -> RunConfig:
     """EC-DiT, section on training: 800k steps with batches of 4,096, half of the tokens hidden; RMSProp, 20k warm-up.
 
-    Experts choose from 1,024 tokens: 8 pictures with 128 visible tokens each. Choices of this project: RMSProp's damped
-    momentum of 0.9 and decay of 0.99, a constant rate after the warm-up, logit-normal times with location 0 and scale
-    1, the masking decoder and its loss (from MaskDiT), Euler's method with 50 steps, and no guidance.
+    The capacity factor f_c is 2.0 in training and at inference (`model.moe.k`). In training, experts choose from 1,024
+    tokens: 8 pictures with 128 visible tokens each.
+
+    Not as in the paper: the text encoder, flan-t5-large, has 341M parameters and width 1,024, since the paper's encoder
+    of 670M, which is based on T5, is not public. When sampling, experts choose within each picture, so that a picture
+    does not depend on the others; the paper's groups of two pictures are `model.moe.inference_group_tokens=512`.
+
+    Choices of this project: RMSProp's damped momentum of 0.9 and decay of 0.99, a constant rate after the
+    warm-up, logit-normal times with location 0 and scale 1, the masking decoder and its loss (from MaskDiT), Euler's method with
+    50 steps, and no guidance.
     """
     model = model_config(f"EC-DiT-{size}-32E")
     return RunConfig(
         name=f"ec-dit-{size.lower()}-32e",
-        model=model.replace(masking=MaskingConfig().model_dump()),
+        model=model.replace(text_dim=_T5_DIM, pooled_dim=_T5_DIM),
         text=TextConfig(encoders=(_T5,)),
         objective=RectifiedFlowConfig(timesteps=LogitNormalTimesteps()),
         data=_latents("ec-dit-256", _SIDE_256, channels=8),
@@ -186,7 +195,7 @@ def _unmasked(masked: RunConfig) -> RunConfig:
 
 
 def ec_dit_xl_32e() -> RunConfig:
-    """EC-DiT-XL with 32 experts."""
+    """EC-DiT-XL with 32 experts, with a text encoder of 341M parameters in place of the paper's 670M."""
     return _ec_dit("XL")
 
 
@@ -196,7 +205,7 @@ def ec_dit_xl_32e_unmasked() -> RunConfig:
 
 
 def ec_dit_3xl_32e() -> RunConfig:
-    """EC-DiT-3XL with 32 experts."""
+    """EC-DiT-3XL with 32 experts, with a text encoder of 341M parameters in place of the paper's 670M."""
     return _ec_dit("3XL")
 
 

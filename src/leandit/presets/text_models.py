@@ -6,31 +6,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from leandit.models import BackboneConfig, DiTAirConfig, MMDiTConfig, PixArtConfig
+from leandit.models import BackboneConfig, DiTAirConfig, MaskingConfig, MMDiTConfig, PixArtConfig
 from leandit.models.dit_air import SIZES
 from leandit.moe import MoEConfig
 
 # Length of a caption for FLOPs: that of CLIP, which DiT-Air uses. EC-DiT does not state a length.
 TEXT_TOKENS = 77
 
-# 256-pixel pictures as 32 x 32 latents of 8 channels; text features of CLIP/H's width. EC-DiT does not state a width.
-_INPUT: dict[str, Any] = {
-    **{"input_size": 32, "channels": 8, "patch_size": 2, "num_classes": 0},
-    **{"text_dim": 1024, "pooled_dim": 1024},
-}
+# 256-pixel pictures as 32 x 32 latents of 8 channels; text features of CLIP/H's width for DiT-Air. EC-DiT does not
+# state the width of its text; 1,536 follows from its totals.
+_LATENTS: dict[str, Any] = {"input_size": 32, "channels": 8, "patch_size": 2, "num_classes": 0}
+_INPUT: dict[str, Any] = {**_LATENTS, "text_dim": 1024, "pooled_dim": 1024}
+_EC_DIT_INPUT: dict[str, Any] = {**_LATENTS, "text_dim": 1536, "pooled_dim": 1536}
 
 # Parameters that printed totals contain and papers do not itemise. For DiT-Air and MMDiT they are derived from the
-# totals at size B, for EC-DiT from its whole table. EC-DiT's are T5 (670M), the autoencoder (34M) and 112M of unknown
-# purpose, probably a decoder like MaskDiT's. For PixArt-alpha at these sizes no paper prints totals.
+# totals at size B, for EC-DiT from its whole table: the text encoder (670M) and the autoencoder (34M), which the paper
+# states, and 14M of unknown purpose. For PixArt-alpha at these sizes no paper prints totals.
 NOT_ITEMISED_DIT_AIR = 8_000_000
 NOT_ITEMISED_MMDIT = 32_000_000
-NOT_ITEMISED_EC_DIT = 816_000_000
+NOT_ITEMISED_EC_DIT = 718_000_000
 
-# Printed totals of DiT-Air, then of EC-DiT. Missing here: EC-DiT's totals for XXL and 3XL with 8 and 16 experts.
+# Printed totals of DiT-Air, then of EC-DiT (Table 1).
 _PRINTED = {
     "DiT-Air/B": 0.321e9,
     "DiT-Air/B-Lite": 0.230e9,
     "DiT-Air/B-Lite-full": 0.049e9,
+    "DiT-Air/L-Lite": 0.7e9,
     "DiT-Air/XXL": 2.8e9,
     "MMDiT/B": 0.902e9,
     "MMDiT/B-shared-AdaLN": 0.631e9,
@@ -41,16 +42,20 @@ _PRINTED = {
     "EC-DiT-XL-8E": 2.51e9,
     "EC-DiT-XL-16E": 3.70e9,
     "EC-DiT-XL-32E": 6.08e9,
+    "EC-DiT-XXL-8E": 4.87e9,
+    "EC-DiT-XXL-16E": 7.73e9,
     "EC-DiT-XXL-32E": 13.47e9,
+    "EC-DiT-3XL-8E": 10.74e9,
+    "EC-DiT-3XL-16E": 17.87e9,
     "EC-DiT-3XL-32E": 32.15e9,
     "EC-DiT-M-64E": 97.21e9,
 }
-_PRINTED_ACTIVATED = {"XL": 1.62e9, "XXL": 2.71e9, "M": 8.27e9}
+_PRINTED_ACTIVATED = {"XL": 1.62e9, "XXL": 2.71e9, "3XL": 5.18e9, "M": 8.27e9}
 _NOTES = {
-    "DiT-Air/L-Lite": "The paper lists 0.7B, which is DiT-Air/L without shared attention.",
+    "DiT-Air/L-Lite": "A misprint: 0.7B is DiT-Air/L without shared attention.",
     **{
-        f"EC-DiT-3XL-{num_experts}E": "The paper prints 5.18B activated. Two experts in every second layer, as in its "
-        "other sizes, give 5.4B."
+        f"EC-DiT-3XL-{num_experts}E": "A misprint: two experts in every second layer, as in the other sizes, are 5.4B "
+        "activated, not 5.18B."
         for num_experts in (8, 16, 32)
     },
 }
@@ -112,21 +117,35 @@ def _row(name: str, config: BackboneConfig, not_itemised: int, activated: float 
 
 
 def _ec_dit(depth: int, dim: int, kv_heads: int, moe: MoEConfig | None) -> PixArtConfig:
+    """Return the forms that the paper prints, and those that its totals leave for what it does not print.
+
+    Printed: grouped queries in self-attention (Table 1), keys and values of the full width in cross-attention (eq. 2),
+    hidden tokens as in MaskDiT. By the totals: text of width 1,536, MaskDiT's decoder, and 3 vectors of AdaLN a layer.
+    """
     return PixArtConfig(
         depth=depth,
         dim=dim,
         heads=dim // 64,
         kv_heads=kv_heads,
+        cross_kv_heads=dim // 64,
         adaln="per_layer",
+        adaln_vectors=3,
         project_text=False,
         time_dim=None,
+        router_norm=False,
+        masking=MaskingConfig(),
         moe=moe,
-        **_INPUT,
+        **_EC_DIT_INPUT,
     )
 
 
 def _expert_choice(num_experts: int) -> MoEConfig:
-    """Capacity factor 2 in every second layer, experts of the dense size, groups of 1,024 and 512 tokens."""
+    """Return experts of the dense size in every second layer; the router sees x' as it is (eqs. 4 and 5).
+
+    `k` is the paper's capacity factor f_c = 2.0, in training and at inference: C = group tokens * k / E. In training,
+    experts choose from groups of 1,024 tokens. At inference the paper has groups of 512 tokens, two pictures; here each
+    picture is a group, so that it does not depend on the others. `model.moe.inference_group_tokens=512` is the paper's.
+    """
     return MoEConfig(
         strategy="expert_choice",
         gate="softmax",
@@ -135,9 +154,9 @@ def _expert_choice(num_experts: int) -> MoEConfig:
         hidden_split=1,
         every=2,
         router="linear",
+        router_input="plain",
         per_layer_regularisation=False,
         group_tokens=1024,
-        inference_group_tokens=512,
     )
 
 

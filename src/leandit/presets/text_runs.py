@@ -64,7 +64,11 @@ def emoji_pixart() -> RunConfig:
 
 
 def emoji_ec_dit() -> RunConfig:
-    """EC-DiT: experts of the dense size, two per token on average, choose from 16 pictures (one when sampling)."""
+    """EC-DiT in the forms that its paper prints; experts choose from 16 pictures in training, from one in sampling.
+
+    Experts have the dense size, two per token on average: f_c = 2 in training and in sampling. The text encoder is the
+    small one of all presets on emoji.
+    """
     moe = MoEConfig(
         strategy="expert_choice",
         gate="softmax",
@@ -73,11 +77,23 @@ def emoji_ec_dit() -> RunConfig:
         hidden_split=1,
         every=2,
         router="linear",
+        router_input="plain",
         per_layer_regularisation=False,
         group_tokens=1024,
     )
-    model = PixArtConfig(depth=5, adaln="per_layer", kv_heads=2, project_text=False, time_dim=None, moe=moe, **_SIZE)
-    # Its branches have no gates that start at zero, so every step has its full effect and must be smaller.
+    model = PixArtConfig(
+        depth=5,
+        adaln="per_layer",
+        adaln_vectors=3,
+        kv_heads=2,
+        cross_kv_heads=4,
+        project_text=False,
+        time_dim=None,
+        router_norm=False,
+        moe=moe,
+        **_SIZE,
+    )
+    # Most of its branches have no gates that start at zero, so every step has its full effect and must be smaller.
     return _run("emoji-ec-dit", model).replace(optimizer=MuonConfig(lr=6e-3, adamw=AdamWConfig(lr=2e-3, beta2=0.95)))
 
 
