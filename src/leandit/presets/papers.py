@@ -161,8 +161,8 @@ def _ec_dit(size: str) -> RunConfig:
     of 670M, which is based on T5, is not public. When sampling, experts choose within each picture, so that a picture
     does not depend on the others; the paper's groups of two pictures are `model.moe.inference_group_tokens=512`.
 
-    Choices of this project: RMSProp's damped momentum of 0.9 and decay of 0.99, a constant rate after the
-    warm-up, logit-normal times with location 0 and scale 1, the masking decoder and its loss (from MaskDiT), Euler's method with
+    Choices of this project: RMSProp's damped momentum of 0.9 and decay of 0.99, a constant rate after the warm-up,
+    logit-normal times with location 0 and scale 1, the masking decoder and its loss (from MaskDiT), Euler's method with
     50 steps, and no guidance.
     """
     model = model_config(f"EC-DiT-{size}-32E")
