@@ -50,8 +50,8 @@ def load_balance(
 ) -> Float[Tensor, ""]:
     """L_bal = E sum_e f_e p_e; f_e is expert e's share of the chosen pairs, p_e its mean softmax probability.
 
-    It is 1 under perfect balance, and E if one expert gets everything. Pairs that a capacity drops count: the computed
-    pairs are balanced even if the router is not.
+    It is 1 under perfect balance, and E if one expert gets all pairs and all probability. Pairs that a capacity drops
+    count: with a capacity the computed pairs are balanced even if the router is not.
 
     Reference: Switch Transformer (arXiv 2101.03961), eqs. 4 and 5; GShard for k > 1.
     """
@@ -66,8 +66,8 @@ def gshard_balance(logits: Float[Tensor, "*tokens experts"]) -> Float[Tensor, ""
     """L_bal = E sum_e c_e p_e; c_e is the share of tokens whose first choice is e, p_e is as in `load_balance`.
 
     Pairs that a capacity drops count; second choices do not. The gradient flows only through p. The loss is over all
-    tokens of the micro-batch; GShard averages over groups. It is 1 under perfect balance, and E if one expert gets
-    everything.
+    tokens of the micro-batch; GShard averages over groups. It is 1 under perfect balance, and E if one expert is every
+    token's first choice with probability 1.
 
     Reference: GShard (arXiv 2006.16668), Algorithm 1, whose l_aux is this over E².
     """

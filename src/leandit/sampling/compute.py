@@ -28,7 +28,7 @@ def calibrate(run: LoadedRun) -> Calibration:
 
 @contextlib.contextmanager
 def at_compute(run: LoadedRun, share: float) -> Iterator[None]:
-    """Let the run's model spend about `share` times the experts per token that it was trained with; 1 is as trained.
+    """Let the run's model spend about `share` times the experts per token that it was trained with; 1 changes nothing.
 
     The exact number depends on the picture. The context moves the model's thresholds, so draw one picture at a time.
     Raises LeanDiTError if the share is not above 0, or if no threshold selects the model's experts.
