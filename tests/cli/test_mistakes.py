@@ -430,7 +430,7 @@ def test_steps_that_the_runs_grid_does_not_have(fails: Fails, tmp_path: Path) ->
 def test_labels_for_an_unconditional_run(fails: Fails, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["train", "tiny", "model.num_classes=0", "train.steps=1", "--out", str(run)]) == 0
-    assert "no classes; leave --labels out" in fails("sample", run, "--labels", "0")
+    assert "no classes; omit --labels" in fails("sample", run, "--labels", "0")
     assert main(["sample", str(run), "--seeds", "4", "--steps", "1"]) == 0
     assert {path.name for path in (run / "samples").iterdir()} == {"seed-000004.png", "grid.png"}
 

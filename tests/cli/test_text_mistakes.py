@@ -58,7 +58,7 @@ def test_prompts_that_are_no_texts(
         (["red", None], "prompt 2 of 2: NoneType is not a text"),
         ([b"red"], "bytes is not a text"),
         ([], "there is nothing to draw"),
-        (None, "say what to draw with prompts"),
+        (None, "conditioned on text; give prompts"),
     ],
 )
 def test_prompts_of_another_type(clip_run: Path, prompts: object, problem: str) -> None:
@@ -137,7 +137,7 @@ def test_an_encoder_that_has_gone_or_is_another_one(fails: Fails, tmp_path: Path
     sample = ["sample", str(run), "--prompts", "red", "--seeds", "0", "--steps", "1", "--out", str(tmp_path / "out")]
     message = fails(*sample)
     assert f"{folder}: no such folder" in message
-    assert "was trained with this text encoder and reads it from that place: put it back, or a link to it" in message
+    assert "reads it from that path: put the encoder or a link to it there" in message
     assert f"{folder}: no such folder" in fails(*train, "train.steps=2", "--resume")
     for other in ({"seed": 1}, {"width": 24}):
         save_encoder(folder, "clip", **other)

@@ -278,7 +278,7 @@ def test_a_run_learns_latents_and_samples_them(
     assert arrays["labels"].tolist() == [2, 2, 0, 0]
     assert arrays["seeds"].tolist() == [0, 1, 0, 1]
     assert np.abs(arrays["latents"]).max() > 1, "not clipped to the range of pictures"
-    with pytest.raises(LeanDiTError, match=r"learned latents, which are no pictures.*samples\.npz"):
+    with pytest.raises(LeanDiTError, match=r"learned latents, which are not pictures.*samples\.npz"):
         sample(load(out), ["0"], [0])
 
 

@@ -58,8 +58,8 @@ def test_only_the_conditional_half_is_recorded() -> None:
 @pytest.mark.parametrize(
     ("model", "share", "message"),
     [
-        (layer(strategy="token_choice"), 0.5, "so their number is fixed; leave compute out"),
-        (layer(routing={"type": "biased"}), 2.0, "chosen without a threshold"),
+        (layer(strategy="token_choice"), 0.5, "so their number is fixed; omit compute"),
+        (layer(routing={"type": "biased"}), 2.0, "selected without a threshold"),
         (nn.Linear(2, 2), 0.5, "it is dense and has no experts"),
         (layer(), 0.0, "above 0, such as 0.5"),
         (layer(), float("nan"), "above 0"),

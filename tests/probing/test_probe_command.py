@@ -109,11 +109,11 @@ def test_mistakes(tiny_run: Path, dense_run: Path, tmp_path: Path, fails: Callab
     assert "no MoE layer" in fails("--compare", tiny_run, dense_run)
     assert not (dense_run / "probe").exists()
     assert "Did you mean 'timestep'?" in fails(tiny_run, "--by", "layer,timesteps")
-    assert "--by caption is for models that read text" in fails(tiny_run, "--by", "caption")
+    assert "--by caption needs a model that reads text" in fails(tiny_run, "--by", "caption")
     assert "the model reads no text" in fails(tiny_run, "--prompts", "red apple")
     out = ("--out", tmp_path / "made/probe")
     assert "label 'dog'" in fails(tiny_run, "--labels", "dog", *out)
-    assert "room for 64" in fails(tiny_run, "--seeds", "0-99", *out)
+    assert "at most 64" in fails(tiny_run, "--seeds", "0-99", *out)
     assert "the model reads no text" in fails("--compare", tiny_run, tiny_run, "--prompts", "red apple", *out)
     assert "steps" in fails(tiny_run, "--steps", "0", *out)
     assert not (tmp_path / "made").exists()  # mistakes leave no folder behind

@@ -59,7 +59,7 @@ def test_two_runs_in_one_folder(tiny_run: Path, tmp_path: Path) -> None:
 def test_mistakes(tiny_run: Path) -> None:
     with pytest.raises(LeanDiTError, match="Did you mean 'layer'"):
         leandit.probe(tiny_run, by=["layers"], save=False)
-    with pytest.raises(LeanDiTError, match="room for 64"):
+    with pytest.raises(LeanDiTError, match="at most 64"):
         leandit.probe(tiny_run, seeds=range(40), save=False)
     with pytest.raises(LeanDiTError, match="reads no text"):
         leandit.probe(tiny_run, prompts=["red apple"], save=False)

@@ -112,7 +112,7 @@ def test_figures_are_pictures(drawn: Any, tmp_path: Path) -> None:
 
 def test_a_dense_run_and_too_many_pictures() -> None:
     run = class_run()
-    with pytest.raises(LeanDiTError, match="65 pictures: a report has room for 64"):
+    with pytest.raises(LeanDiTError, match="65 pictures: a report holds at most 64"):
         draw_recorded(run, [0] * 65, range(65))
     dense = run_config("tiny", ["model.moe=null"])
     model = dense.model.complete(input_size=32, channels=3, num_classes=2).build()

@@ -47,7 +47,7 @@ class Drawing:
 
 
 class _Stopped(Exception):
-    """The reader of the drawing has left."""
+    """Nobody reads the drawing any more."""
 
 
 Emit = Callable[[Any], None]
@@ -87,7 +87,7 @@ def in_thread(served: ServedRun, work: Callable[[Emit], None]) -> Iterator[Any]:
             try:
                 received = items.get(timeout=1)
             except queue.Empty:
-                # A server that closes cancels work that has not begun, and such work never sends an end.
+                # A closing server cancels work that has not started, and cancelled work never sends its end.
                 if served.closing.is_set():
                     return
                 continue

@@ -74,7 +74,7 @@ class Gate:
         host = _headers(scope).get("host", "")
         if self.hosts is None or re.sub(r":\d*$", "", host).lower() in self.hosts:
             return None
-        return 403, "this server does not answer to this host name"
+        return 403, "this server does not allow this host name"
 
     def _judge_result(self, path: str) -> tuple[int, str] | None:
         named = _RESULT.fullmatch(path)
@@ -115,7 +115,7 @@ def _judge_address(scope: Scope) -> tuple[int, str] | None:
     headers = _headers(scope)
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != headers.get("host"):
-        return 403, "pages of other sites must not draw here"
+        return 403, "pages of other sites cannot use this server"
     return None
 
 

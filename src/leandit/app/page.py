@@ -1,4 +1,4 @@
-"""The page: what a visitor chooses on the left, what the model draws and where it worked on the right."""
+"""The page: the controls on the left, the picture and its compute map on the right."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from leandit.models import count_parameters
 if TYPE_CHECKING:
     import gradio as gr
 
-_HEAD = "<div class='ld-head'><h1>Lean<b>DiT</b></h1><p>Draw, and see where the experts worked.</p></div>"
+_HEAD = "<div class='ld-head'><h1>Lean<b>DiT</b></h1><p>Draw a picture, and see where the experts worked.</p></div>"
 _RANDOM_SEED = "() => Math.floor(Math.random() * 1000000)"
-_FAILED = "The picture could not be drawn; the server's log says why."
+_FAILED = "The picture could not be drawn. The server's log gives the reason."
 _EXAMPLES = 6
-# Puts an example into the prompt, as if it had been typed.
+# Puts an example into the prompt as if the visitor had typed it.
 SCRIPT = """
 function leanditPrompt(button) {
   const box = document.querySelector("#ld-prompt textarea");
@@ -43,7 +43,7 @@ function leanditPrompt(button) {
 
 
 def build_page(runs: Mapping[str, ServedRun]) -> gr.Blocks:
-    """Return the page for these runs, the first one chosen. It takes no files and keeps nothing between requests."""
+    """Return the page for these runs, with the first run selected. It accepts no files and stores nothing."""
     import gradio as gr
 
     first = next(iter(runs.values()))
@@ -64,10 +64,10 @@ def build_page(runs: Mapping[str, ServedRun]) -> gr.Blocks:
 def _wire(
     runs: Mapping[str, ServedRun], inputs: dict[str, Any], others: list[Any], draw: Any, stop: Any, shown: list[Any]
 ) -> None:
-    """Connect the controls: Draw, Enter in the prompt and the budget draw, Stop stops, another run has other ones."""
+    """Connect the controls. Draw, Enter and the budget start a drawing; another run changes the controls."""
     import gradio as gr
 
-    # Values come unread, since what Gradio raises for a wrong type is no message for people.
+    # Gradio must not check the values, because its errors for wrong types do not help visitors.
     options: dict[str, Any] = {"preprocess": False, "show_progress": "hidden"}
     drawing = gr.on(
         [draw.click, inputs["prompt"].submit, inputs["budget"].release],
@@ -89,7 +89,7 @@ def _wire(
 
 
 def _controls(runs: Mapping[str, ServedRun], first: ServedRun) -> tuple[dict[str, Any], Any, Any, Any, Any]:
-    """Lay out what a visitor chooses; return the inputs in the order of FIELDS, and the other components."""
+    """Lay out the controls. Return the inputs in the order of FIELDS, and the other components."""
     import gradio as gr
 
     state = _settings(first)
@@ -114,12 +114,12 @@ def _controls(runs: Mapping[str, ServedRun], first: ServedRun) -> tuple[dict[str
 
 
 def _settings(served: ServedRun) -> dict[str, Any]:
-    """Return what the run's controls show, as arguments of the components."""
+    """Return the arguments of the controls for this run."""
     run, sampling = served.run, served.run.config.sampling
     choices, is_text = served.choices, served.run.text is not None
     prompts = [*sampling.prompts][:_EXAMPLES]
-    hint = "1 is what the model spends by itself; moving it draws again"
-    without = "no threshold decides in this run: its routing is fixed" if _k(served) else "a dense model has no experts"
+    hint = "1 is the compute of the trained model; a new value draws again"
+    without = "this run has no threshold: its compute is fixed" if _k(served) else "a dense model has no experts"
     return {
         "about": _about(served),
         "prompt": {"visible": is_text, "value": prompts[0] if prompts else "", "placeholder": "what to draw"},
@@ -167,7 +167,7 @@ def _k(served: ServedRun) -> int | None:
 def _drawer(runs: Mapping[str, ServedRun]) -> Any:
     import gradio as gr
 
-    # The parameters are named for the messages that a sender of a wrong one gets.
+    # Error messages contain the names of these parameters.
     def draw(
         run: Any, prompt: Any, label: Any, seed: Any, steps: Any, guidance: Any, budget: Any
     ) -> Iterator[tuple[Any, ...]]:
@@ -183,7 +183,7 @@ def _drawer(runs: Mapping[str, ServedRun]) -> Any:
 
 
 def _updates(runs: Mapping[str, ServedRun], values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """Yield what the viewer and the two plots become, frame by frame."""
+    """Yield the new values of the viewer and the two plots, frame by frame."""
     import gradio as gr
 
     request = read_request(runs, values)
@@ -202,7 +202,7 @@ def _updates(runs: Mapping[str, ServedRun], values: tuple[Any, ...]) -> Iterator
 
 
 def _evaluations(sampler: Any) -> int:
-    """Return how often the sampler asks the network: twice a step for Heun's, but once in the last."""
+    """Return the number of network evaluations. Heun's samplers use two per step, and one in the last step."""
     return 2 * sampler.steps - 1 if sampler.type in ("heun", "heun_sde") else sampler.steps
 
 

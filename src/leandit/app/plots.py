@@ -13,7 +13,7 @@ _ACCENT = "#f97316"
 
 
 def experts_over_time(drawing: Drawing, k: int) -> Any:
-    """Return a plotly figure: experts per token against t, a line per layer, their mean, and the budget k."""
+    """Return a plotly figure: experts per token against t, with one line per layer, the mean, and the budget k."""
     import plotly.graph_objects as go
 
     assert drawing.trace is not None

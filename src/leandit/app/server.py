@@ -19,7 +19,7 @@ from leandit.errors import LeanDiTError
 
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
-# Largest number of visitors for whom messages are kept until they fetch them.
+# Largest number of visitors whose messages are kept until they fetch them.
 _SESSIONS = 64
 # Features of Gradio that this page does not use: share, record, monitor, open windows, show Gradio's links.
 _OFF = (

@@ -1,4 +1,4 @@
-"""Codecs: what stands between pictures and what a model learns."""
+"""Codecs: they convert between pictures and the data that a model learns."""
 
 from leandit.autoencoder.codec import CODECS, AnyCodec, Codec, CodecConfig, LatentsOnlyConfig, PixelsConfig, Shape
 

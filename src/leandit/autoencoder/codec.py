@@ -1,4 +1,4 @@
-"""The codec of a run: it turns data into what the model learns, and what the model draws into pictures."""
+"""The codec of a run: it encodes data for the model, and decodes the model's output to pictures."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ Shape = tuple[int, int, int]
 
 
 class Codec(ABC):
-    """Stands between data and model in training, sampling, evaluation and on the page.
+    """Converts between data and model in training, sampling, evaluation and on the page.
 
-    `encode` and `decode` work on batches, on the device of their input. A codec that cannot decode says why in
-    `no_pictures`; all others leave it None.
+    `encode` and `decode` work on batches, on the device of their input. A codec that cannot decode gives the reason in
+    `no_pictures`; for all others it is None.
     """
 
     no_pictures: str | None = None
 
     @abstractmethod
     def shape(self, data: Shape) -> Shape:
-        """Return the shape of a sample as the model sees it, for a sample of the data."""
+        """Return the shape of a sample at the model's input, given its shape in the data."""
 
     @abstractmethod
     def encode(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch z_channels z_height z_width"]:
-        """Return what the model learns, for pictures in [-1, 1] or for stored latents."""
+        """Return the model's data for pictures in [-1, 1] or for stored latents."""
 
     @abstractmethod
     def decode(
         self, z: Float[Tensor, "batch z_channels z_height z_width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return pictures in about [-1, 1]; LeanDiTError from a codec that cannot decode."""
+        """Return pictures in about [-1, 1]. Raises LeanDiTError if the codec cannot decode."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What decides the result of `encode`, as JSON; a run keeps it and refuses to resume with another."""
+        """Everything that determines the result of `encode`, as JSON. A run refuses to resume with another identity."""
         return {}
 
 
@@ -51,11 +51,11 @@ class CodecConfig(Config):
     """A kind of codec. `reads` says whether the data are pictures or latents of an autoencoder."""
 
     type: str
-    """The tag by which configurations name the codec."""
+    """The name of the codec in configurations."""
 
     @property
     def reads(self) -> Literal["pictures", "latents"]:
-        """What the data must be."""
+        """The kind of data that the codec needs."""
         return "pictures"
 
     def build(self) -> Codec:
@@ -64,7 +64,7 @@ class CodecConfig(Config):
 
 
 CODECS = Registry("codec", CodecConfig)
-"""All codecs by their `type`; a file of its own, also outside the package, registers another."""
+"""All codecs by their `type`. A new codec is registered in its own file, inside or outside the package."""
 
 AnyCodec = Annotated[CodecConfig, CODECS]
 
@@ -81,7 +81,7 @@ class PixelsConfig(CodecConfig):
 
 @CODECS.register
 class LatentsOnlyConfig(CodecConfig):
-    """Latents that an autoencoder outside the run has made: the model learns and draws latents as they are stored."""
+    """Latents from an autoencoder outside the run: the model learns and draws latents as they are stored."""
 
     type: Literal["latents"] = "latents"
 
@@ -111,10 +111,10 @@ class PixelCodec(Codec):
 
 
 class LatentsOnlyCodec(PixelCodec):
-    """The identity on latents, which are no pictures."""
+    """The identity on latents, which are not pictures."""
 
     no_pictures = (
-        "the run learned latents, which are no pictures; `leandit sample` writes them to samples.npz, "
+        "the run learned latents, which are not pictures; `leandit sample` writes them to samples.npz, and "
         "leandit.sampling.draw_batches returns them. Decode them with the autoencoder that made the training data"
     )
 

@@ -1,4 +1,4 @@
-"""The only view that a sampler has of a network, x_t -> velocity, and guidance, which wraps one denoiser in another."""
+"""The interface between samplers and networks, x_t -> velocity, and guidance, which wraps one denoiser in another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Denoised:
     """The velocity dx/dt at (x, t) and, with learned sigma, the variance as a fraction between two bounds.
 
     On a log scale, 0 is the small variance β̃ of the DDPM chain and 1 is the large one, β. Training pulls the fraction
-    into [0, 1], but nothing clips it; outside, the variance is extrapolated, as in DiT.
+    into [0, 1]. A fraction outside is not clipped: it extrapolates the variance, as in DiT.
     """
 
     velocity: Float[Tensor, "batch channels *rest"]
@@ -29,7 +29,7 @@ class Denoised:
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """(x, t, cond) -> Denoised. t has shape (batch,), 0 is data, 1 is noise. Samplers pass cond on unread."""
+    """(x, t, cond) -> Denoised. t has shape (batch,), 0 is data, 1 is noise. Samplers only pass cond on."""
 
     def __call__(
         self, x: Float[Tensor, "batch channels *rest"], t: Float[Tensor, " batch"], cond: Any, /
@@ -44,7 +44,7 @@ class Condition(Protocol):
 
 
 class GuidanceConfig(Config):
-    """How strongly, and at which times, guidance pushes samples towards their condition.
+    """The strength of guidance towards the condition of a sample, and the times at which it acts.
 
     Reference: Ho & Salimans (2207.12598); Kynkäänniemi et al., "Applying Guidance in a Limited Interval"
     (2404.07724), eq. 5.
@@ -52,7 +52,7 @@ class GuidanceConfig(Config):
 
     scale: float = Field(default=1.0, ge=0, le=1000)
     """Weight of the conditional prediction: unconditional + scale * (conditional - unconditional). 1 is no guidance, 0
-    is unconditional, above 1 strengthens the condition.
+    is unconditional, a value above 1 strengthens the condition.
     """
     interval: tuple[float, float] = (0.0, 1.0)
     """(low, high): the times at which guidance acts, both ends included. 0 is data, 1 is noise."""
@@ -68,9 +68,9 @@ class GuidanceConfig(Config):
 def guided(denoiser: Denoiser, config: GuidanceConfig, null: Condition) -> Denoiser:
     """Return a denoiser with v = v_null + scale (v_cond - v_null) inside the interval, and v_cond outside.
 
-    Inside the interval the denoiser runs once on the batch stacked twice (conditional half first), outside once on the
-    batch itself. `null` is the unconditional condition, for the same batch size as the call's condition. All channels
-    are guided; DiT's released code guides only the first three. A learned variance is that of the conditional half.
+    Inside the interval the denoiser runs once on the batch stacked twice (conditional half first). Outside it runs once
+    on the batch itself. `null` is the unconditional condition, of the same batch size as `cond`. All channels are
+    guided; DiT's released code guides only the first three. A learned variance comes from the conditional half.
 
     Reference: Ho & Salimans, "Classifier-Free Diffusion Guidance" (2207.12598), eq. 6 (scale = 1 + w).
     """

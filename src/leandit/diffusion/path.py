@@ -70,9 +70,9 @@ class Path(ABC):
     ) -> Parts:
         """Return x0, ε and the velocity, given x_t and one of the three; `kind` says which one `value` is.
 
-        From the velocity this solves [α σ; α' σ'] (x0, ε) = (x_t, v), which is well posed for all t. From x0 it
-        divides by σ, from ε by α. If the divisor is below 1e-4, the result is finite but not exact, because x_t then
-        contains almost no information about the unknown.
+        For a velocity it solves [α σ; α' σ'] (x0, ε) = (x_t, v), which is well posed for all t. For x0 it divides by
+        σ, for ε by α. If the divisor is below 1e-4, the result is finite but not exact, because x_t then contains
+        almost no information about the unknown.
         """
         c = self._broadcast(t, x_t)
         if kind == "velocity":
@@ -106,8 +106,8 @@ class VariancePreservingPath(Path):
     """DDPM with linear betas: α² = ᾱ(t), σ² = 1 - ᾱ(t), extended from the grid to all t in [0, 1].
 
     Discrete step i = 0..N-1 is t = (i + 1) / N, with ᾱ = Π_{j<=i} (1 - β_j). ᾱ(0) = 1, and log ᾱ is linear between
-    grid points. The slope jumps at a grid point; the derivative there is the mean of both sides. σ' is infinite at
-    t = 0; it is kept finite here.
+    grid points. At a grid point the slope jumps, and the derivative is the mean of both sides. The true σ' is infinite
+    at t = 0; here it is finite.
 
     Reference: Ho et al., "Denoising Diffusion Probabilistic Models" (2006.11239), eq. 4 and section 4.
     """

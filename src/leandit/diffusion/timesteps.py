@@ -27,7 +27,7 @@ def shift_time(t: Time, shift: float) -> Time:
 
 
 def size_shift(old: int | tuple[int, int], new: int | tuple[int, int]) -> float:
-    """Return the shift s = sqrt(m / n), which keeps log-SNR if pictures grow from n to m values.
+    """Return the shift s = sqrt(m / n), which keeps log-SNR when pictures grow from n to m values.
 
     A size is one number for a square, or (height, width). For squares s is the ratio of their sides. The mean over
     s x s values of the larger picture keeps smooth data and divides the standard deviation of the noise by s. So the
@@ -41,16 +41,16 @@ def size_shift(old: int | tuple[int, int], new: int | tuple[int, int]) -> float:
 
 
 class _Shifted(Config):
-    """The field of every distribution of times."""
+    """The field that all distributions of times have."""
 
     shift: float = Field(default=1.0, gt=0, le=1000)
-    """Moves the training times: above 1 towards noise, which larger pictures need, below 1 towards data. 1 changes
+    """Moves the training times: a value above 1 towards noise, as larger pictures need, below 1 towards data. 1 changes
     nothing.
     """
 
 
 class LogitNormalTimesteps(_Shifted):
-    """t = sigmoid(loc + scale z), z standard normal: most training at middle times.
+    """t = sigmoid(loc + scale z) with z standard normal: most training times are in the middle.
 
     Reference: Esser et al. (2403.03206), section 3.1, eq. 19.
     """

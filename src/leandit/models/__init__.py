@@ -1,4 +1,4 @@
-"""Backbones: one complete file each, all of the form `Backbone(x, t, cond) -> BackboneOutput`."""
+"""Backbones, one file each. All have the form `Backbone(x, t, cond) -> BackboneOutput`."""
 
 from leandit.models.backbone import BACKBONES, Backbone, BackboneConfig, ModelConfig
 from leandit.models.cost import ParameterCount, count_parameters, forward_flops

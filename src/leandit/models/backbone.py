@@ -29,46 +29,46 @@ class BackboneConfig(Config):
     """Whether the backbone reads text (Conditioning.text and .pooled) or labels."""
 
     type: str
-    """Tag by which configurations name the backbone; each kind has its own."""
+    """The name of the backbone in configurations; every kind has its own."""
     dim: int = Field(384, ge=4)
     """Width of the tokens."""
     depth: int = Field(12, ge=1)
     """Number of layers."""
     heads: int = Field(6, ge=1)
-    """Number of attention heads; they divide dim."""
+    """Number of attention heads, a divisor of dim."""
     patch_size: int = Field(2, ge=1)
-    """Side of a patch; one patch is one token."""
+    """Side of a patch. One patch is one token."""
     input_size: Size | None = None
-    """Height and width of the pictures or latents that the model learns, or one number for a square. null takes
-    data.image_size. A model takes other sizes, too."""
+    """Height and width of the pictures or latents that the model learns, or one number for a square. null means
+    data.image_size. A model also accepts other sizes."""
     channels: int | None = Field(None, ge=1)
-    """Channels of the input. null takes data.channels."""
+    """Channels of the input. null means data.channels."""
     num_classes: int | None = Field(None, ge=0)
-    """Number of classes to condition on. 0 is an unconditional model, null takes the number that the data has."""
+    """Number of classes to condition on. 0 is an unconditional model; null means the number of classes of the data."""
     text_dim: int | None = Field(None, ge=1)
-    """Width of the text features. null takes that of the text encoders."""
+    """Width of the text features. null means that of the text encoders."""
     pooled_dim: int | None = Field(None, ge=1)
-    """Width of the pooled text vector. null takes that of the text encoders."""
+    """Width of the pooled text vector. null means that of the text encoders."""
     position_grid: Size | None = None
-    """Patches along height and width, or one number for a square, of the pictures that the positions were learned
-    with, if pictures have grown since: sin-cos positions keep that span and lie closer together. null is the present
-    grid. RoPE (DiT-Air) does not use it."""
+    """Patches along height and width, or one number for a square, of the pictures with which positions were learned, if
+    pictures are larger now. Sin-cos positions keep that span and are closer together. null means the present grid. RoPE
+    (DiT-Air) does not use it."""
     mlp_ratio: float = Field(4.0, gt=0)
     """Hidden width of the dense feed-forward, in multiples of dim."""
     qk_norm: bool = False
-    """Normalise queries and keys by their root mean square. DiT-Air and SD3 do it for stability."""
+    """Normalise queries and keys by their root mean square. DiT-Air and SD3 do this for stability."""
     learned_sigma: bool = False
     """Also predict a variance: twice the output channels. objective.learned_sigma must be the same."""
     timestep_freq_shift: float = Field(0.0, ge=0, lt=128)
-    """Shift in the frequencies of the time embedding. DiT's own code has 0, diffusers' port 1; so do checkpoints."""
+    """Shift in the frequencies of the time embedding: 0 in DiT's code and checkpoints, 1 in those of diffusers."""
     norm_eps: float = Field(1e-6, gt=0)
-    """Added to the variance in norms. DiT's own code has 1e-6, diffusers' port 1e-5; so do checkpoints."""
+    """Added to the variance in norms: 1e-6 in DiT's code and checkpoints, 1e-5 in those of diffusers."""
     sharing: Sharing = "none"
-    """Which weights the layers share: none, the AdaLN modulation (adaln), attention too (attention), or all (block)."""
+    """Weights that the layers share: none, the AdaLN modulation (adaln), also attention (attention), or all (block)."""
     attention_impl: Annotated[AttentionImpl, Fact.BACKEND] = "auto"
-    """Implementation of attention; all give the same result up to rounding."""
+    """Implementation of attention. All give the same result up to rounding."""
     moe: MoEConfig | None = None
-    """Experts in place of the dense feed-forward. null is a dense model."""
+    """Experts instead of the dense feed-forward. null is a dense model."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:
@@ -93,17 +93,17 @@ class BackboneConfig(Config):
 
     @property
     def size(self) -> Grid:
-        """Height and width of the input; 0 as long as they are left to the data."""
+        """Height and width of the input; 0 until the data determine them."""
         return Grid.of(self.input_size or 0)
 
     @property
     def grid(self) -> Grid:
-        """Patches along height and width; 0 as long as the size is left to the data."""
+        """Patches along height and width; 0 until the data determine the size."""
         return self.size.patches(self.patch_size)
 
     @property
     def span(self) -> Grid:
-        """The grid over whose span sin-cos positions lie, whatever the grid of an input."""
+        """The grid whose span sin-cos positions divide, for every grid of an input."""
         return Grid.of(self.position_grid) if self.position_grid else self.grid
 
     def tokens(self, shape: tuple[int, int, int]) -> int:
@@ -111,7 +111,7 @@ class BackboneConfig(Config):
         return Grid(*shape[1:]).patches(self.patch_size).tokens
 
     def complete(self, **given: int | tuple[int, int] | list[int] | None) -> Any:
-        """Return a copy with what was left to the data and to the text encoder filled in."""
+        """Return a copy with the values that come from the data and the text encoder."""
         return self.replace(**{key: value for key, value in given.items() if getattr(self, key) is None})
 
     def build(self) -> Backbone:
@@ -120,7 +120,7 @@ class BackboneConfig(Config):
 
 
 BACKBONES = Registry("backbone", BackboneConfig)
-"""All backbones by their `type`; a file of its own, also outside the package, registers another."""
+"""All backbones by their `type`. A new one is registered in its own file, inside or outside the package."""
 
 ModelConfig = Annotated[BackboneConfig, BACKBONES]
 
@@ -129,7 +129,7 @@ class Backbone(nn.Module, ABC):
     """Backbone(x, t, cond) -> BackboneOutput, for inputs of any height and width that the patch size divides.
 
     A subclass builds its parts, with its layers as `blocks`, and calls `_finish_init` last. `prediction` has the
-    input's shape (twice its channels with `learned_sigma`); what it predicts is the objective's choice.
+    input's shape (twice its channels with `learned_sigma`). The objective decides what it predicts.
     """
 
     blocks: Layers
@@ -149,12 +149,12 @@ class Backbone(nn.Module, ABC):
 
     @property
     def layers(self) -> Iterator[Layer]:
-        """All layers, those of a decoder included."""
+        """All layers, including those of a decoder."""
         return (module for module in self.modules() if isinstance(module, Layer))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     @abstractmethod
@@ -164,13 +164,13 @@ class Backbone(nn.Module, ABC):
         """Predict from noisy input `x` at times `t` in [0, 1]; 0 is data and 1 is noise."""
 
     def encode_text(self, cond: Conditioning) -> Conditioning:
-        """Return the condition with all that does not depend on time computed; a sampler calls it once."""
+        """Return the condition with everything computed that does not depend on time. A sampler calls it once."""
         return cond
 
     def init_weights(self) -> None:
         """Set every parameter and buffer: Xavier-uniform matrices, zero AdaLN, norms of one.
 
-        A model built on the meta device is complete after `model.to_empty(device=...)` and this.
+        A model built on the meta device is complete after `model.to_empty(device=...)` and `init_weights()`.
         """
         for module in self.modules():
             if isinstance(module, nn.RMSNorm | nn.LayerNorm):
@@ -192,13 +192,13 @@ class Backbone(nn.Module, ABC):
     def unpatchify(
         self, patches: Float[Tensor, "batch tokens patch_dim"], grid: Grid | None = None
     ) -> Float[Tensor, "batch channels height width"]:
-        """The inverse of `patchify`, for any number of channels; without `grid` it is that of `input_size`."""
+        """The inverse of `patchify`, for any number of channels. `grid` defaults to the grid of `input_size`."""
         p, grid = self.config.patch_size, grid or self.grid
         x = patches.reshape(len(patches), grid.height, grid.width, p, p, -1).permute(0, 5, 1, 3, 2, 4)
         return x.reshape(len(x), -1, grid.height * p, grid.width * p)
 
     def grid_of(self, x: Float[Tensor, "batch channels height width"]) -> Grid:
-        """Return the grid of patches of an input; raise LeanDiTError if the patch size does not divide its sides."""
+        """Return the grid of patches of an input. Raises LeanDiTError if the patch size does not divide its sides."""
         size = Grid(*x.shape[-2:])
         if not size.divisible(self.config.patch_size):
             sides = f"{size.height} x {size.width} (height x width)"
@@ -211,23 +211,23 @@ class Backbone(nn.Module, ABC):
         return sincos_positions(self.config.dim, grid, self.config.span, device=weight.device, dtype=weight.dtype)
 
     def _modulation(self, condition: Float[Tensor, "batch dim"]) -> Modulation:
-        """Return what layers are modulated by: the vectors if they share AdaLN, else the condition for their own."""
+        """Return the modulation vectors if the layers share AdaLN, else the condition for each layer's AdaLN."""
         shared = self.blocks.shared
         return shared["adaln"](condition) if "adaln" in shared else condition
 
     def _router_time(self, time: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"] | None:
-        """Return the time embedding if routers look at it."""
+        """Return the time embedding if routers use it."""
         moe = self.config.moe
         return time if moe is not None and moe.router_input == "plain+time" else None
 
     def _finish_init(self) -> None:
-        """Initialise, unless on the meta device, where there is nothing to initialise."""
+        """Initialise the weights, unless they are on the meta device and have no content."""
         if not next(self.parameters()).is_meta:
             self.init_weights()
 
 
 def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> Makers:
-    """Return the maker of a layer's experts, named "moe", or of its dense feed-forward."""
+    """Return the function that makes a layer's experts, named "moe", or its dense feed-forward."""
     moe = config.moe
     if moe is not None and moe.in_block(index):
         sizes = (config.dim, config.hidden, target_dim)
@@ -254,7 +254,7 @@ class BackboneLayer(Layer):
         self.config = config
 
     def vectors(self, parts: Parts, modulation: Modulation) -> tuple[Float[Tensor, "batch dim"], ...]:
-        """Return the modulation vectors: the layer's own of the condition, or those that layers share."""
+        """Return the modulation vectors: from the layer's own AdaLN, or those that layers share."""
         return parts["adaln"](modulation) if isinstance(modulation, Tensor) else modulation
 
     def modulate(
@@ -276,10 +276,10 @@ class BackboneLayer(Layer):
         time: Float[Tensor, "batch dim"] | None,
         plain: Float[Tensor, "batch tokens dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
-        """Apply the experts, or the dense feed-forward of a layer without any, to the modulated norm of x.
+        """Apply the experts, or the dense feed-forward if there are none, to the modulated norm of x.
 
-        Without shift and scale it is the norm of x. Routers that look at something else get `plain`, by default the
-        norm of x without modulation, and the time embedding.
+        Without shift and scale it is the norm of x. Routers with another input get `plain`, by default the norm of x
+        without modulation, and the time embedding.
         """
         modulated = self.norm(x) if shift is None or scale is None else self.modulate(x, shift, scale)
         if "moe" not in parts:
@@ -290,5 +290,5 @@ class BackboneLayer(Layer):
 
 
 def routed(outputs: Sequence[LayerOutput]) -> tuple[RouterOutput, ...]:
-    """Return the routers' outputs of the layers that have one."""
+    """Return the routers' outputs of the layers with experts."""
     return tuple(output.routing for output in outputs if output.routing is not None)

@@ -46,7 +46,7 @@ class DiTConfig(BackboneConfig):
 
 
 class DiT(Backbone):
-    """Patchify, add positions, condition on time and label through AdaLN-Zero blocks, map back to patches."""
+    """Patchify, add positions, apply AdaLN-Zero blocks conditioned on time and label, and map back to patches."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__(config)
@@ -61,7 +61,7 @@ class DiT(Backbone):
         self._finish_init()
 
     def init_weights(self) -> None:
-        """Xavier-uniform matrices, N(0, 0.02) embeddings and time MLP, zero AdaLN and output, as in DiT."""
+        """Set Xavier-uniform matrices, N(0, 0.02) embeddings and time MLP, zero AdaLN and output, as in DiT."""
         super().init_weights()
         for linear in (self.time_embedding.first, self.time_embedding.second):
             nn.init.normal_(linear.weight, std=0.02)
@@ -87,7 +87,7 @@ class DiT(Backbone):
 
 
 class DiTLayer(BackboneLayer):
-    """x + gate attention(modulated x), then x + gate feed_forward(modulated x), which experts may compute."""
+    """x + gate attention(modulated x), then x + gate feed_forward(modulated x). The feed-forward may be experts."""
 
     def compute(
         self,

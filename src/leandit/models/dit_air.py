@@ -21,7 +21,7 @@ from leandit.nn.joint_attention import SingleStreamAttention
 from leandit.nn.rope import rope_2d
 from leandit.ops import gated_residual
 
-# N layers of width 64 N with N heads: the sizes at which the paper compares DiT-Air, MMDiT and PixArt-alpha.
+# N layers of width 64 N with N heads: the sizes in the paper's comparison of DiT-Air, MMDiT and PixArt-alpha.
 SIZES: dict[str, dict[str, int]] = {
     name: {"depth": layers, "dim": 64 * layers, "heads": layers}
     for name, layers in {"S": 12, "B": 18, "L": 24, "XL": 30, "XXL": 38}.items()
@@ -33,8 +33,8 @@ class DiTAirConfig(BackboneConfig):
     """A DiT-Air; the default is size S.
 
     `sharing="attention"` and `"block"` are the two forms of DiT-Air-Lite; `"none"` gives every layer its own AdaLN,
-    which the paper does not have. Experts compute image tokens only: routers regularised per layer predict patches,
-    and padded text must not win a race. The text of such a layer goes through a dense feed-forward beside them.
+    which the paper does not have. Experts compute only image tokens: routers with per-layer regularisation predict
+    patches, and padded text must not win a race. In a layer with experts, text has a dense feed-forward.
     """
 
     conditions_on_text: ClassVar[bool] = True
@@ -45,13 +45,12 @@ class DiTAirConfig(BackboneConfig):
     qk_norm: bool = True
     sharing: Sharing = "adaln"
     rope_base: float = Field(10_000.0, gt=1)
-    """Base of the rotary frequencies. The paper states none. It also does not say whether text tokens are rotated; here
-    they are not.
+    """Base of the rotary frequencies. The paper does not state it, nor whether text tokens are rotated; here they are
+    not.
     """
     norm_after_experts: bool = False
-    """Also apply the norm that follows a feed-forward to the output of experts. The norm undoes the size of the
-    experts' weights: a token with one expert gets the same output for every score, and the router learns nothing
-    from it.
+    """Also apply the norm that follows a feed-forward to the output of experts. The norm removes the scale of the
+    scores: a token with one expert gets the same output for every score, so the router gets no gradient from it.
     """
 
     @model_validator(mode="after")
@@ -72,7 +71,7 @@ class DiTAirLayer(BackboneLayer):
     """Attention, then feed-forward, each as x + gate norm(f(norm(x) (1 + scale) + shift)), with the same weights for
     text and image.
 
-    AdaLN gives six vectors to the text, then six to the image. Experts have no norm behind them unless configured.
+    AdaLN gives six vectors to the text, then six to the image. By default no norm follows experts.
     """
 
     config: DiTAirConfig
@@ -88,7 +87,7 @@ class DiTAirLayer(BackboneLayer):
         last: bool,
         time: Float[Tensor, "batch dim"] | None = None,
     ) -> LayerOutput:
-        """Return text and image after the layer; the last one leaves the text as it is, since nothing reads it."""
+        """Return text and image after the layer. The last layer does not change the text, because nothing reads it."""
         parts = self.parts(shared)
         vectors = self.vectors(parts, modulation)
         (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
@@ -113,9 +112,9 @@ class DiTAirLayer(BackboneLayer):
 
 
 class DiTAir(JointBackbone):
-    """Attend and feed forward over [text ; image] with the same weights; modulate text and image apart.
+    """Attention and feed-forward over [text ; image] with the same weights; separate modulation of text and image.
 
-    AdaLN has 12 d² weights for the network, a block 12 d²: 4 d² of attention and 8 d² of feed-forward.
+    AdaLN has 12 d² weights for all layers. A block has 12 d²: 4 d² in attention and 8 d² in the feed-forward.
     """
 
     name = "DiT-Air"
@@ -133,7 +132,7 @@ class DiTAir(JointBackbone):
             "attention": lambda: SingleStreamAttention(c.dim, c.heads, c.qk_norm, c.norm_eps, c.attention_impl),
             **feed_forward_maker(c, index, self.patch_dim),
         }
-        if "moe" in makers and index < c.depth - 1:  # nothing reads the text behind the last layer
+        if "moe" in makers and index < c.depth - 1:  # nothing reads the text after the last layer
             makers["feed_forward"] = lambda: FeedForward(c.dim, c.hidden)
         return makers
 

@@ -1,4 +1,4 @@
-"""How the layers of a model run: compiled, with one graph for all layers of a kind, or computed again in backward."""
+"""How the layers of a model run: compiled, with one graph for equal layers, or computed again in the backward pass."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def recompute_layers(model: Backbone, on: bool = True) -> None:
 
 
 def compile_layers(model: Backbone, backend: str = "inductor") -> None:
-    """Compile every layer in place; what is the same in all layers is compiled once.
+    """Compile every layer in place. Equal layers are compiled once.
 
-    A break in a graph is an error, not a slow run. Raises LeanDiTError if there is no compiler.
+    A graph break is an error. Raises LeanDiTError if there is no compiler.
     """
     check_compiler(model.device.type)
     for layer in model.layers:
@@ -31,7 +31,7 @@ def compile_layers(model: Backbone, backend: str = "inductor") -> None:
 
 @contextlib.contextmanager
 def uncompiled(model: Backbone) -> Iterator[None]:
-    """Run the layers as they are meanwhile: what compiled layers do inside cannot be watched."""
+    """Run the layers uncompiled inside the context. Hooks cannot observe modules inside compiled layers."""
     compiled = {layer: layer._compiled_call_impl for layer in model.layers}
     for layer in compiled:
         layer._compiled_call_impl = None
@@ -43,9 +43,9 @@ def uncompiled(model: Backbone) -> Iterator[None]:
 
 
 def check_compiler(device: str) -> None:
-    """Raise LeanDiTError if no compiler is installed, which torch would find out only in the first step."""
+    """Raise LeanDiTError if no compiler is installed. torch would report this only in the first step."""
     if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
         raise LeanDiTError(
             "compile: there is no C++ compiler on this machine; install one (on Debian: apt install g++), "
-            "or go without compiling"
+            "or do not compile"
         )

@@ -1,4 +1,4 @@
-"""What MMDiT and DiT-Air have in common: text and image tokens run side by side through layers that both see."""
+"""The common base of MMDiT and DiT-Air: every layer processes text and image tokens together."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from leandit.nn.text_embedding import PooledEmbedding, TextEmbedding, joint_mask
 class JointBackbone(Backbone):
     """Embeddings of patches, time, pooled text and text tokens, the loop over the layers, and the output.
 
-    A subclass says what a layer is made of (`_makers`), names the class of its layers (`layer_type`), places the
-    patches of a grid, and calls `_finish_init` last. A layer is called with the text's tokens, the image's, the
-    modulation, the mask over both, what else `_layer_state` returns, whether it is the last one, and the time if
-    routers look at it.
+    A subclass defines the parts of a layer (`_makers`), the class of its layers (`layer_type`) and the positions of
+    patches, and calls `_finish_init` last. The arguments of a layer are the text tokens, the image tokens, the
+    modulation, the mask over both, the results of `_layer_state`, whether it is the last layer, and the time embedding
+    if routers use it.
 
     Reference: SD3 (arXiv 2403.03206), Figure 2; DiT-Air (arXiv 2503.10618), Figure 3.
     """
 
-    # The papers' name of it, for messages.
+    # The name in the paper, for messages.
     name: ClassVar[str]
     layer_type: ClassVar[type[BackboneLayer]]
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__(config)
-        assert config.text_dim is not None  # the base has checked both
+        assert config.text_dim is not None  # the base class has checked both
         assert config.pooled_dim is not None
         self.patch_embedding = Linear(self.patch_dim, config.dim)
         self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
@@ -47,10 +47,10 @@ class JointBackbone(Backbone):
 
     @abstractmethod
     def _makers(self, index: int) -> Makers:
-        """Return the makers of a layer's parts."""
+        """Return the functions that make a layer's parts."""
 
     def init_weights(self) -> None:
-        """Xavier-uniform matrices, N(0, 0.02) MLPs of time and pooled text, zero AdaLN and output."""
+        """Set Xavier-uniform matrices, N(0, 0.02) MLPs of time and pooled text, zero AdaLN and output."""
         super().init_weights()
         for embedding in (self.time_embedding, self.pooled_embedding):
             nn.init.normal_(embedding.first.weight, std=0.02)
@@ -60,7 +60,7 @@ class JointBackbone(Backbone):
     def forward(
         self, x: Float[Tensor, "batch channels height width"], t: Float[Tensor, " batch"], cond: Conditioning
     ) -> BackboneOutput:
-        """Predict from noisy input; raise LeanDiTError without text of the widths that the model was built for."""
+        """Predict from noisy input. Raises LeanDiTError if text is missing or its widths are not the model's."""
         encoded = cond.encoded or self.encode_text(cond).encoded
         assert encoded is not None
         assert encoded.pooled is not None
@@ -80,16 +80,16 @@ class JointBackbone(Backbone):
         return BackboneOutput(self.unpatchify(self.final(image, condition), grid), routed(outputs))
 
     def encode_text(self, cond: Conditioning) -> Conditioning:
-        """Embed tokens and pooled vector; raise LeanDiTError without text."""
+        """Embed tokens and pooled vector. Raises LeanDiTError if text is missing."""
         if cond.text is None or cond.pooled is None:
-            raise LeanDiTError(f"{self.name} reads text, and the condition lacks it: give text and pooled")
+            raise LeanDiTError(f"{self.name} reads text, but the condition has none: give text and pooled")
         tokens, mask = self.text_embedding(cond.text, cond.text_mask)
         return replace(cond, encoded=EncodedText(tokens, mask, self.pooled_embedding(cond.pooled)))
 
     def _place(self, image: Float[Tensor, "batch tokens dim"], grid: Grid) -> Float[Tensor, "batch tokens dim"]:
-        """Say where in the picture each patch is; by default attention does."""
+        """Add positions to the patches. By default attention encodes positions instead."""
         return image
 
     def _layer_state(self, grid: Grid) -> tuple[Tensor, ...]:
-        """Return what else every layer is called with."""
+        """Return further arguments of every layer."""
         return ()

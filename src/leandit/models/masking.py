@@ -1,4 +1,4 @@
-"""Token masking in training, as in MaskDiT: layers see some tokens of a picture, a light decoder fills in the rest."""
+"""Token masking in training, as in MaskDiT: layers get some tokens of a picture, and a small decoder adds the rest."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from leandit.ops import gated_residual
 
 
 class MaskingConfig(Config):
-    """The decoder that tokens can be hidden with; `train.mask_ratio` says how many are.
+    """The decoder for hidden tokens; `train.mask_ratio` is the share of hidden tokens.
 
-    Sizes are MaskDiT's, which are the same for encoders of every size. EC-DiT says that it masks as MaskDiT does, and
-    nothing of its decoder.
+    The sizes are those of MaskDiT, which are the same for encoders of every size. EC-DiT masks like MaskDiT, and does
+    not describe its decoder.
     """
 
     decoder_depth: int = Field(8, ge=1)
@@ -44,11 +44,11 @@ class MaskingConfig(Config):
 
 
 class MaskDecoder(nn.Module):
-    """Tokens of decoder_dim, a mask token where one is hidden -> + positions -> DiT blocks -> patches of all tokens.
+    """Visible tokens and mask tokens of decoder_dim -> + positions -> DiT blocks -> patches of all tokens.
 
     The blocks are dense AdaLN-Zero blocks of D = decoder_dim, modulated by the encoder's condition of width d: 6 D d +
-    12 D² weights each. It stays at inference, where no token is hidden. Text reaches it through the encoder's tokens
-    alone.
+    12 D² weights each. Inference also uses the decoder, without hidden tokens. Text reaches it only through the
+    encoder's tokens.
 
     Reference: MaskDiT (arXiv 2306.09305), section on the asymmetric encoder-decoder.
     """
@@ -63,7 +63,7 @@ class MaskDecoder(nn.Module):
         self.final = FinalLayer(dim, out_dim, config.norm_eps, condition_dim=config.dim)
 
     def init_weights(self) -> None:
-        """Set what the backbone's matrices, AdaLN and norms leave: mask token N(0, 0.02), zero output."""
+        """Set what the backbone does not set: N(0, 0.02) mask token and zero output."""
         nn.init.normal_(self.mask_token, std=0.02)
         nn.init.zeros_(self.final.linear.weight)
 
@@ -74,7 +74,7 @@ class MaskDecoder(nn.Module):
         visible: Int[Tensor, "batch kept"] | None,
         grid: Grid,
     ) -> Float[Tensor, "batch tokens patch_dim"]:
-        """Return patches of all tokens of the grid; without `visible`, `x` is all of them."""
+        """Return patches of all tokens of the grid. Without `visible`, `x` contains all tokens."""
         if visible is not None:
             x = self._fill_in(x, visible, grid.tokens)
         x = x + self.positions(grid)
@@ -115,7 +115,7 @@ def take_tokens(
 
 
 def _makers(masking: MaskingConfig, config: BackboneConfig) -> Makers:
-    """Blocks in the style of the backbone's: its ratio of widths, query normalisation and attention."""
+    """Return the makers of a block, with the backbone's ratio of widths, query normalisation and attention."""
     dim = masking.decoder_dim
     return {
         "adaln": lambda: AdaLN(config.dim, 6, dim),

@@ -1,4 +1,4 @@
-"""How much memory a training step takes: the step is run on tensors without content, and what is alive is added up."""
+"""The memory of a training step: run the step on tensors without content, and add up the sizes of live tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from leandit.models.execution import recompute_layers
 from leandit.models.fake import by_depth, fake_inputs, fake_model
 from leandit.models.records import BackboneOutput
 
-# What experts hold while they compute, rows of the tokens' width for every pair, which no operator shows.
+# Experts allocate one row of the tokens' width per pair while they compute, and no operator shows these rows.
 _EXPERTS = ("leandit::expert_ffn", "leandit::expert_ffn_backward")
 _BYTES = 4
 
@@ -31,11 +31,11 @@ def training_memory(
     text_tokens: int = 16,
     visible_tokens: int | None = None,
 ) -> int:
-    """Return the bytes that training holds at most, beside what Python and torch take for themselves.
+    """Return the largest number of bytes in training, without the memory of Python and torch themselves.
 
-    Weights, moving average and the optimiser's state of `moments` numbers per weight, in fp32, and the most that is
-    alive in a step of `micro_batch` pictures: gradients, activations, copies in bf16. Text encoders and data are not in
-    it. For a deep model two shallow ones are run, since each further layer costs the same.
+    It counts weights, moving average and the optimiser's state of `moments` numbers per weight, in fp32, and
+    the peak of a step of `micro_batch` pictures: gradients, activations, copies in bf16. It does not count text
+    encoders and data. For a deep model two shallow models are run, because every further layer costs the same.
     """
     count = partial(
         _counted,
@@ -71,7 +71,7 @@ def _counted(
 
 
 def _loss(output: BackboneOutput) -> Tensor:
-    """Return a number that all parts of the real loss reach."""
+    """Return a number that depends on every output that the real loss uses."""
     parts = [output.prediction.float().square().mean()]
     parts += [router.scores.square().mean() for router in output.routers]
     parts += [router.target.float().square().mean() for router in output.routers if router.target is not None]
@@ -79,7 +79,7 @@ def _loss(output: BackboneOutput) -> Tensor:
 
 
 class _Alive(TorchDispatchMode):
-    """Adds up the bytes of all tensors that were made under it and still live; `peak` is the most there were."""
+    """Adds up the bytes of all live tensors that were created under it; `peak` is the largest sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class _Alive(TorchDispatchMode):
 
 
 def _inside(func: Any, args: tuple[Any, ...]) -> int:
-    """Return the bytes that the experts' operator holds while it computes."""
+    """Return the bytes that the experts' operator allocates while it computes."""
     if func.name() not in _EXPERTS:
         return 0
     backward = func.name() == _EXPERTS[1]

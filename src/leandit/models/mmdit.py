@@ -24,9 +24,8 @@ from leandit.ops import gated_residual
 class MMDiTConfig(BackboneConfig):
     """An MMDiT; the default is the size S of DiT-Air's comparison.
 
-    `sharing="adaln"` is the shared-AdaLN form of DiT-Air's Table 2. Experts replace the image stream's feed-forward
-    only: routers regularised per layer predict patches, and padded text must not win a race. The text stream stays
-    dense.
+    `sharing="adaln"` is the shared-AdaLN form of DiT-Air's Table 2. Experts replace only the feed-forward of the image
+    stream: routers with per-layer regularisation predict patches, and padded text must not win a race.
     """
 
     conditions_on_text: ClassVar[bool] = True
@@ -35,14 +34,14 @@ class MMDiTConfig(BackboneConfig):
     dim: int = Field(768, ge=4)
     heads: int = Field(12, ge=1)
     qk_norm: bool = True
-    """SD3 needs it for stability at size; DiT-Air's baseline has it too."""
+    """Normalise queries and keys. SD3 needs this for stability in large models; DiT-Air's baseline also has it."""
 
     def build(self) -> MMDiT:
         return MMDiT(self)
 
 
 class MMDiTLayer(BackboneLayer):
-    """Joint attention, then each stream's feed-forward; AdaLN gives six vectors to the text, then six to the image."""
+    """Joint attention, then each stream's feed-forward. AdaLN gives six vectors to the text, then six to the image."""
 
     def compute(
         self,
@@ -54,7 +53,7 @@ class MMDiTLayer(BackboneLayer):
         last: bool,
         time: Float[Tensor, "batch dim"] | None = None,
     ) -> LayerOutput:
-        """Return both streams after the layer; the last one leaves the text as it is, since nothing reads it."""
+        """Return both streams after the layer. The last layer does not change the text, because nothing reads it."""
         parts = self.parts(shared)
         vectors = self.vectors(parts, modulation)
         (shift1, scale1, gate1), (shift2, scale2, gate2) = vectors[:3], vectors[3:6]
@@ -78,10 +77,9 @@ class MMDiTLayer(BackboneLayer):
 class MMDiT(JointBackbone):
     """Condition on time and pooled text through AdaLN-Zero, and on text tokens through joint attention.
 
-    The blocks have 36 d² weights each, 8 d² of attention, 16 d² of feed-forward and 12 d² of AdaLN, as DiT-Air's
-    Table 1 counts. That count includes what the last block would do with its text after attention. Nothing reads
-    that text, so it goes no further, and the weights for it get no gradient unless layers share them (SD3 leaves
-    them out). They are the last block's `text_feed_forward`, and of its `attention.text` what makes queries and output.
+    Each block has 36 d² weights, as in DiT-Air's Table 1: 8 d² in attention, 16 d² in feed-forwards, 12 d² in AdaLN.
+    This count includes weights that the last block does not use, because nothing reads its text: `text_feed_forward`,
+    and the queries and the output of `attention.text`. They get no gradient unless layers share them (SD3 omits them).
     """
 
     name = "MMDiT"

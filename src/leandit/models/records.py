@@ -1,4 +1,4 @@
-"""What goes into a backbone and what comes out of it: records, never tuples whose length depends on a flag."""
+"""Input and output of a backbone: records, never tuples with a length that depends on a flag."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from leandit.moe import RouterOutput
 
 @dataclass(frozen=True)
 class EncodedText:
-    """What a backbone makes of a text before any time enters: see `Backbone.encode_text`.
+    """The part of a backbone's result that depends only on the text: see `Backbone.encode_text`.
 
-    `pooled` is the embedded pooled vector, if the backbone reads one; `keys_values` are cross-attention's, by layer.
+    `pooled` is the embedded pooled vector, if the backbone reads one; `keys_values` are for cross-attention, by layer.
     """
 
     tokens: Float[Tensor, "batch padded_tokens width"]
@@ -29,10 +29,10 @@ class EncodedText:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a picture is asked to show; absent parts are None.
+    """The condition of a picture. Absent parts are None.
 
     A negative label means "no label". `text_mask` is True for tokens and False for padding after them. `pooled` is one
-    vector for the whole text. `encoded` is what `Backbone.encode_text` adds; a joined or moved condition loses it.
+    vector for the whole text. `Backbone.encode_text` adds `encoded`; a joined or moved condition loses it.
     """
 
     label: Int[Tensor, " batch"] | None = None
@@ -42,7 +42,7 @@ class Conditioning:
     encoded: EncodedText | None = None
 
     def stack(self, other: Conditioning) -> Conditioning:
-        """Return both along the batch, this one first; guidance evaluates them in one pass. Shorter text is padded."""
+        """Join both along the batch, this one first, for guidance in one pass. Shorter text is padded."""
         length = max((c.text.shape[1] for c in (self, other) if c.text is not None), default=0)
         return Conditioning(
             _cat(self.label, other.label),
@@ -52,17 +52,17 @@ class Conditioning:
         )
 
     def _full_mask(self) -> Tensor | None:
-        """The mask of the text, also where it was left out because all of the text counts."""
+        """The mask of the text. If none was given, all tokens count."""
         if self.text is None or self.text_mask is not None:
             return self.text_mask
         return torch.ones(self.text.shape[:2], dtype=torch.bool, device=self.text.device)
 
     def null(self) -> Conditioning:
-        """Return the unconditional twin of a labelled condition."""
+        """Return the unconditional counterpart of a labelled condition."""
         return Conditioning(None if self.label is None else torch.full_like(self.label, -1))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
-        """Return a copy with `change` applied to every part that is there, such as a move to another device."""
+        """Return a copy with `change` applied to every part, such as a move to another device."""
         parts = (self.label, self.text, self.text_mask, self.pooled)
         label, text, text_mask, pooled = (None if part is None else change(part) for part in parts)
         return Conditioning(label, text, text_mask, pooled)
@@ -70,7 +70,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class LayerOutput:
-    """What a layer returns; `routing` is None without experts, `text` in a backbone whose layers change no text."""
+    """A layer's result. `routing` is None without experts; `text` is None if the layers do not change text."""
 
     image: Float[Tensor, "batch tokens dim"]
     routing: RouterOutput | None = None
@@ -79,11 +79,11 @@ class LayerOutput:
 
 @dataclass(frozen=True)
 class BackboneOutput:
-    """What a backbone returns.
+    """A backbone's result.
 
-    `prediction` has the shape of the input, or twice its channels for a learned variance; `routers` are the outputs of
-    the layers with experts, in order of depth. `visible` are the tokens of each picture that the layers and their
-    routers saw, in rising order; None is all of them.
+    `prediction` has the shape of the input, or twice its channels for a learned variance. `routers` are the routers'
+    outputs in order of depth, one per layer with experts. `visible` are the tokens of each picture that the layers and
+    their routers got, in ascending order; None means all.
     """
 
     prediction: Float[Tensor, "batch out_channels height width"]
@@ -91,7 +91,7 @@ class BackboneOutput:
     visible: Int[Tensor, "batch kept"] | None = None
 
 
-# Sharding looks for the tensors in what a module returns; older releases of torch find them in registered records only.
+# Sharding needs the tensors in a module's result; older releases of torch find them only in registered records.
 for _record in (RouterOutput, LayerOutput, BackboneOutput):
     register_dataclass(_record)
 

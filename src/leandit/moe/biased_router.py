@@ -1,4 +1,4 @@
-"""Token choice with a balancing bias: what the industry's sparse transformers route by.
+"""Token choice with a balancing bias, the usual router of large sparse transformers.
 
 Legend: E experts, B batch, L tokens, G groups of experts.
 """
@@ -21,7 +21,7 @@ from leandit.ops import full_precision, linear
 
 @ROUTERS.register
 class BiasedRouterConfig(RouterConfig):
-    """Scores choose k experts with the help of a bias, and weight them without it.
+    """Scores plus a bias choose k experts; the scores alone weight them.
 
     DeepSeek-V3: the defaults with route_scale=2.5, num_groups=8, top_groups=4, for 8 of 256 experts. DSMoE's public
     configurations: sigmoid, route_scale=2.5, one group and a bias that stays at zero (bias_rate=0).
@@ -29,19 +29,19 @@ class BiasedRouterConfig(RouterConfig):
 
     type: Literal["biased"] = "biased"
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
-    """What turns logits into scores."""
+    """The function from logits to scores."""
     bias_rate: float = Field(1e-3, ge=0)
-    """How far an expert's bias moves in each optimiser step, up if it got less than the mean load and down if more; 0
-    leaves it. DeepSeek-V3: 0.001."""
+    """Change of an expert's bias per optimiser step: up if its load is below the mean, down if it is above. 0 keeps the
+    bias constant. DeepSeek-V3: 0.001."""
     renormalize: bool = True
-    """Divide the scores of a token's experts by their sum before they weight the outputs. No effect if k is 1: the one
-    weight would always be 1, and the router would not learn."""
+    """Divide the scores of a token's experts by their sum before they weight the outputs. No effect if k is 1: the
+    single weight would always be 1, and the router would not learn."""
     route_scale: float = Field(1.0, gt=0)
     """Multiplies the weights of all experts."""
     num_groups: int = Field(1, ge=1)
-    """Groups of consecutive experts, of the same size, of which a token may use a few only."""
+    """Number of groups of consecutive experts, all of the same size. A token may use experts of `top_groups` groups."""
     top_groups: int = Field(1, ge=1)
-    """Groups that a token may use: those whose two best biased scores have the largest sum."""
+    """Number of groups that a token may use: the groups with the largest sum of their two best biased scores."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:
@@ -50,7 +50,7 @@ class BiasedRouterConfig(RouterConfig):
         return self
 
     def check(self, moe: MoEConfig) -> None:
-        """Raise ValueError if experts do not fall into equal groups, or if k do not fit into the chosen ones."""
+        """Raise ValueError if the groups are not of equal size, or if the chosen groups have fewer than k experts."""
         if moe.num_experts % self.num_groups:
             raise ValueError(f"num_experts = {moe.num_experts} is not divisible by num_groups = {self.num_groups}")
         if moe.k > (allowed := self.top_groups * moe.num_experts // self.num_groups):
@@ -66,16 +66,16 @@ class BiasedRouterConfig(RouterConfig):
 class BiasedRouter(RouterModule):
     """s = gate(x W),   chosen = the k largest s_e + b_e,   weight_e = route_scale s_e / sum of the chosen s.
 
-    The bias b decides the selection and nothing else. Once per optimiser step it moves against the load,
+    The bias b affects the selection only. Once per optimiser step it moves against the load,
 
         b_e <- b_e + bias_rate sign(mean load - load_e),
 
-    which evens out the experts without a loss. It is a buffer, so it is in the checkpoint; forward never changes it.
-    With groups only the experts of a token's `top_groups` groups can be chosen; a group's score is the sum of its two
-    best s_e + b_e. Logits are computed in fp32 whatever the autocast dtype.
+    which balances the experts without a loss. It is a buffer, so it is in the checkpoint; forward never changes it.
+    With groups, only the experts of a token's `top_groups` groups can be chosen; a group's score is the sum of its two
+    best s_e + b_e. Logits are computed in fp32, also under autocast.
 
-    Reference: Loss-Free Balancing (arXiv 2408.15664), Algorithm 1; DeepSeek-V3 (arXiv 2412.19437), section 2.1.2. Its
-    form in diffusion transformers: DSMoE (arXiv 2512.01252), LingBot-Video (arXiv 2607.07675).
+    Reference: Loss-Free Balancing (arXiv 2408.15664), Algorithm 1; DeepSeek-V3 (arXiv 2412.19437), section 2.1.2. In
+    diffusion transformers: DSMoE (arXiv 2512.01252), LingBot-Video (arXiv 2607.07675).
     """
 
     bias: Tensor
@@ -99,7 +99,7 @@ class BiasedRouter(RouterModule):
         return RouterOutput(logits, scores, c.route_scale * weights, chosen, chosen)
 
     def _within_groups(self, biased: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
-        """Return the biased scores, with -inf for experts outside of a token's best groups."""
+        """Return the biased scores, with -inf for experts outside a token's best groups."""
         c = self.config
         if c.top_groups == c.num_groups:
             return biased
@@ -113,10 +113,10 @@ class BiasedRouter(RouterModule):
         return num_tokens * self.k
 
     def after_step(self, stats: RouterStats) -> None:
-        """Move the bias by the load of one optimiser step."""
+        """Move the bias against the load of one optimiser step."""
         load_E = stats.load.to(self.bias)
         self.bias += self.config.bias_rate * (load_E.mean() - load_E).sign()
 
     def init_weights(self) -> None:
-        """Start without a bias."""
+        """Set the bias to zero."""
         self.bias.zero_()

@@ -1,13 +1,13 @@
-"""The compute budget: the thresholds of a trained model moved, so that tokens get fewer or more experts.
+"""The compute budget: move the thresholds of a trained model, so that tokens get fewer or more experts.
 
-In evaluation a router whose strategy spans samples keeps every score S >= tau. How many that are depends on where tau
-lies among the scores. So the scores of some evaluations are recorded once, and the threshold for a share b of the
-trained compute is the score that b times as many of them reach:
+If the pool of a strategy spans samples, the router keeps every score S >= tau in evaluation. The scores of a few
+evaluations are recorded once. For a share b of the trained compute, the threshold is chosen so that b times as many
+recorded scores reach it:
 
     n(tau) = #{S >= tau},    tau_b = the round(b n(tau))-th largest score
 
-per router, and per expert if the threshold is. It is an estimate: the record is short, and a layer that gets other
-experts hands other tokens to the next.
+for each router, or for each expert if each has a threshold. This is an estimate: the record is short, and other experts
+in one layer change the input of the next.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from leandit.moe.threshold import Threshold
 
 @dataclass(frozen=True)
 class Calibration:
-    """For each router its threshold and the recorded scores, in descending order, a column per threshold."""
+    """The threshold of each router, and the recorded scores: one column per threshold, in descending order."""
 
     values: tuple[Tensor, ...]
     scores: tuple[Float[Tensor, "count columns"], ...]
 
     def thresholds(self, share: float) -> list[Tensor]:
-        """Return each router's threshold at `share` times the experts that the model spends by itself.
+        """Return each router's threshold for `share` times the experts of the trained model.
 
-        A share beyond all scores keeps all that were recorded. Thresholds fall as the share rises, so that the same
-        scores give at least as many pairs. A share of 1 is the model as it is, to the bit.
+        If the share needs more scores than were recorded, all recorded scores reach the threshold. A larger share never
+        has a larger threshold. A share of 1 returns the model's thresholds, equal to the bit.
         """
         pairs = zip(self.values, self.scores, strict=True)
         return [value if share == 1 else _shifted(value, scores, share) for value, scores in pairs]
@@ -46,32 +46,32 @@ def _shifted(value: Tensor, scores: Float[Tensor, "count columns"], share: float
     kept = (scores >= value.cpu()).sum(0)
     wanted = (kept * share).round().long().clamp(max=len(scores))
     found = scores.gather(0, (wanted - 1).clamp(min=0)[None])[0]
-    # A column of which nothing is kept does not tell how far to move.
+    # If no score of a column reaches the threshold, the scores do not determine how far to move.
     moved = torch.where((wanted == kept) | (kept == 0), value.cpu(), found)
     return moved.reshape(value.shape).to(value)
 
 
 def has_thresholds(model: nn.Module) -> bool:
-    """Return whether thresholds decide about the experts of this model in evaluation."""
+    """Return whether thresholds select the experts of this model in evaluation."""
     return bool(_thresholds(model))
 
 
 def check_share(model: nn.Module, share: float, name: str = "compute") -> None:
     """Raise LeanDiTError, with `name` for the setting, if the model cannot spend this share of its trained compute."""
     if not 0 < share < float("inf"):
-        raise LeanDiTError(f"{name} {share:g}: give a share above 0, such as 0.5; 1 is as trained")
+        raise LeanDiTError(f"{name} {share:g}: give a share above 0, such as 0.5; 1 is the trained compute")
     if share == 1 or has_thresholds(model):
         return
-    why = "its experts are chosen without a threshold, so their number is fixed"
+    why = "its experts are selected without a threshold, so their number is fixed"
     if not any(True for _ in routers(model)):
         why = "it is dense and has no experts"
-    raise LeanDiTError(f"{name} {share:g}: the model cannot spend another share: {why}; leave {name} out")
+    raise LeanDiTError(f"{name} {share:g}: the model's compute cannot be changed: {why}; omit {name}")
 
 
 def record_scores(model: nn.Module, evaluate: Callable[[], object], samples: int) -> Calibration:
-    """Return the thresholds and the scores that the routers have while `evaluate` runs the model.
+    """Return the thresholds of the routers, and their scores while `evaluate` runs the model.
 
-    Of each batch the first `samples` samples count: guidance stacks the unconditional half after them.
+    Only the first `samples` samples of each batch count: guidance stacks the unconditional half after them.
     """
     chosen = [router for _, router in routers(model) if router.spans_samples]
     recorded: list[list[Tensor]] = [[] for _ in chosen]
@@ -103,7 +103,7 @@ def _columns(scores: Float[Tensor, "samples tokens experts"], threshold: Thresho
 
 @contextlib.contextmanager
 def shifted(model: nn.Module, thresholds: Sequence[Tensor]) -> Iterator[None]:
-    """Give the model's routers these thresholds inside the context, and afterwards theirs back, to the bit."""
+    """Set these thresholds inside the context. On exit the model gets its own thresholds back, equal to the bit."""
     values = [threshold.value for threshold in _thresholds(model)]
     before = [value.clone() for value in values]
     try:

@@ -16,88 +16,88 @@ RouterInput = Literal["modulated", "plain", "plain+time"]
 
 
 class RouterConfig(Config):
-    """The fields of a router other than the pooled one; `@ROUTERS.register` above a subclass enters it."""
+    """Base config of all routers except the pooled one. Register a subclass with `@ROUTERS.register`."""
 
     has_target_head: ClassVar[bool] = False
-    """Whether the router can predict the diffusion target, as per-layer regularisation needs."""
+    """Whether the router can predict the diffusion target, which per-layer regularisation needs."""
 
     type: str
-    """Tag by which configurations name the router; each kind has its own."""
+    """The name of the router in configurations; every kind has its own."""
 
     def build(self, moe: MoEConfig, in_dim: int, dim: int, target_dim: int | None) -> RouterModule:
         """Return the router of a layer with this config, for inputs of width `in_dim` in a model of width `dim`.
 
-        `target_dim` is the width of the target head, None for none.
+        `target_dim` is the width of the target head; None means no head.
         """
         raise NotImplementedError
 
     def check(self, moe: MoEConfig) -> None:
-        """Raise ValueError if the layer's `k` and `num_experts` do not fit; by default all do."""
+        """Raise ValueError if the layer's `k` and `num_experts` do not fit. The default accepts all."""
 
 
 ROUTERS = Registry("router", RouterConfig)
-"""All routers but the pooled one, by their `type`; a file of its own, also outside the package, registers another."""
+"""All routers except the pooled one, by `type`. A new one is registered in its own file, in or outside the package."""
 
 
 class MoEConfig(Config):
     """`k`-in-`num_experts` routing; the default is Expert Race as in RaceDiT-*/2-4in32.
 
-    If Expert Race leaves a value open, the default is that of public reimplementations: threshold momentum 0.95 from
+    If the paper does not state a value, the default is that of public reimplementations: threshold momentum 0.95 from
     1.0, and a race over the micro-batch of one process. The fields from `strategy` to `inference` belong to
-    `PooledRouter`; `routing` is another router with fields of its own.
+    `PooledRouter`; `routing` selects another router, which has its own fields.
     """
 
     strategy: Literal[tuple(STRATEGIES)] = "expert_race"  # type: ignore[valid-type]
     """Which scores compete with one another: see `leandit.moe.strategies`."""
     group_tokens: int | None = Field(None, ge=1)
-    """Expert choice in training: experts choose among N consecutive tokens of the batch, whatever pictures they are
-    from; null is each picture's tokens. EC-DiT: 1024. Token choice with a capacity: slots are per N tokens."""
+    """Expert choice in training: experts choose among N consecutive tokens of the batch, across pictures; null is each
+    picture's tokens. EC-DiT: 1024. Token choice with a capacity: the slots are for N tokens."""
     inference_group_tokens: int | None = Field(None, ge=1)
-    """The same in evaluation and sampling. With null a picture does not depend on those that it is drawn with; with a
-    number it does, unless groups happen to be whole pictures. EC-DiT: 512, two pictures."""
+    """The same in evaluation and sampling. With null a picture does not depend on the other pictures of its batch. With
+    a number it does, unless each group is exactly one picture. EC-DiT: 512, two pictures."""
     capacity_factor: float | None = Field(None, gt=0)
     """Token choice in training: each expert has (tokens of a group) * capacity_factor / num_experts slots, rounded
-    down, first choices before second ones; null drops no token. GShard: 2 at k = 2."""
+    down. First choices come before second choices. null drops no token. GShard: 2 at k = 2."""
     inference_capacity_factor: float | None = Field(None, gt=0)
     """The same in evaluation and sampling."""
     gate: Literal[tuple(GATES)] = "identity"  # type: ignore[valid-type]
-    """What turns logits into scores, before the selection."""
+    """The function from logits to scores, before the selection."""
     renormalize: bool = False
     """Divide the scores of a token's chosen experts by their sum before they weight the outputs, as GShard does."""
     router: Literal["mlp", "linear"] = "mlp"
-    """The network before the scores. The paper has two layers (mlp), which per-layer regularisation needs."""
+    """The network that computes the logits. The paper has two layers (mlp), which per-layer regularisation needs."""
     threshold_momentum: float = Field(0.95, ge=0, lt=1)
     """tau <- m tau + (1 - m) cutoff, once per optimiser step; used by the strategies whose pool spans samples."""
     threshold_init: float = 1.0
-    """Where the threshold starts."""
+    """Initial value of the threshold."""
     inference: Literal["threshold", "race"] = "threshold"
-    """How a strategy whose pool spans samples selects in evaluation and sampling: by the threshold, or by the race of
-    training among the pictures of a batch, as in the first two rows of Expert Race's Table 3."""
+    """Selection in evaluation and sampling if the pool spans samples: by the threshold, or by a race among the pictures
+    of a batch, as in training (the first two rows of Expert Race's Table 3)."""
     routing: Annotated[RouterConfig, ROUTERS] | None = None
     """Another router, such as {"type": "biased"}; null is the pooled router of the fields above."""
     router_input: RouterInput = "modulated"
-    """What a router sees: the token that experts compute (modulated); the normalised token before modulation (plain);
-    or the time embedding joined with that one (plain+time). Experts see the modulated token in any case. Nucleus-Image:
-    plain+time."""
+    """The router's input: the token that experts compute (modulated), the normalised token before modulation (plain),
+    or the time embedding joined with the plain token (plain+time). Experts always get the modulated token.
+    Nucleus-Image: plain+time."""
     k: int = Field(4, ge=1)
     """Mean number of experts per token."""
     num_experts: int = Field(32, ge=1)
-    """Experts to choose from."""
+    """Number of experts."""
     hidden_split: int | None = Field(None, ge=1)
-    """An expert's hidden width is the dense one divided by this; null means k, so that activated FLOPs stay dense."""
+    """An expert's hidden width is the dense width divided by this; null means k, which keeps the dense FLOPs."""
     expert: Literal["gelu", "swiglu"] = "gelu"
-    """gelu: GELU(x W1 + b1) W2 + b2. swiglu: (SiLU(x Wg) * x Wu) W2, half as large again, as in DiT-MoE. Shared experts
-    have the same form."""
+    """gelu: GELU(x W1 + b1) W2 + b2. swiglu: (SiLU(x Wg) * x Wu) W2, with 1.5 times the weights, as in DiT-MoE. Shared
+    experts have the same form."""
     every: int = Field(1, ge=1)
     """Every n-th block has experts: 1 is every block, 2 is blocks 2, 4, 6, ... counted from 1."""
     per_layer_regularisation: bool = True
-    """Whether routers that can have it carry the head that predicts the diffusion target while training."""
+    """Whether routers that support it predict the diffusion target in training, with a head of their own."""
     num_shared_experts: int = Field(0, ge=0)
-    """Experts besides that every token passes through with weight 1, outside the routing. DiT-MoE: 2."""
+    """Additional experts that compute every token with weight 1, without routing. DiT-MoE: 2."""
     shared_split: int | None = Field(None, ge=1)
-    """A shared expert's hidden width is the dense one divided by this; null is the routed experts'. DiT-MoE: 4."""
+    """A shared expert's hidden width is the dense width divided by this; null is that of routed experts. DiT-MoE: 4."""
     impl: Annotated[ExpertImpl, Fact.BACKEND] = "auto"
-    """What computes the experts: see `leandit.ops.expert_ffn`."""
+    """The implementation that computes the experts: see `leandit.ops.expert_ffn`."""
 
     @model_validator(mode="after")
     def _check(self) -> Any:
@@ -113,7 +113,7 @@ class MoEConfig(Config):
         if self.renormalize and self.gate == "identity":
             raise ValueError("renormalize needs positive scores: set gate=softmax or sigmoid, or renormalize=false")
         if self.inference == "race" and not STRATEGIES[self.strategy].spans_samples:
-            raise ValueError(f"inference=race: {self.strategy} is the same in evaluation as in training; leave it out")
+            raise ValueError(f"inference=race: {self.strategy} is the same in evaluation as in training; omit it")
         self._check_groups("")
         self._check_groups("inference_")
         return self
@@ -136,29 +136,29 @@ class MoEConfig(Config):
         if limited and self.strategy != "token_choice":
             raise ValueError(f"{factor} is for strategy=token_choice; with {self.strategy} leave it null")
         if getattr(self, group) is not None and self.strategy not in GROUPED and not limited:
-            remedy = f"set {factor}, too, or leave it null" if self.strategy == "token_choice" else "leave it null"
+            remedy = f"also set {factor}, or leave it null" if self.strategy == "token_choice" else "leave it null"
             raise ValueError(f"{group} is for strategy=expert_choice; with {self.strategy} {remedy}")
 
     @property
     def has_target_head(self) -> bool:
-        """Whether the layer's router predicts the diffusion target while training."""
+        """Whether the layer's router predicts the diffusion target in training."""
         return self.per_layer_regularisation and (self.routing is None or self.routing.has_target_head)
 
     @property
     def routing_name(self) -> str:
-        """The strategy of the pooled router, or the type of another one."""
+        """The strategy of the pooled router, or the type of another router."""
         return self.strategy if self.routing is None else self.routing.type
 
     def router_width(self, dim: int) -> int:
-        """Return the width of what a router sees in a model of width `dim`."""
+        """Return the width of a router's input in a model of width `dim`."""
         return 2 * dim if self.router_input == "plain+time" else dim
 
     def expert_hidden(self, dense_hidden: int) -> int:
-        """Return an expert's hidden width, given that of the dense feed-forward that it replaces."""
+        """Return an expert's hidden width, given the width of the dense feed-forward."""
         return _divide(dense_hidden, self.hidden_split or self.k, "hidden split")
 
     def shared_hidden(self, dense_hidden: int) -> int:
-        """Return the hidden width of all shared experts together, 0 without any."""
+        """Return the hidden width of all shared experts together; 0 if there are none."""
         if not self.num_shared_experts:
             return 0
         split = self.shared_split or self.hidden_split or self.k

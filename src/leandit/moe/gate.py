@@ -1,7 +1,7 @@
 """Gating functions: they turn router logits into scores, before the selection.
 
-The same score decides the selection and weights the expert's output. Identity keeps scores comparable across
-tokens, which a race over all tokens needs; softmax compares experts within a token only.
+The same score decides the selection and weights the expert's output. Identity keeps scores comparable across tokens,
+which a race over all tokens needs. Softmax compares only the experts of one token.
 
 Reference: Expert Race, section on gating functions, Table 1.
 """
@@ -23,14 +23,14 @@ def softmax(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "bat
 
 
 def identity(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
-    """The logit itself: unbounded, and negative where the cutoff of the race is."""
+    """The logit itself: unbounded, and negative near the cutoff of the race."""
     return logits
 
 
 def renormalize(
     scores: Float[Tensor, "batch tokens experts"], chosen: Bool[Tensor, "batch tokens experts"]
 ) -> Float[Tensor, "batch tokens experts"]:
-    """score_e / max(1e-9, sum of the token's chosen scores): weights of chosen experts add up to 1.
+    """score_e / max(1e-9, sum of the token's chosen scores): the weights of chosen experts add up to 1.
 
     Reference: GShard (arXiv 2006.16668), Algorithm 1.
     """

@@ -25,7 +25,7 @@ class Experts(nn.Module):
     With `gated` it is SwiGLU, (SiLU(x Wg_e) * x Wu_e) W2_e, without biases; `w1` holds Wg_e and Wu_e side by side.
     `impl` is the backend, see `leandit.ops.expert_ffn`.
 
-    Reference: Expert Race, section on the architecture; for `gated` DiT-MoE (arXiv 2407.11633). Their tables of sizes
+    Reference: Expert Race, section on the architecture; DiT-MoE (arXiv 2407.11633) for `gated`. Their tables of sizes
     confirm two and three matrices per expert.
     """
 
@@ -40,7 +40,7 @@ class Experts(nn.Module):
         self.b2 = None if gated else nn.Parameter(torch.empty(num_experts, dim))
 
     def init_weights(self) -> None:
-        """Xavier-uniform for each matrix of each expert as for a dense layer of its size, zero biases."""
+        """Initialise each matrix of each expert like a dense layer of its size: Xavier-uniform, zero biases."""
         hidden, dim = self.w2.shape[1:]
         bound = (6 / (dim + hidden)) ** 0.5
         for weight in (self.w1, self.w2):
@@ -56,7 +56,7 @@ class Experts(nn.Module):
         mask_TE: Bool[Tensor, "all_tokens experts"],
         num_pairs: int | None,
     ) -> Float[Tensor, "all_tokens dim"]:
-        """Return sum_e mask_te weight_te FFN_e(x_t); `num_pairs` is a bound on the pairs, if one is known."""
+        """Return sum_e mask_te weight_te FFN_e(x_t); `num_pairs` is an upper bound on the pairs, if known."""
         weights = (self.w1, self.b1, self.w2, self.b2)
         return expert_ffn(
             x_TD, weight_TE, mask_TE, *weights, activation=self.activation, num_pairs=num_pairs, impl=self.impl
@@ -71,13 +71,13 @@ class Experts(nn.Module):
 class MoELayer(nn.Module):
     """y_bl = sum_e mask_ble weight_ble FFN_e(x_bl), plus shared experts if configured.
 
-    A token gets 0 to E experts. `hidden` is the width of the dense feed-forward that the layer stands for. `target_dim`
-    is the size p*p*C of a patch of the diffusion target, for the router's target head; None leaves that head out.
-    Shared experts get every token with weight 1, so n of width h are one feed-forward of width n h. `tokens` is the
-    length of a sequence, for thresholds of `be_choice`; 0 if it is not known.
+    A token gets 0 to E experts. `hidden` is the width of the dense feed-forward that the layer replaces. `target_dim`
+    is the size p*p*C of a patch of the diffusion target, for the router's target head; None means no head. Shared
+    experts get every token with weight 1, so n of width h are one feed-forward of width n h. `tokens` is the length of
+    a sequence, for thresholds of `be_choice`; 0 if it is not known.
 
-    A layer built alone is initialised; a model that sets its weights itself passes `initialise=False`. The attribute
-    `dispatcher` brings tokens to experts that are elsewhere; None is the fused operator.
+    The layer initialises itself; a model that sets all weights itself passes `initialise=False`. The attribute
+    `dispatcher` moves tokens to experts on other devices; None is the fused operator.
 
     Reference: Expert Race, Figure 2; DiT-MoE (arXiv 2407.11633), section 2.2 for shared experts.
     """
@@ -110,7 +110,7 @@ class MoELayer(nn.Module):
             self.init_weights()
 
     def init_weights(self) -> None:
-        """Xavier-uniform matrices, zero biases, thresholds where they start; for a layer that was on the meta device.
+        """Set Xavier-uniform matrices, zero biases and initial thresholds, for a layer built on the meta device.
 
         A backbone initialises its layers itself.
         """
@@ -128,7 +128,7 @@ class MoELayer(nn.Module):
         """Return the output and the router's decision.
 
         `plain` is the normalised token before modulation and `time` the time embedding: see `MoEConfig.router_input`.
-        Raises LeanDiTError if the router wants what is not given.
+        Raises LeanDiTError if the router needs one that is not given.
         """
         routing = self.router(self._routed(x, plain, time))
         per_token = (-1, routing.mask.shape[-1])
@@ -145,7 +145,7 @@ class MoELayer(nn.Module):
         return y, routing
 
     def _routed(self, x: Tensor, plain: Tensor | None, time: Tensor | None) -> Float[Tensor, "batch tokens width"]:
-        """Return what the router sees; time first, as in Nucleus-Image."""
+        """Return the router's input; time comes first, as in Nucleus-Image."""
         if self.router_input == "modulated":
             return x
         if plain is None or (time is None and self.router_input == "plain+time"):

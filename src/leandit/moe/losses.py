@@ -1,7 +1,7 @@
 """Auxiliary losses: pure functions of what the routers returned.
 
 Each takes one layer's router output and returns a scalar; the trainer averages over layers and weights them.
-Per-layer regularisation needs the diffusion target and is computed where the objective is at hand.
+Per-layer regularisation needs the diffusion target, so it is computed with the objective.
 
 Legend: T tokens of the batch, E experts.
 """
@@ -20,12 +20,11 @@ from leandit.moe.seams import RouterOutput
 def router_similarity(
     logits: Float[Tensor, "*tokens experts"], mask: Bool[Tensor, "*tokens experts"]
 ) -> Float[Tensor, ""]:
-    """L_sim = (1/T) sum_ij W_ij P'_ij, which punishes pairs of experts that are chosen together too often.
+    """L_sim = (1/T) sum_ij W_ij P'_ij penalises pairs of experts that are often chosen together.
 
-    P' = Pᵀ P with P the softmax over experts (whatever the gate), M' = Mᵀ M counts co-selections;
+    P' = Pᵀ P; P is the softmax over experts, for every gate. M' = Mᵀ M counts co-selections;
     W_ii = E M'_ii / sum_j M'_jj and W_ij = (E² - E) M'_ij / sum_{a != b} M'_ab. The mask is hard, so the gradient
-    flows through P alone. Where no token has two experts the off-diagonal part is 0. Uniform P gives 1 if some
-    token has two experts.
+    flows only through P. If no token has two experts, the off-diagonal part is 0. Otherwise uniform P gives 1.
 
     Reference: Expert Race, eqs. 9-11. The paper does not state the weight.
     """
@@ -40,7 +39,7 @@ def router_similarity(
 
 
 def co_selection(mask: Bool[Tensor, "*tokens experts"]) -> Float[Tensor, "experts experts"]:
-    """Return Mᵀ M: how many tokens have both experts; the diagonal is the load. Exact up to 2^24 tokens."""
+    """Return Mᵀ M: the number of tokens that have both experts. The diagonal is the load. Exact up to 2^24 tokens."""
     m_TE = mask.reshape(-1, mask.shape[-1]).float()
     with torch.autocast(mask.device.type, enabled=False):
         return m_TE.T @ m_TE
@@ -49,10 +48,10 @@ def co_selection(mask: Bool[Tensor, "*tokens experts"]) -> Float[Tensor, "expert
 def load_balance(
     logits: Float[Tensor, "*tokens experts"], chosen: Bool[Tensor, "*tokens experts"]
 ) -> Float[Tensor, ""]:
-    """L_bal = E sum_e f_e p_e, with f_e the share of the chosen pairs and p_e the mean softmax probability of expert e.
+    """L_bal = E sum_e f_e p_e; f_e is expert e's share of the chosen pairs, p_e its mean softmax probability.
 
-    1 under perfect balance, E under collapse onto one expert. What a capacity drops counts: a capacity evens out what
-    is computed, however skewed the router is.
+    It is 1 under perfect balance, and E if one expert gets all pairs and all probability. Pairs that a capacity drops
+    count: with a capacity the computed pairs are balanced even if the router is not.
 
     Reference: Switch Transformer (arXiv 2101.03961), eqs. 4 and 5; GShard for k > 1.
     """
@@ -64,22 +63,23 @@ def load_balance(
 
 
 def gshard_balance(logits: Float[Tensor, "*tokens experts"]) -> Float[Tensor, ""]:
-    """L_bal = E sum_e c_e p_e, with c_e the share of tokens whose first choice is e, and p_e as in `load_balance`.
+    """L_bal = E sum_e c_e p_e; c_e is the share of tokens whose first choice is e, p_e is as in `load_balance`.
 
-    What a capacity drops counts, and second choices do not; the gradient flows through p alone. Taken over all tokens
-    of the micro-batch, where GShard averages over groups. 1 under perfect balance, E under collapse onto one expert.
+    Pairs that a capacity drops count; second choices do not. The gradient flows only through p. The loss is over all
+    tokens of the micro-batch; GShard averages over groups. It is 1 under perfect balance, and E if one expert is every
+    token's first choice with probability 1.
 
     Reference: GShard (arXiv 2006.16668), Algorithm 1, whose l_aux is this over E².
     """
     num_experts = logits.shape[-1]
     logits_TE = logits.reshape(-1, num_experts)
-    # By comparison, since counting by `bincount` would wait for a GPU.
+    # Count by comparison, because `bincount` waits for the GPU.
     first_E = (logits_TE.argmax(-1)[:, None] == torch.arange(num_experts, device=logits.device)).float().mean(0)
     return num_experts * (first_E * logits_TE.softmax(-1).mean(0)).sum()
 
 
 def z_loss(logits: Float[Tensor, "*tokens experts"]) -> Float[Tensor, ""]:
-    """L_z = mean over tokens of (log sum_e exp s_e)², which keeps logits small.
+    """L_z = mean over tokens of (log sum_e exp s_e)². It keeps logits small.
 
     Reference: ST-MoE, eq. 5.
     """
@@ -87,7 +87,7 @@ def z_loss(logits: Float[Tensor, "*tokens experts"]) -> Float[Tensor, ""]:
 
 
 def auxiliary_losses(outputs: Sequence[RouterOutput], names: Collection[str]) -> dict[str, Float[Tensor, ""]]:
-    """Return the mean over all layers of the losses with these names; each is computed for all layers at once."""
+    """Return the losses with these names, averaged over layers. Each is computed for all layers at once."""
     if not names:
         return {}
     logits_NTE = torch.stack([output.logits.flatten(0, -2) for output in outputs])
@@ -104,4 +104,4 @@ def auxiliary_losses(outputs: Sequence[RouterOutput], names: Collection[str]) ->
 
 
 AUXILIARY_LOSSES = ("router_similarity", "load_balance", "gshard_balance", "z_loss")
-"""The names of the losses that need nothing but the routers' outputs."""
+"""The names of the losses that need only the routers' outputs."""

@@ -15,12 +15,12 @@ from leandit.ops import full_precision, linear
 
 
 class PooledRouter(RouterModule):
-    """Linear(d, d) -> GELU -> Linear(d, E), beside it a target head Linear(d, p*p*C) that only training uses.
+    """Linear(d, d) -> GELU -> Linear(d, E), and a target head Linear(d, p*p*C) that only training uses.
 
-    Scores are gated logits. In training the best pairs win; in evaluation the same rule applies if it looks at one
-    sample only, and the threshold if its pool spans samples. Logits are fp32 also under autocast, since the race
-    compares them across the batch. `target_dim` is the width of the target head, None for none; `tokens` the length of
-    a sequence, 0 if it is not known.
+    Scores are gated logits. In training the best pairs win. In evaluation the same rule applies if the pool is one
+    sample, and the threshold if the pool spans samples. Logits are fp32 also under autocast, because the race compares
+    them across the batch. `target_dim` is the width of the target head; None means no head. `tokens` is the length of
+    a sequence; 0 if it is not known.
 
     Reference: Expert Race, Figure 12 for the two heads.
     """
@@ -44,7 +44,7 @@ class PooledRouter(RouterModule):
         scores = GATES[self.config.gate](logits)
         chosen, cutoff = self._choose(scores)
         mask = self._serve(scores, chosen)
-        # GShard divides by the sum over what a token chose, whether or not all of it finds a slot.
+        # GShard divides by the sum over all choices of a token, including those that find no slot.
         weights = renormalize(scores, chosen) if self.config.renormalize else scores
         target = self.target_head(hidden) if self.training and self.target_head is not None else None
         return RouterOutput(logits, scores, weights, chosen, mask, cutoff, target)
@@ -52,7 +52,7 @@ class PooledRouter(RouterModule):
     def _choose(
         self, scores: Float[Tensor, "batch tokens experts"]
     ) -> tuple[Bool[Tensor, "batch tokens experts"], Tensor | None]:
-        """Return the pairs that the strategy selects, and in training the cutoff that the threshold follows."""
+        """Return the pairs that the strategy selects, and in training the cutoff for the threshold."""
         c = self.config
         if not self.training and self.threshold is not None and self.spans_samples:
             return self.threshold.select(scores), None
@@ -63,7 +63,7 @@ class PooledRouter(RouterModule):
     def _serve(
         self, scores: Float[Tensor, "batch tokens experts"], chosen: Bool[Tensor, "batch tokens experts"]
     ) -> Bool[Tensor, "batch tokens experts"]:
-        """Return the chosen pairs that find a slot: all of them without a capacity."""
+        """Return the chosen pairs that find a slot; without a capacity these are all."""
         c = self.config
         factor = c.capacity_factor if self.training else c.inference_capacity_factor
         if factor is None:
@@ -71,12 +71,12 @@ class PooledRouter(RouterModule):
         return within_capacity(scores, chosen, k=c.k, capacity_factor=factor, group_tokens=self._group_tokens)
 
     def most_pairs(self, num_tokens: int) -> int | None:
-        """Return a bound on the pairs of `num_tokens` tokens; None if a threshold decides, which knows no bound."""
+        """Return an upper bound on the pairs of `num_tokens` tokens; None if a threshold decides."""
         return None if not self.training and self.spans_samples else num_tokens * self.config.k
 
     @property
     def spans_samples(self) -> bool:
-        """Whether a threshold decides in evaluation; without it, batches are raced against one another."""
+        """Whether a threshold decides in evaluation, because the race in training spans samples."""
         return self.threshold is not None and self.config.inference == "threshold"
 
     @property

@@ -1,6 +1,6 @@
 """The three seams of a MoE layer: the router decides, the selector runs the race, the dispatcher moves tokens.
 
-What runs over several processes is put in from outside, as `router.selector` and `layer.dispatcher`.
+For several processes, set `router.selector` and `layer.dispatcher` from outside.
 
 Legend: B batch, L tokens of a sample, T = B L tokens of the batch, E experts, D width, R rows sorted by expert.
 """
@@ -21,11 +21,11 @@ from leandit.nn import kept
 
 @dataclass(frozen=True)
 class RouterOutput:
-    """What a router decided, and what losses and statistics need of it. Nothing in it is state.
+    """A router's decision, and what losses and statistics need. It contains no state.
 
     `scores` are gated logits; `weights` multiply the experts' outputs and carry the gradient to the router. `chosen`
-    holds the pairs that the selection kept, `mask` those that are computed: without those that a capacity dropped.
-    `cutoff` is the smallest score kept, shaped as the router's threshold; None in evaluation and without a threshold.
+    are the pairs that the selection kept; `mask` are the computed pairs, without those that a capacity dropped.
+    `cutoff` is the smallest kept score, in the shape of the threshold; None in evaluation and without a threshold.
     `target` is the target head's prediction, one flattened patch per token; None in evaluation and without the head.
     """
 
@@ -40,7 +40,7 @@ class RouterOutput:
 
 @dataclass(frozen=True)
 class RouterStats:
-    """One router: pair counts summed, and the cutoff averaged, over its layers and the micro-batches of a step."""
+    """Statistics of one router over its layers and the micro-batches of a step: sums of pairs, mean of the cutoff."""
 
     co_selection: Float[Tensor, "experts experts"]
     cutoff: Tensor | None = None
@@ -53,21 +53,21 @@ class RouterStats:
 
 @runtime_checkable
 class Router(Protocol):
-    """Decides which expert computes which token, with what weight."""
+    """Decides which experts compute a token, and with which weights."""
 
     def __call__(self, x_BLD: Float[Tensor, "batch tokens dim"], /) -> RouterOutput:
-        """Return the decision for these tokens; it changes no state."""
+        """Return the decision for these tokens. The state stays unchanged."""
 
     def most_pairs(self, num_tokens: int) -> int | None:
-        """Return a bound on the pairs of `num_tokens` tokens, which spares counting them; None if there is none."""
+        """Return an upper bound on the pairs of `num_tokens` tokens, which saves counting them; None if unknown."""
 
     def after_step(self, stats: RouterStats) -> None:
-        """Move the router's state by the statistics of one optimiser step: the only place that changes it."""
+        """Update the router's state with the statistics of one optimiser step. Nothing else changes the state."""
 
 
 @runtime_checkable
 class Selector(Protocol):
-    """Runs the race among scores; one that is global over ranks has the same signature."""
+    """Runs the race among scores. A race over all ranks has the same signature."""
 
     def __call__(
         self,
@@ -78,16 +78,16 @@ class Selector(Protocol):
         k: int,
         group_tokens: int | None = None,
     ) -> tuple[Bool[Tensor, "batch tokens experts"], Float[Tensor, " rows"]]:
-        """Return the mask of the pairs that win, and the smallest kept score of each row of `strategy`."""
+        """Return the mask of the winning pairs, and the smallest kept score of each row of `strategy`."""
 
 
 ExpertRows = Callable[[Tensor, Tensor], Tensor]
-"""(x_RD, ends_E) -> y_RD: the experts on rows sorted by expert, those of expert e up to row ends_E[e]."""
+"""(x_RD, ends_E) -> y_RD: the experts on rows sorted by expert. The rows of expert e end at ends_E[e]."""
 
 
 @runtime_checkable
 class Dispatcher(Protocol):
-    """Brings tokens to their experts and the results back; without one the fused operator does both at home."""
+    """Moves tokens to their experts, and results back. Without one the fused operator computes locally."""
 
     def __call__(
         self,
@@ -98,51 +98,51 @@ class Dispatcher(Protocol):
         rows: ExpertRows,
         /,
     ) -> Float[Tensor, "all_tokens dim"]:
-        """Return sum_e mask_te weight_te FFN_e(x_t), with `pairs` a bound on the pairs, if one is known.
+        """Return sum_e mask_te weight_te FFN_e(x_t). `pairs` is an upper bound on the pairs, if known.
 
-        Multiply the weights after the rows have come back: the router's gradient needs them at home.
+        Apply the weights after the rows have come back: the router's gradient needs them on its device.
         """
 
 
 class RouterModule(nn.Module):
-    """The base class of all routers: a module that is a `Router`, which `leandit.moe.routers` finds in a model.
+    """The base class of all routers: a module that is a `Router`. `leandit.moe.routers` finds it in a model.
 
-    A new router is one file: a `RouterConfig` with a `type` tag, and a RouterModule that its `build` returns. Its
-    buffers belong to the checkpoint. `selector` runs its races.
+    A new router is one file: a `RouterConfig` with a `type` tag, and the RouterModule that its `build` returns. Its
+    buffers are in the checkpoint. `selector` runs its races.
     """
 
     gate_head: nn.Linear
-    """The map to logits, one row for each expert; the probe compares experts by these rows."""
+    """The map to logits, with one row per expert. The probe compares experts by these rows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.selector: Selector = select_mask
         self.threshold: Threshold | None = None
-        # Set if layers are computed again in the backward pass, which must decide as the forward pass did.
+        # True if the backward pass computes layers again: its decisions must equal those of the forward pass.
         self.keep_logits = False
 
     @property
     def spans_samples(self) -> bool:
-        """Whether a threshold decides in evaluation, because the race in training is between samples."""
+        """Whether a threshold decides in evaluation, because the race in training spans samples."""
         return self.threshold is not None
 
     def decided(self, logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
-        """Return the logits that decide, kept if the layer is computed again; call it once in `forward`."""
+        """Return the logits for the decision, kept if the layer is computed again. Call it once in `forward`."""
         return kept(logits) if self.keep_logits and self.training else logits
 
     def most_pairs(self, num_tokens: int) -> int | None:
-        """Return a bound on the pairs of `num_tokens` tokens; None if there is none."""
+        """Return an upper bound on the pairs of `num_tokens` tokens; None if unknown."""
         return None
 
     def after_step(self, stats: RouterStats) -> None:
-        """Move the threshold, if there is one, towards the cutoff of one optimiser step."""
+        """Move the threshold, if the router has one, towards the cutoff of one optimiser step."""
         if self.threshold is not None and stats.cutoff is not None:
             self.threshold.update(stats.cutoff)
 
     def init_weights(self) -> None:
-        """Set what is neither in a `Linear` nor in a `Threshold`; called after these are set."""
+        """Set the parameters outside `Linear` and `Threshold` modules; those are set before."""
 
 
 def routers(model: nn.Module) -> Iterable[tuple[str, RouterModule]]:
-    """Yield (name, router) in order of depth; one router for all layers if these share it."""
+    """Yield (name, router) in order of depth. A router that all layers share appears once."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, RouterModule))

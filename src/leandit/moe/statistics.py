@@ -1,4 +1,4 @@
-"""Statistics of one optimiser step: what moves the state of routers, and what says whether experts share the work.
+"""Statistics of one optimiser step: they update the state of routers, and show whether experts share the work.
 
 Legend: E experts.
 """
@@ -18,7 +18,7 @@ from leandit.moe.seams import RouterOutput, RouterStats, routers
 
 @torch.no_grad()
 def router_stats(outputs: Sequence[RouterOutput], num_routers: int) -> list[RouterStats]:
-    """Reduce one micro-batch's outputs, by layer, to one record per router; a single router serves all layers."""
+    """Reduce the outputs of one micro-batch, one per layer, to one record per router. Layers may share one router."""
     if num_routers not in (1, len(outputs)):
         raise ValueError(f"{len(outputs)} router outputs for {num_routers} routers")
     records = [RouterStats(co_selection(output.mask), output.cutoff) for output in outputs]
@@ -27,7 +27,7 @@ def router_stats(outputs: Sequence[RouterOutput], num_routers: int) -> list[Rout
 
 @torch.no_grad()
 def combine(micro_batches: Sequence[Sequence[RouterStats]]) -> list[RouterStats]:
-    """Reduce the records of a step, micro-batch by router, to one record per router."""
+    """Reduce the records of a step, a list per micro-batch, to one record per router."""
     return [_reduce(router) for router in zip(*micro_batches, strict=True)]
 
 
@@ -39,15 +39,15 @@ def _reduce(records: Sequence[RouterStats]) -> RouterStats:
 
 @torch.no_grad()
 def after_step(model: nn.Module, stats: Sequence[RouterStats]) -> None:
-    """Let every router move its state (thresholds, biases), once per optimiser step; nothing else changes it."""
+    """Update the state of every router (thresholds, biases), once per optimiser step. Nothing else changes it."""
     for (_, router), layer in zip(routers(model), stats, strict=True):
         router.after_step(layer)
 
 
 def max_violation(load: Float[Tensor, " experts"]) -> float:
-    """MaxVio = (max_e load_e - mean load) / mean load; 0 is perfect balance, E - 1 is one expert doing everything.
+    """MaxVio = (max_e load_e - mean load) / mean load. 0 is perfect balance; E - 1 means one expert gets all pairs.
 
-    E - 1, too, if no expert got anything: that is no balance.
+    It is also E - 1 if no expert gets a pair.
 
     Reference: Loss-Free Balancing (arXiv 2408.15664); Expert Race, Table 2.
     """
@@ -58,8 +58,8 @@ def max_violation(load: Float[Tensor, " experts"]) -> float:
 def combination_usage(together: Float[Tensor, "experts experts"]) -> float:
     """Comb: percentage of the E(E-1)/2 expert pairs that make up the first 95 % of all co-selections.
 
-    Pair counts are sorted in descending order and normalised; the pairs whose cumulative share is below 95 % count.
-    About 95 for uniform use, 0 when no token has two experts.
+    The counts of expert pairs are sorted in descending order and normalised. Pairs with a cumulative share below 95 %
+    count. Comb is about 95 for uniform use, and 0 if no token has two experts.
 
     Reference: Expert Race, Figure 13 and Table 2.
     """
@@ -72,9 +72,9 @@ def combination_usage(together: Float[Tensor, "experts experts"]) -> float:
 
 
 class CollapseWatch:
-    """Names the experts that got less than `share` of their fair load for `patience` steps in a row.
+    """Reports experts that get less than `share` of their fair load for `patience` steps in a row.
 
-    `counts` goes into a checkpoint and comes back by `restore`, so that a restart does not begin the count anew.
+    A checkpoint stores `counts`, and `restore` reads them, so the count continues after a restart.
     """
 
     def __init__(self, names: Sequence[str], share: float = 0.01, patience: int = 50) -> None:
@@ -85,15 +85,15 @@ class CollapseWatch:
 
     @property
     def counts(self) -> list[list[int]]:
-        """Steps in a row that each expert of each router has starved for."""
+        """For each router and expert, the number of steps in a row below its share."""
         return [] if self._starved is None else self._starved.tolist()
 
     def restore(self, counts: Sequence[Sequence[int]]) -> None:
-        """Take over the counts of a checkpoint."""
+        """Set the counts to those of a checkpoint."""
         self._starved = np.array(counts, np.int64) if len(counts) else None
 
     def update(self, loads: Float[np.ndarray, "routers experts"]) -> list[str]:
-        """Return a line for each expert that reaches `patience` in this step, given the pairs of every expert."""
+        """Return one line for each expert that reaches `patience` in this step, given the load of every expert."""
         fair = loads.mean(-1, keepdims=True)
         starved = (loads < self.share * fair) | (fair == 0)
         if self._starved is None:

@@ -1,6 +1,6 @@
 """The six routing strategies as one selection over differently shaped pools of scores.
 
-Scores S in R^{B x L x E} are viewed as rows x pool. The best scores of each row are kept, B*L*k pairs in all:
+Scores S in R^{B x L x E} are viewed as rows x pool. The best scores of each row are kept, B*L*k pairs in total:
 
     strategy        rows     pool       kept per row
     token_choice    B, L     E          k
@@ -10,18 +10,18 @@ Scores S in R^{B x L x E} are viewed as rows x pool. The best scores of each row
     le_choice       B        L, E       L k
     expert_race     -        B, L, E    B L k
 
-If k L / E (k B L / E) is no whole number, every row keeps its floor, and the pairs that are left over to B*L*k go to
-the rows whose next-best scores are the highest: within a sample for expert choice, so that samples stay independent.
+If k L / E (k B L / E) is not an integer, every row keeps the floor. The remaining pairs go to the rows with the highest
+next-best scores: for expert choice within a sample, so that samples stay independent.
 
 Expert choice can also run over groups of G consecutive tokens of the flattened batch: each expert keeps k G / E tokens
-of a group, whatever samples they come from. Tokens at the end that fill no group are one shorter group.
+of a group, across samples. The last group may be shorter.
 
-Token choice can have a capacity: every expert has C slots in each group of tokens, served in the order of choices, then
-of tokens: all first choices of the group before the second ones. A pair that finds no slot is dropped; the token then
-has fewer experts, or none.
+Token choice can have a capacity: every expert has C slots in each group of tokens. Slots go to all first choices of the
+group, in the order of tokens, then to the second choices, and so on. A pair that finds no slot is dropped; the token
+then has fewer experts, or none.
 
-Legend: B batch, L tokens, E experts, R rows, P pool; for a capacity T tokens of the batch, K choices of a token, and P
-pairs in the order in which they are served.
+Legend: B batch, L tokens, E experts, R rows, P pool; for a capacity T tokens of the batch, K choices of a token, P
+pairs in the order in which they get slots.
 
 Reference: Expert Race, Figure 3 and Table 6; EC-DiT (arXiv 2410.02098), section 3.1 for groups; GShard (arXiv
 2006.16668), Algorithm 1 for a capacity.
@@ -51,7 +51,7 @@ class Strategy:
 
     @property
     def spans_samples(self) -> bool:
-        """Whether a sample's pairs depend on its neighbours, so that inference needs a threshold."""
+        """Whether a sample's pairs depend on other samples, so that inference needs a threshold."""
         return "B" in self.pool
 
 
@@ -63,7 +63,7 @@ STRATEGIES: dict[str, Strategy] = {
     "le_choice": Strategy("B", "LE"),
     "expert_race": Strategy("", "BLE"),
 }
-# The strategies whose pool can be a group of tokens instead.
+# Strategies that support groups of tokens.
 GROUPED = ("expert_choice",)
 
 
@@ -73,15 +73,15 @@ def select_mask(
 ) -> tuple[Bool[Tensor, "batch tokens experts"], Float[Tensor, " rows"]]:
     """Return the mask of the B*L*k pairs that win under `strategy`, and the smallest kept score of each row.
 
-    `scores` are gated, `k` is the mean number of experts per token, 1 <= k <= E. Of tied scores the earlier positions
-    win. Raises LeanDiTError for an unknown strategy, a k out of range, or groups with a strategy that has none.
+    `scores` are gated, `k` is the mean number of experts per token, 1 <= k <= E. If scores are tied, earlier positions
+    win. Raises LeanDiTError for an unknown strategy, a k out of range, or a strategy that does not support groups.
 
     Reference: Expert Race, Table 6.
     """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     if not 1 <= k <= scores.shape[-1]:
-        raise LeanDiTError(f"k = {k} experts per token: choose 1 to the number of experts, {scores.shape[-1]}")
+        raise LeanDiTError(f"k = {k} experts per token: choose 1 to {scores.shape[-1]}, the number of experts")
     if group_tokens is not None:
         return _select_in_groups(scores, strategy, k, group_tokens)
     rule = STRATEGIES[strategy]
@@ -102,9 +102,9 @@ def select_mask(
 def _select_in_groups(
     scores: Float[Tensor, "batch tokens experts"], strategy: str, k: int, group_tokens: int
 ) -> tuple[Bool[Tensor, "batch tokens experts"], Float[Tensor, " rows"]]:
-    """Select as if every group were a sample of its own."""
+    """Select as if every group were one sample."""
     if strategy not in GROUPED:
-        raise LeanDiTError(f"strategy {strategy} has no groups of tokens: leave group_tokens out, or use expert_choice")
+        raise LeanDiTError(f"strategy {strategy} does not support groups: omit group_tokens, or use expert_choice")
     num_experts = scores.shape[-1]
     scores_TE = scores.reshape(-1, num_experts)
     whole = scores_TE.shape[0] // group_tokens * group_tokens
@@ -115,9 +115,9 @@ def _select_in_groups(
 
 
 def _budgets(scores_RP: Float[Tensor, "rows pool"], groups: int, total: int) -> Int[Tensor, " rows"]:
-    """Share `total` pairs out over the rows; rows of one group (sample) share that group's left-over pairs."""
+    """Divide `total` pairs among the rows. The rows of one group (sample) divide the remaining pairs of the group."""
     num_rows, pool = scores_RP.shape
-    # Not divmod, which takes no symbolic size: a compiled model may see another batch.
+    # divmod does not accept symbolic sizes, which a compiled model has if the batch size changes.
     whole, left_over = total // num_rows, total % num_rows
     budget_R = torch.full((num_rows,), whole, device=scores_RP.device)
     if left_over:
@@ -143,8 +143,8 @@ def within_capacity(
     """Return the pairs of `chosen`, each token's k best `scores`, that find a slot.
 
     A group is `group_tokens` consecutive tokens of the flattened batch, or each sample's tokens. Each expert has
-    C = floor(group_tokens * capacity_factor / E) slots in it; a shorter group at the end has fewer. Of tied scores the
-    earlier expert is the earlier choice. GShard also drops second choices at random; this rule draws nothing.
+    C = floor(group_tokens * capacity_factor / E) slots in it; a shorter group at the end has fewer. If scores are tied,
+    the earlier expert is chosen first. GShard also drops second choices at random; this rule is deterministic.
     """
     if scores.numel() == 0:
         return chosen
@@ -153,7 +153,7 @@ def within_capacity(
     choice_TK = scores.reshape(num_tokens, num_experts).sort(dim=1, descending=True, stable=True).indices[:, :k]
     group_T = torch.arange(num_tokens, device=scores.device) // size
     place_KT = _places((group_T * num_experts + choice_TK.T).reshape(-1)).reshape(k, num_tokens)
-    # Only the last group can be shorter, and then it is the one of this number.
+    # Only the last group can be shorter; its index is then num_tokens // size.
     slots, fewer = (int(tokens * capacity_factor / num_experts) for tokens in (size, num_tokens % size))
     slots_T = torch.where(group_T == num_tokens // size, fewer, slots)
     kept_TE = torch.zeros(num_tokens, num_experts, dtype=torch.bool, device=scores.device)
@@ -162,7 +162,7 @@ def within_capacity(
 
 
 def _places(queue_P: Int[Tensor, " pairs"]) -> Int[Tensor, " pairs"]:
-    """Return how many earlier pairs stand in each pair's queue; sorting costs less than a one-hot matrix."""
+    """Return the number of earlier pairs in each pair's queue. Sorting costs less than a one-hot matrix."""
     sorted_P, order_P = queue_P.sort(stable=True)
     index_P = torch.arange(len(queue_P), device=queue_P.device)
     return torch.empty_like(queue_P).scatter_(0, order_P, index_P - torch.searchsorted(sorted_P, sorted_P))

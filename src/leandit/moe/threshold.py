@@ -12,13 +12,13 @@ from leandit.moe.strategies import STRATEGIES
 
 
 class Threshold(nn.Module):
-    """An exponential moving average of the smallest score that was kept in training.
+    """An exponential moving average of the smallest kept score in training.
 
         tau <- m tau + (1 - m) cutoff,     inference keeps S >= tau
 
-    One value per row: per expert for `bl_choice`, per token for `be_choice` if `tokens` is known, and one for the layer
-    otherwise. A sequence of another length, such as a larger picture, is compared with the mean. The value moves only
-    in `update`, once per optimiser step.
+    There is one value per row: per expert for `bl_choice`, per token for `be_choice` if `tokens` is known, else one for
+    the layer. A sequence of another length, such as a larger picture, uses the mean. Only `update` changes the value,
+    once per optimiser step.
 
     Reference: Expert Race, section on the learnable threshold, Table 3; the momentum is not in the paper.
     """
@@ -40,21 +40,21 @@ class Threshold(nn.Module):
         return scores.detach() >= value
 
     def reduce(self, cutoff: Float[Tensor, " rows"]) -> Tensor:
-        """Return the rows' cutoffs in the shape of the threshold; those of other rows are averaged."""
+        """Return the rows' cutoffs in the shape of the threshold, or their mean if the number of rows differs."""
         return cutoff if cutoff.shape == self.value.shape else cutoff.mean().expand_as(self.value)
 
     @torch.no_grad()
     def update(self, cutoff: Tensor) -> None:
-        """Move towards the mean cutoff of one optimiser step; a row that kept nothing has +inf and is left out."""
+        """Move towards the mean cutoff of one optimiser step. Rows that kept nothing have +inf and do not move."""
         moved = self.value.lerp(cutoff.to(self.value), 1 - self.momentum)
         self.value.copy_(torch.where(cutoff.isfinite(), moved, self.value))
 
     def init_weights(self) -> None:
-        """Set the threshold to where it starts."""
+        """Set the threshold to its initial value."""
         self.value.fill_(self.init)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Take one value for all rows, which checkpoints of `be_choice` had before each row had its own."""
+        """Accept one value for all rows, as in older checkpoints of `be_choice`."""
         if prefix + "value" in state and not state[prefix + "value"].ndim:
             state[prefix + "value"] = state[prefix + "value"].expand_as(self.value)
         super()._load_from_state_dict(state, prefix, *rest)

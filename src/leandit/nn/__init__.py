@@ -1,4 +1,4 @@
-"""The parts that diffusion transformers are made of."""
+"""The parts of diffusion transformers."""
 
 from leandit.nn.attention import SelfAttention
 from leandit.nn.cross_attention import CrossAttention

@@ -13,7 +13,7 @@ from leandit.ops.attention import AttentionImpl
 class SelfAttention(nn.Module):
     """softmax(q kᵀ / sqrt(head_dim)) v over all tokens of a sample, with optional RMS normalisation of q and k.
 
-    With `kv_heads` below `heads` each head of keys and values serves heads / kv_heads heads of queries in turn.
+    If `kv_heads` is below `heads`, each key and value head serves heads / kv_heads consecutive query heads.
 
     Reference: DiT (arXiv 2212.09748); qk-norm as in SD3 (arXiv 2403.03206); grouped queries as in GQA
     (arXiv 2305.13245).
@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
 
 
 def split_heads(x: Float[Tensor, "batch tokens dim"], head_dim: int) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Return the heads of each token, each a sequence of its own."""
+    """Return one sequence of tokens per head."""
     return x.unflatten(2, (-1, head_dim)).transpose(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""Cross-attention of a picture's tokens to its text."""
+"""Cross-attention from a picture's tokens to its text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KeysValues = tuple[Tensor, Tensor]
 class CrossAttention(nn.Module):
     """softmax(q kᵀ / sqrt(head_dim)) v with queries from a sample's tokens, keys and values from its text.
 
-    `text_dim` is the text's width. `kv_heads` and `qk_norm` are as in `SelfAttention`.
+    `text_dim` is the width of the text features. `kv_heads` and `qk_norm` are as in `SelfAttention`.
 
     Reference: PixArt-alpha (arXiv 2310.00426), section 2.3; grouped queries as in EC-DiT (arXiv 2410.02098).
     """
@@ -42,8 +42,8 @@ class CrossAttention(nn.Module):
         self.k_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
 
     def keys_values(self, text: Float[Tensor, "batch text_tokens text_dim"]) -> KeysValues:
-        """Return what depends on the text alone, each (batch, kv_heads, text_tokens, head_dim)."""
-        # Prompts can be shorter than the rows that a matrix library needs to compute each in the same way.
+        """Return keys and values, which depend only on the text; each is (batch, kv_heads, text_tokens, head_dim)."""
+        # Prompts can have fewer rows than a matrix library needs to compute a row independently of their number.
         kv = row_stable_linear(text.flatten(0, 1), self.kv.weight, self.kv.bias).unflatten(0, text.shape[:2])
         k, v = split_heads(kv, self.head_dim).chunk(2, dim=1)
         return self.k_norm(k), v
@@ -55,9 +55,9 @@ class CrossAttention(nn.Module):
         text_mask: Bool[Tensor, "batch text_tokens"] | None = None,
         keys_values: KeysValues | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Attend to the text where `text_mask` is True (all of it without one); every text needs one token.
+        """Attend to the text tokens whose mask is True, or to all without a mask. Every text needs at least one.
 
-        `keys_values` are those of the text, where they are there already.
+        `keys_values` are the keys and values of the text, if they are already computed.
         """
         q = split_heads(self.q(x), self.head_dim)
         k, v = self.keys_values(text) if keys_values is None else keys_values

@@ -1,4 +1,4 @@
-"""Embeddings of the time, of the class label, and of the place in the picture."""
+"""Embeddings of the time, the class label and the position in the picture."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ class LabelEmbedding(nn.Module):
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        # from_pretrained, because nn.Embedding(...) would draw weights that `init_weights` draws again.
+        # nn.Embedding(...) would draw weights, and `init_weights` would draw them again; from_pretrained draws nothing.
         self.table = nn.Embedding.from_pretrained(torch.empty(num_classes + 1, dim), freeze=False)
 
     def forward(self, label: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
-        """Embed labels 0..num_classes-1; any negative label stands for "no label"."""
+        """Embed labels 0..num_classes-1. Any negative label means "no label"."""
         return self.table(torch.where(label < 0, self.num_classes, label))
 
 
-# Tables that are kept, of each kind: one for every grid, width and device that was used last.
+# Number of tables of each kind that are kept: those for the last grids, widths and devices.
 _KEPT = 32
 
 
@@ -78,9 +78,9 @@ def sincos_positions(
     """Return fixed two-dimensional sin-cos positions for a grid of patches in row-major order.
 
     The first half of the width encodes the column, the second the row; each half is [sin, cos] of the coordinate times
-    10000^(-4 i / dim). Row k has the coordinate k span.height / grid.height, column k k span.width / grid.width, so
-    that another grid divides the `span` of the grid that a model learned. Computed in float64 and rounded to float32.
-    `dim` must be divisible by 4. The table is kept and shared: do not write into it.
+    10000^(-4 i / dim). The coordinate of row k is k span.height / grid.height, that of column k is k span.width /
+    grid.width: every grid divides the `span` that the model learned. Computed in float64 and rounded to float32. `dim`
+    must be divisible by 4. The table is kept and shared: do not write into it.
 
     Reference: DiT (arXiv 2212.09748), after MAE; PixArt-alpha (arXiv 2310.00426), section 2.4, for the interpolation.
     """
@@ -92,7 +92,7 @@ def sincos_positions(
 
 
 def kept_table(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keep what a function of (device, dtype, ...) returned last, unless it has no content, as under FakeTensorMode."""
+    """Keep the last results of a function of (device, dtype, ...), except fake tensors, which have no content."""
 
     def plain(device: torch.device, dtype: torch.dtype, *arguments: object) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
@@ -119,7 +119,7 @@ def _sincos(device: torch.device, dtype: torch.dtype, dim: int, grid: Grid, span
     return torch.cat(halves, dim=-1).reshape(grid.tokens, dim).float().to(dtype)
 
 
-# To a compiler the table is one operator, so that a compiled model has the same bits; a graph owns what it gets.
+# torch.compile sees the table as one operator, so a compiled model computes the same bits. It gets its own copy.
 _SCHEMA = "(Tensor like, int dim, SymInt height, SymInt width, SymInt span_height, SymInt span_width) -> Tensor"
 
 

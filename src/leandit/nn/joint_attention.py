@@ -1,4 +1,4 @@
-"""Attention over text and image tokens together: with weights for each of them, or one set for both."""
+"""Attention over text and image tokens together, with separate weights or one set for both."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Heads = Float[Tensor, "batch heads tokens head_dim"]
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch's, with the weight in the dtype of the input, as its fused kernel wants it under autocast."""
+    """torch's RMSNorm with its weight cast to the dtype of the input: the fused kernel needs this under autocast."""
 
     def forward(self, x: Float[Tensor, "*batch head_dim"]) -> Float[Tensor, "*batch head_dim"]:
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class _Stream(nn.Module):
-    """The weights of attention for one stream of tokens: maps of query, key, value and output, norms of q and k."""
+    """The attention weights of one stream of tokens: maps to query, key, value and output, and norms of q and k."""
 
     def __init__(self, dim: int, heads: int, qk_norm: bool, norm_eps: float) -> None:
         super().__init__()
@@ -39,15 +39,15 @@ class _Stream(nn.Module):
         return self.q_norm(q), self.k_norm(k), v
 
     def merge(self, y: Heads) -> Float[Tensor, "batch tokens dim"]:
-        """Map the heads' results to the stream's width."""
+        """Map the results of the heads to the width of the stream."""
         return self.proj(y.transpose(1, 2).flatten(-2))
 
 
 class JointAttention(nn.Module):
-    """softmax(q kᵀ / sqrt(head_dim)) v over [text ; image], where each stream has its own weights.
+    """softmax(q kᵀ / sqrt(head_dim)) v over [text ; image]. Each stream has its own weights.
 
-    Keys are masked out where `mask`, over [text ; image], is False. With `image_only` nothing will read the text behind
-    it: the text gives keys and values alone, and None comes back in its place.
+    `mask` is over [text ; image]; keys whose mask is False are not used. `image_only` is for a layer whose text output
+    is not read: the text then has only keys and values, and None is returned for it.
 
     Reference: SD3 (arXiv 2403.03206), the MM-DiT block.
     """
@@ -74,13 +74,13 @@ class JointAttention(nn.Module):
 
 
 class SingleStreamAttention(_Stream):
-    """Attention over [text ; image] with one set of weights; image tokens turn with their position, text does not.
+    """Attention over [text ; image] with one set of weights. Image tokens are rotated by position, text is not.
 
-    `rotation` belongs to the last tokens, as many as it has (see `rope_2d`). With `image_only` they alone ask and come
-    back: nothing will read the text behind it.
+    `rotation` (see `rope_2d`) has one angle set per image token; these are the last tokens. `image_only` is for a layer
+    whose text output is not read: only image tokens have queries, and only they are returned.
 
-    Reference: DiT-Air (arXiv 2503.10618), Figure 3. How text tokens are placed under 2-D RoPE is not stated; not
-    turning them puts all text at the image's origin, and leaves its order to the text encoder.
+    Reference: DiT-Air (arXiv 2503.10618), Figure 3. The paper does not state the positions of text tokens under 2-D
+    RoPE. Without rotation all text is at the image's origin, and only the text encoder represents its order.
     """
 
     def __init__(self, dim: int, heads: int, qk_norm: bool, norm_eps: float, impl: AttentionImpl) -> None:
@@ -95,7 +95,7 @@ class SingleStreamAttention(_Stream):
         image_only: bool = False,
     ) -> Float[Tensor, "batch out_tokens dim"]:
         q, k, v = self.split(x)
-        # Angle 0 for the text: one rotation of all tokens costs less than cutting and joining queries and keys.
+        # Text has angle 0: rotating all tokens costs less than splitting and joining queries and keys.
         still = F.pad(rotation, (0, 0, x.shape[1] - rotation.shape[1], 0))
         still[0, : -rotation.shape[1]] = 1.0
         q, k = rotate(q, still), rotate(k, still)

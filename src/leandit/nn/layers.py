@@ -13,7 +13,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 Sharing = Literal["none", "adaln", "attention", "block"]
 
-# What the layers of a network have in common; each level includes the one before it.
+# The parts that all layers of a network share. Each level includes the one before it.
 SHARED_PARTS: dict[Sharing, frozenset[str]] = {
     "none": frozenset(),
     "adaln": frozenset({"adaln"}),
@@ -26,11 +26,11 @@ Parts = Mapping[str, nn.Module] | nn.ModuleDict
 
 
 class Layer(nn.Module):
-    """One layer: its own parts are children; parts that layers share belong to the network and come with each call.
+    """One layer. Its own parts are its children. Shared parts belong to the network and are arguments of each call.
 
-    A subclass writes `compute`, which `layer(shared, *state)` calls. With `recompute` a layer in training keeps only
-    its input and what routers decided, and is computed again in the backward pass, with the same experts. Sharding
-    (`fully_shard(layer)`), compilation (`layer.compile()`) and hooks hold on to this module.
+    A subclass writes `compute`, which `layer(shared, *state)` calls. With `recompute`, a layer in training keeps only
+    its input and the routers' decisions. The backward pass computes it again, with the same experts. Use this module
+    for sharding (`fully_shard(layer)`), compilation (`layer.compile()`) and hooks.
     """
 
     def __init__(self, names: Sequence[str], own: Parts) -> None:
@@ -48,7 +48,7 @@ class Layer(nn.Module):
         return self.compute(shared, *state)
 
     def compute(self, shared: Parts, *state: Any) -> Any:
-        """Return the layer's record for the state; `shared` are the parts that are not its own."""
+        """Return the layer's record for the state. `shared` are the parts that layers share."""
         raise NotImplementedError
 
     def parts(self, shared: Parts) -> Parts:
@@ -57,7 +57,7 @@ class Layer(nn.Module):
         return {name: own[name] if name in own else shared[name] for name in self.names}  # type: ignore[misc]
 
 
-# Operators whose results are kept when a layer is computed again: the logits of routers, and the race over them.
+# Operators whose results are kept for recomputation: the logits of routers, and the race over them.
 _KEPT = ("leandit::kept", "leandit::pooled_topk")
 
 
@@ -68,9 +68,9 @@ def _policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Checkpoin
 
 
 def kept(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return a copy of x, an operator of its own that recomputation finds by name: see `_KEPT`.
+    """Return a copy of x. This is a separate operator, so that recomputation finds it by name: see `_KEPT`.
 
-    Logits of a router that are computed again can differ by a rounding error, which can mean other experts.
+    Recomputed logits of a router can differ by a rounding error, which can select other experts.
     """
     return torch.ops.leandit.kept(x)
 
@@ -85,10 +85,10 @@ _kept.register_autograd(lambda ctx, grad: grad)
 
 
 class Layers(nn.Module):
-    """All layers of a network, from a table of makers of parts for each. Parts that `sharing` names exist once.
+    """All layers of a network. Each layer has a table of functions that make its parts; parts in `sharing` exist once.
 
-    Keys are `0.attention...` for a layer's own part and `shared.attention...` for a shared one, so that a shared part
-    has one key and layers can be sharded. `make(names, own)` returns the layer with its own parts.
+    Keys are `0.attention...` for a layer's own part and `shared.attention...` for a shared part. So a shared part has
+    one key, and layers can be sharded. `make(names, own)` returns the layer with its own parts.
 
     Reference: DiT-Air (arXiv 2503.10618), section on parameter sharing (Lite).
     """

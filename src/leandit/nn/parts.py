@@ -1,4 +1,4 @@
-"""The parts that all networks are made of: linear map, norm, feed-forward, modulation, and the final map to patches."""
+"""The parts of all networks: linear map, norm, feed-forward, modulation, and the final map to patches."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from leandit.ops import linear, linear_gelu, norm_modulate, row_stable_linear
 
 
 class Linear(nn.Linear):
-    """torch's linear layer with uninitialised weights: the model calls `init_weights`, so nothing is drawn twice."""
+    """torch's linear layer with uninitialised weights. The model calls `init_weights`, so weights are drawn once."""
 
     def reset_parameters(self) -> None:
-        """Leave the weights to `init_weights`, which is called once."""
+        """Do nothing: `init_weights` sets the weights."""
 
     def init_weights(self) -> None:
-        """Xavier-uniform matrix, zero bias."""
+        """Set a Xavier-uniform matrix and a zero bias."""
         nn.init.xavier_uniform_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -25,12 +25,12 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
     def gelu(self, input: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch out"]:
-        """Return GELU of what `forward` returns, in its tanh form."""
+        """Return GELU, in the tanh form, of the result of `forward`."""
         return linear_gelu(input, self.weight, self.bias)
 
 
 class FeedForward(nn.Module):
-    """GELU(x W1 + b1) W2 + b2 with the tanh form of GELU; `gated` is SwiGLU, (SiLU(x Wg) * x W1) W2, without biases.
+    """GELU(x W1 + b1) W2 + b2 with the tanh form of GELU. `gated`: SwiGLU, (SiLU(x Wg) * x W1) W2, without biases.
 
     Reference: DiT; GLU Variants Improve Transformer (arXiv 2002.05202).
     """
@@ -50,7 +50,7 @@ class FeedForward(nn.Module):
 class AdaLN(nn.Module):
     """SiLU -> Linear(d, n w): n modulation vectors per sample, zero at the start (AdaLN-Zero).
 
-    `width` is w, that of the tokens; None is d, that of the condition.
+    `width` is w, the width of the tokens; None means d, the width of the condition.
 
     Reference: DiT (arXiv 2212.09748), section 3.2.
     """
@@ -66,7 +66,7 @@ class AdaLN(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Norm, modulation, and the zero-initialised map from tokens to patches; `condition_dim` is `dim` if None."""
+    """Norm, modulation, and the zero-initialised map from tokens to patches. `condition_dim` None means `dim`."""
 
     def __init__(self, dim: int, patch_dim: int, norm_eps: float, condition_dim: int | None = None) -> None:
         super().__init__()

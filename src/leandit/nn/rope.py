@@ -18,15 +18,15 @@ def rope_2d(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "2 {grid.tokens} {head_dim//2}"]:
-    """Return [cos, sin] of the angles by which each pair of channels turns, for a grid in row-major order.
+    """Return [cos, sin] of the rotation angles of each pair of channels, for a grid in row-major order.
 
-    The first half of the pairs turns with the row r, the second with the column c: pair i of a half by r w_i or
+    The first half of the pairs encodes the row r, the second half the column c: pair i of a half has the angle r w_i or
     c w_i, with w_i = base^(-4 i / head_dim), i = 0..head_dim/4-1. The angles of a patch do not depend on the size of
-    the grid, so that a larger picture extends them. Computed in float64 and rounded to float32. `head_dim` must be
+    the grid, so a larger grid extends a smaller one. Computed in float64 and rounded to float32. `head_dim` must be
     divisible by 4. The table is kept and shared: do not write into it.
 
-    Reference: RoFormer (arXiv 2104.09864), one axis at a time; DiT-Air (arXiv 2503.10618) turns image tokens in two
-    dimensions without stating base, pairing or split.
+    Reference: RoFormer (arXiv 2104.09864) for each axis. DiT-Air (arXiv 2503.10618) rotates image tokens in two
+    dimensions, and does not state base, pairing or split.
     """
     if torch.compiler.is_compiling():
         return _rope_op(torch.empty(0, device=device, dtype=dtype), head_dim, grid.height, grid.width, base)
@@ -45,7 +45,7 @@ def _rope(device: torch.device, dtype: torch.dtype, head_dim: int, grid: Grid, b
     return torch.stack([angle.cos(), angle.sin()]).float().to(dtype)
 
 
-# One operator to a compiler, as the sin-cos positions are.
+# torch.compile sees one operator, as for the sin-cos positions.
 @torch.library.custom_op(
     "leandit::rope_2d",
     mutates_args=(),
@@ -63,9 +63,9 @@ def _(like: Tensor, head_dim: int, height: int, width: int, base: float) -> Tens
 def rotate(
     x: Float[Tensor, "batch heads tokens head_dim"], rotation: Float[Tensor, "2 tokens half_head_dim"]
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Turn each pair of neighbouring channels (2 i, 2 i + 1) of queries or keys by the angle of its token.
+    """Rotate each pair of channels (2 i, 2 i + 1) of queries or keys by the angle of its token.
 
-    The product of a query and a key then depends on the difference of their positions alone.
+    The product of a query and a key then depends only on the difference of their positions.
     """
     cos, sin = rotation
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)

@@ -1,4 +1,4 @@
-"""Text on its way into a backbone: token features, the pooled vector, and the mask over [text ; image]."""
+"""The text input of a backbone: token features, the pooled vector, and the mask over [text ; image]."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from leandit.ops.linear import MIN_ROWS
 
 
 class PooledEmbedding(nn.Module):
-    """Linear -> SiLU -> Linear on the pooled vector of a text, to be added to the time embedding.
+    """Linear -> SiLU -> Linear on the pooled vector of a text. The result is added to the time embedding.
 
-    Reference: SD3 (arXiv 2403.03206); DiT-Air (arXiv 2503.10618) has "its own MLP" without stating its form.
+    Reference: SD3 (arXiv 2403.03206). DiT-Air (arXiv 2503.10618) has "its own MLP" and does not state its form.
     """
 
     def __init__(self, pooled_dim: int, dim: int) -> None:
@@ -25,16 +25,16 @@ class PooledEmbedding(nn.Module):
         self.second = Linear(dim, dim)
 
     def forward(self, pooled: Float[Tensor, "batch pooled_dim"]) -> Float[Tensor, "batch dim"]:
-        """Raise LeanDiTError for a vector of another width than the model was built for."""
+        """Embed the vector. Raises LeanDiTError if its width is not the width that the model was built for."""
         _check_width("the pooled text vector is", pooled, self.first)
         hidden = row_stable_linear(pooled.to(self.first.weight.dtype), self.first.weight, self.first.bias)
         return row_stable_linear(F.silu(hidden), self.second.weight, self.second.bias)
 
 
 class TextEmbedding(nn.Module):
-    """Linear -> GELU -> Linear on every token's features, where a token is; the features of padding are not read.
+    """Linear -> GELU -> Linear on the features of every token. The features of padding are not read.
 
-    Reference: DiT-Air (arXiv 2503.10618), "MLP" in Figure 3; hidden width and activation are not stated.
+    Reference: DiT-Air (arXiv 2503.10618), "MLP" in Figure 3. The paper does not state hidden width and activation.
     """
 
     def __init__(self, text_dim: int, dim: int) -> None:
@@ -45,9 +45,9 @@ class TextEmbedding(nn.Module):
     def forward(
         self, text: Float[Tensor, "batch text_tokens text_dim"], mask: Bool[Tensor, "batch text_tokens"] | None
     ) -> tuple[Float[Tensor, "batch padded_tokens dim"], Bool[Tensor, "batch padded_tokens"] | None]:
-        """Return embedded tokens and their mask, both as padded by `pad_text`.
+        """Return the embedded tokens and their mask, both padded by `pad_text`.
 
-        Raise LeanDiTError for features of another width than the model was built for.
+        Raises LeanDiTError if the width of the features is not the width that the model was built for.
         """
         _check_width("text features are", text, self.first)
         text, mask = pad_text(text, mask)
@@ -60,9 +60,9 @@ class TextEmbedding(nn.Module):
 def pad_text(
     text: Float[Tensor, "batch text_tokens text_dim"], mask: Bool[Tensor, "batch text_tokens"] | None
 ) -> tuple[Float[Tensor, "batch padded_tokens text_dim"], Bool[Tensor, "batch padded_tokens"] | None]:
-    """Pad short text with masked tokens for as many rows as `row_stable_linear` asks for, and on its conditions.
+    """Pad short text with masked tokens to the number of rows of `row_stable_linear`, under the same conditions.
 
-    So a sample alone comes out as it does in a batch.
+    A sample then has the same result alone and in a batch.
     """
     missing = MIN_ROWS - text.shape[1]
     if missing <= 0 or torch.is_grad_enabled() or text.device.type != "cpu":
@@ -74,7 +74,7 @@ def pad_text(
 def joint_mask(
     text_mask: Bool[Tensor, "batch text_tokens"] | None, image_tokens: int
 ) -> Bool[Tensor, "batch all_tokens"] | None:
-    """Return the mask over [text ; image]: image tokens are always there. None stays None."""
+    """Return the mask over [text ; image]. It is True for all image tokens. None stays None."""
     return None if text_mask is None else F.pad(text_mask, (0, image_tokens), value=True)
 
 

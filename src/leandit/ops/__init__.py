@@ -1,4 +1,4 @@
-"""Tensor functions. Every fast version has a plain definition, and tests compare the two."""
+"""Tensor functions. Every fast version has a plain definition, and tests compare both."""
 
 from leandit.ops import flops as _flops  # noqa: F401  It registers formulas.
 from leandit.ops.attention import attention

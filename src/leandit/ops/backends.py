@@ -1,4 +1,4 @@
-"""Fast implementations of operators: modules that are imported when they are first chosen, and what Triton needs."""
+"""Fast implementations of operators: they are imported when first chosen. Also the conditions for Triton."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def load(module: str) -> ModuleType:
-    """Return the module of this name, imported at the first call. Compiled code needs it loaded before."""
+    """Return the module of this name. It is imported at the first call, which must be before compiled code runs."""
     if module not in _LOADED:
         _LOADED[module] = import_module(module)
     return _LOADED[module]

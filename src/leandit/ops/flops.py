@@ -23,10 +23,9 @@ def _experts(
     *_: Any,
     **__: Any,
 ) -> int:
-    """Two products over the pairs, without padding.
+    """Return the FLOPs of two products over the pairs, without padding.
 
-    The number of rows gives an upper bound on the pairs. Without it the mask is counted, so it must not be a fake
-    tensor.
+    The number of rows is an upper bound on the pairs. Without it the mask is counted, so it must not be a fake tensor.
     """
     w1, w2 = weights[0], weights[2]
     pairs = rows - max_rows(0, len(w1), block) if rows >= 0 else int(mask.sum())
@@ -35,7 +34,7 @@ def _experts(
 
 @register_flop_formula(torch.ops.leandit.expert_ffn_backward, get_raw=True)
 def _experts_backward(grad: Tensor, *inputs: Any, **_: Any) -> int:
-    """Four products over the pairs. The rows that the forward pass kept give their number."""
+    """Return the FLOPs of four products over the pairs. Their number is that of the rows that forward kept."""
     *tensors, pre, _, activation, block, _ = inputs
     return 2 * _experts(*tensors, activation, len(pre), block)
 

@@ -25,7 +25,7 @@ _ONEDNN = "leandit.ops.onednn"
 
 def autocast_dtype(device: str) -> torch.dtype | None:
     """Return the dtype that autocast computes in on a device of this type, or None if it is off."""
-    # Tensors without content, on the device "meta", have no autocast, and torch raises if it is asked.
+    # The "meta" device has no autocast, and torch raises an error for it.
     return torch.get_autocast_dtype(device) if device != "meta" and torch.is_autocast_enabled(device) else None
 
 
@@ -58,7 +58,7 @@ def linear_gelu(
 
 
 def _plain_cpu(x: Tensor) -> bool:
-    """torch.compile optimises linear maps by itself and cannot generate code for our call of oneDNN."""
+    """False under torch.compile: it optimises linear maps itself and cannot generate code for our oneDNN call."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -67,7 +67,7 @@ def row_stable_linear(
 ) -> Float[Tensor, "rows out"]:
     """Return x Wᵀ + b with rows that do not depend on their number (exact in fp32 with the common CPU libraries).
 
-    While gradients are recorded nothing is padded: training does not need this property.
+    Nothing is padded while gradients are recorded, because training does not need this property.
     """
     rows = x_ND.shape[0]
     if torch.is_grad_enabled() or rows >= MIN_ROWS or x_ND.device.type != "cpu":

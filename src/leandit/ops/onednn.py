@@ -1,8 +1,8 @@
-"""Linear maps by oneDNN on a CPU, if torch would not use it by itself.
+"""Linear maps by oneDNN on a CPU, in cases where torch does not use it.
 
-torch multiplies float32 with MKL. On processors that are not from Intel, MKL uses a code path that takes twice as long
-as oneDNN. For low precision torch uses oneDNN by itself. oneDNN can also apply GELU while a block of the product is in
-the cache; this is useful if the values before GELU are not needed for gradients.
+torch multiplies float32 with MKL, which takes twice as long as oneDNN on processors that are not from Intel. For low
+precision torch already uses oneDNN. oneDNN can also apply GELU while a block of the product is in the cache; this is
+useful if gradients do not need the values before GELU.
 
 Legend: N rows, D input width, F output width.
 """
@@ -28,10 +28,10 @@ _LOW_PRECISION = tuple(
 
 
 def suits_onednn(*tensors: Tensor | None, low_precision: bool = False) -> bool:
-    """Return whether these tensors need our oneDNN call: torch would not use oneDNN by itself.
+    """Return whether these tensors need our oneDNN call, because torch does not use oneDNN for them.
 
     With `low_precision`, return whether oneDNN can multiply them at all. False under torch.compile, which optimises
-    linear maps by itself and cannot generate code for this call.
+    linear maps itself and cannot generate code for this call.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     dtypes = {tensor.dtype for tensor in given}
@@ -46,7 +46,7 @@ def suits_onednn(*tensors: Tensor | None, low_precision: bool = False) -> bool:
 
 
 def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None) -> Tensor:
-    """Return x Wᵀ + b for tensors that `suits_onednn`, with oneDNN's products in the backward pass, too."""
+    """Return x Wᵀ + b for tensors that `suits_onednn`. The backward pass also uses oneDNN's products."""
     if torch.is_grad_enabled():
         return _Linear.apply(x, weight_FD, bias_F)
     return onednn_linear(x, weight_FD, bias_F)

@@ -1,4 +1,4 @@
-"""Record what a model does from outside, draw it as pictures, and report it as a page."""
+"""Record from outside what a model does, draw it as figures, and report it as a page."""
 
 from leandit.probing.content import ContentTrace, content_report, record_content
 from leandit.probing.draw import Drawn, check_has_experts, check_pictures, draw_recorded

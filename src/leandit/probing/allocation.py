@@ -1,4 +1,4 @@
-"""The distribution of the pairs: over the picture, over the sampling time, and to the busiest tokens."""
+"""How pairs are distributed over the picture, over the sampling time, and over the busiest tokens."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from leandit.probing.routing import RoutingTrace
 
 
 def moments(times: Float[np.ndarray, " calls"], most: int) -> list[list[int]]:
-    """Return the calls of each moment, from noise to picture; a moment has the calls at one or at neighbouring times.
+    """Return the calls of each moment, from noise to picture. A moment is one time or several neighbouring times.
 
-    There are at most `most` moments. Every call is in exactly one, so that sums over moments are sums over calls.
+    There are at most `most` moments. Every call is in exactly one, so sums over moments are sums over calls.
     """
     distinct = np.unique(times)[::-1]
     parts = np.array_split(distinct, min(most, len(distinct)))
@@ -33,10 +33,10 @@ def moment_sums(
 def top_shares(
     counts: Int[np.ndarray, "calls layers batch tokens"], fractions: Sequence[float]
 ) -> Float[np.ndarray, "layers fractions"]:
-    """Return the share of a layer's pairs that the given fractions of tokens get: the tokens with most experts.
+    """Return the share of a layer's pairs that goes to the given fractions of tokens: those with the most experts.
 
-    The ceil(fraction L) tokens of L are chosen in each picture and call. Under a uniform allocation a share is
-    the fraction itself. 0 for a layer without pairs.
+    In each picture and call, the ceil(fraction L) busiest of L tokens count. Under a uniform allocation the share
+    equals the fraction. It is 0 for a layer without pairs.
     """
     ordered = -np.sort(-counts, axis=-1)
     totals = counts.sum((0, 2, 3)).clip(1)
@@ -49,19 +49,19 @@ def largest_share(
 ) -> Float[np.ndarray, " layers"]:
     """Return, for each layer, the largest share of its experts that one token had in one call.
 
-    EC-DiT speaks of up to 44 % of a layer's compute for one token, as 28 of 64 experts would be. It cannot be a share
-    of all pairs: a group of 512 tokens has 1,024 of them, of which a token gets 64, or 6 %, at most.
+    EC-DiT reports up to 44 % of a layer's compute for one token; 28 of 64 experts are 44 %. It cannot be a share of
+    all pairs: a group of 512 tokens has 1,024 pairs, and one token gets at most 64 of them, or 6 %.
 
-    Reference: EC-DiT (arXiv 2410.02098), its text on results; the reading is ours.
+    Reference: EC-DiT (arXiv 2410.02098), its text on results; the interpretation is ours.
     """
     return counts.max((0, 2, 3)) / num_experts
 
 
 def spent_flops(config: BackboneConfig, trace: RoutingTrace) -> Int[np.ndarray, "calls batch"]:
-    """Return the FLOPs of each call for each picture, with its twin under guidance, from the pairs it really had.
+    """Return the FLOPs of each call for each picture from its actual pairs. Under guidance its twin is included.
 
-    It is `models.cost.forward_flops` with the real pairs instead of k experts per token; a pair has 4 d h FLOPs for
-    experts of width h (SwiGLU: 6 d h). Text counts as embedded in every call, although a sampler embeds it once.
+    This is `models.cost.forward_flops` with the actual pairs instead of k experts per token. A pair has 4 d h FLOPs
+    for experts of width h (SwiGLU: 6 d h). The embedding of text counts in every call, but a sampler computes it once.
     """
     moe = config.moe
     assert moe is not None

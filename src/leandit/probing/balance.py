@@ -12,18 +12,18 @@ from jaxtyping import Bool, Float, Int
 
 
 def co_selection(mask: Bool[np.ndarray, "*tokens experts"]) -> Int[np.ndarray, "experts experts"]:
-    """Return Mᵀ M: how many tokens have both experts; the diagonal is the load, in pairs per expert."""
-    # In float64 the product is BLAS's, and exact up to 2^53 tokens.
+    """Return Mᵀ M: the number of tokens that have both experts. The diagonal is the load, in pairs per expert."""
+    # In float64 BLAS computes the product; it is exact up to 2^53 tokens.
     m_TE = mask.reshape(-1, mask.shape[-1]).astype(np.float64)
     return (m_TE.T @ m_TE).astype(np.int64)
 
 
 def combination_curve(together: Int[np.ndarray, "experts experts"]) -> Float[np.ndarray, " points"]:
-    """Return the share of all co-selections that the most used 0, 1, 2, ... 100 % of expert pairs make up.
+    """Return the share of all co-selections that belongs to the most used 0, 1, 2, ... 100 % of expert pairs.
 
-    The E(E-1)/2 unordered pairs are sorted by how often a token has both. Shares between two numbers of pairs are
-    interpolated. A diagonal means uniform use; a curve that rises at once means that few pairs always come together.
-    If no token has two experts, it is all zeros.
+    The E(E-1)/2 unordered pairs are sorted by the number of tokens that have both experts. Shares between two numbers
+    of pairs are interpolated. A diagonal means uniform use. A curve that rises at once means that a few pairs are
+    chosen again and again. If no token has two experts, the curve is zero.
 
     Reference: Expert Race, Figure 13.
     """
@@ -45,9 +45,9 @@ def grouped_load(
 def lift(
     load: Int[np.ndarray, "groups experts"], overall: Int[np.ndarray, " experts"]
 ) -> Float[np.ndarray, "groups experts"]:
-    """Return (share of a group's pairs that goes to an expert) / (its share of all pairs): 1 is no preference.
+    """Return (an expert's share of a group's pairs) / (its share of all pairs). 1 means no preference.
 
-    1 as well for an expert that has no pairs, and for a group without any.
+    It is also 1 for an expert without pairs, and for a group without pairs.
     """
     share_GE = load / load.sum(1, keepdims=True).clip(1)
     share_E = overall / max(overall.sum(), 1)
@@ -56,9 +56,9 @@ def lift(
 
 
 def words_of(prompts: Sequence[str]) -> dict[str, list[int]]:
-    """Return each word of the prompts, in lower case and without punctuation, and the numbers of its prompts.
+    """Return the indices of the prompts that contain each word. Words are in lower case and without punctuation.
 
-    The most frequent words come first, words of equal frequency in the order in which they appear.
+    The most frequent words come first. Words of equal frequency keep the order in which they appear.
     """
     places: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):

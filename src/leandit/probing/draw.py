@@ -1,4 +1,4 @@
-"""Draw pictures of a run while every routing decision is recorded."""
+"""Draw pictures of a run and record every routing decision."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from leandit.run.conditioner import Wanted
 from leandit.sampling import LoadedRun, class_name, draw, to_pictures
 from leandit.sampling.generate import Progress, check_seeds, in_batches
 
-# A report has a map of every picture, for people to look at.
+# People look at a report: it has a map of every picture.
 MOST_PICTURES = 64
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The pictures of a run and every routing decision of their drawing; `pictures` is None for a run on latents."""
+    """The pictures of a run and every routing decision in drawing them; `pictures` is None for a run on latents."""
 
     run: LoadedRun = field(repr=False)
     wanted: Wanted
@@ -34,7 +34,7 @@ class Drawn:
 
     @property
     def names(self) -> list[str]:
-        """Return what each picture should show; the empty text for a model without a condition."""
+        """Return the class name or prompt of each picture; an empty text for an unconditional model."""
         if self.wanted is None:
             return [""] * len(self.seeds)
         return [class_name(choice, self.run.class_names) for choice in self.wanted]
@@ -45,15 +45,15 @@ def check_has_experts(run: LoadedRun) -> None:
     if not any(True for _ in routers(run.model)):
         raise LeanDiTError(
             f"{run.path}: the run has no MoE layer, so there is no routing to report.\n"
-            "Probe a run with experts, such as one of `leandit train quickstart`; `leandit sample` draws from this one"
+            "Probe a run with experts, such as one of `leandit train quickstart`, or draw with `leandit sample`"
         )
 
 
 def check_pictures(seeds: Sequence[int]) -> None:
-    """Raise LeanDiTError if there is no seed, one out of range, or more seeds (one per picture) than a report holds."""
+    """Raise LeanDiTError if there is no seed, if one is out of range, or if there are too many (one per picture)."""
     check_seeds(seeds)
     if len(seeds) > MOST_PICTURES:
-        raise LeanDiTError(f"{len(seeds)} pictures: a report has room for {MOST_PICTURES}; give fewer seeds or names")
+        raise LeanDiTError(f"{len(seeds)} pictures: a report holds at most {MOST_PICTURES}; give fewer seeds or names")
 
 
 def draw_recorded(
@@ -64,9 +64,9 @@ def draw_recorded(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> Drawn:
-    """Draw one picture for each seed and record every decision; the pictures are those of `leandit.sampling.sample`.
+    """Draw one picture for each seed and record every decision. The pictures equal those of `leandit.sampling.sample`.
 
-    Raises LeanDiTError for a run without experts, without a seed, for one out of range, and for more than 64 pictures.
+    Raises LeanDiTError if the run has no experts, if no seed is given, if one is out of range, or for more than 64.
     """
     check_has_experts(run)
     check_pictures(seeds)

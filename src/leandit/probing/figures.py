@@ -1,4 +1,4 @@
-"""Figures of a run without a display: compute.png shows where the experts went, loss.png how training went."""
+"""Figures as PNG files, without a display: compute.png shows the experts per token, loss.png the losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches; matplotlib is imported here, since this takes half a second."""
+    """Return an empty figure, sizes in inches. matplotlib is imported here, because its import takes half a second."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -29,12 +29,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def plain_legend(axis: Axes, **options: Any) -> None:
-    """Add a legend with literal names: matplotlib would read text between dollar signs as a formula."""
+    """Add a legend with literal names. By default matplotlib reads text between dollar signs as a formula."""
     for text in axis.legend(**options).get_texts():
         text.set_parse_math(False)
 
 
-# Characters that fit beside a picture.
+# Largest number of characters that fit beside a picture.
 _LABEL_WIDTH = 18
 _MOMENTS = (0.9, 0.7, 0.5, 0.3, 0.1)
 
@@ -46,10 +46,10 @@ def plot_compute(
     k: int,
     path: Path,
 ) -> None:
-    """Write a figure with one row per picture (the picture, its mean map, maps at five times) and a curve below.
+    """Write a figure with one row per picture (the picture, its mean map, maps at five times) and curves below.
 
-    A map shows experts per token, averaged over the layers; the curve shows the mean over tokens against t for
-    every layer, with the budget k that training keeps on average.
+    A map shows experts per token, averaged over the layers. The curves show the mean over tokens against t, one per
+    layer, and the budget k, which is the mean in training.
 
     Reference: Expert Race, Figure 6.
     """
@@ -71,7 +71,7 @@ def plot_compute(
 
 
 def _maps(trace: ComputeTrace) -> np.ndarray:
-    """Return (1 + moments, batch, rows, columns): the mean map, then the one of the call nearest each moment."""
+    """Return (1 + moments, batch, rows, columns): the mean map, then the map of the call nearest to each moment."""
     per_call = trace.experts.mean(1).unflatten(-1, (trace.grid.height, trace.grid.width)).numpy()
     calls = [int((trace.times - moment).abs().argmin()) for moment in _MOMENTS]
     return np.concatenate([per_call.mean(0, keepdims=True), per_call[calls]])
@@ -96,7 +96,7 @@ def _draw_curve(axis: Any, trace: ComputeTrace, k: int) -> None:
     axis.axhline(k, color="gray", linestyle="--", linewidth=1, label=f"budget k = {k}")
     axis.set_xlabel("t  (0 = picture, 1 = noise)")
     axis.set_ylabel("experts per token")
-    axis.set_title("Mean over the picture against the timestep", fontsize=10)
+    axis.set_title("Mean over the picture against t", fontsize=10)
     if len(trace.layers) <= 16:
         plain_legend(axis, fontsize=8, ncols=2)
     axis.set_xlim(0, 1)

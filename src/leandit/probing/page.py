@@ -1,4 +1,4 @@
-"""report.html: one file with its numbers, its pictures and plotly, which needs no network."""
+"""report.html: one file that contains the numbers, the pictures and plotly, and needs no network."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from leandit.sampling import data_uri, to_image
 
 HOW_TO_GET_THE_PAGE = "for the report as a page, pip install 'leandit[report]' (plotly) and run `leandit probe` again"
 _SCRIPTS = ("maps.js", "plots.js", "start.js")
-# Pictures up to this side are kept exactly; larger ones are made smaller and compressed with losses.
+# Pictures up to this side stay exact. Larger pictures are reduced in size and stored as JPEG.
 _EXACT_SIDE = 64
 _MOST_SIDE = 256
 
 
 def can_write_page() -> bool:
-    """Return whether plotly is installed; its script goes into the page."""
+    """Return whether plotly is installed. The page contains its script."""
     return find_spec("plotly") is not None
 
 
@@ -38,10 +38,10 @@ def write_page(
     pictures: Sequence[UInt8[Tensor, "_ _ _ _"] | None],
     path: Path,
 ) -> None:
-    """Write the page of one report, or of two side by side, with the pictures [N, H, W, C] of each, if it has any.
+    """Write the page of one report, or of two side by side. `pictures` are [N, H, W, C] for each report, or None.
 
-    Plotly's script and the numbers are embedded gzip-compressed, which the browser unpacks: 2 MB instead of 5. Raises
-    LeanDiTError without plotly.
+    The page contains plotly's script and the numbers, compressed with gzip; the browser decompresses them. This takes
+    2 MB instead of 5. Raises LeanDiTError if plotly is not installed.
     """
     if not can_write_page():
         raise LeanDiTError(f"plotly is not installed: {HOW_TO_GET_THE_PAGE}")
@@ -53,7 +53,7 @@ def write_page(
         "PLOTLY": _plotly(),
         "PAYLOAD": _packed(json.dumps(payload, allow_nan=False)),
     }
-    # In one pass: inserted text is not searched for places.
+    # Replace all placeholders in one pass, so that inserted text is not searched for placeholders.
     page = re.sub(r"__([A-Z]+)__", lambda place: parts[place[1]], _part("page.html"))
     path.write_text(page, encoding="utf-8")
 
@@ -70,12 +70,12 @@ def _plotly() -> str:
 
 
 def _packed(text: str) -> str:
-    # Without a time stamp, so that the same report is the same file.
+    # No time stamp: equal reports give equal files.
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _images(pictures: UInt8[Tensor, "batch height width channels"] | None) -> list[dict[str, Any]]:
-    """Return each picture as the source of an <img>, and its longer side; an empty list for a run on latents."""
+    """Return the data URI of each picture, and its longer side. Empty for a run on latents."""
     if pictures is None:
         return []
     return [{"side": max(picture.shape[:2]), "source": _source(to_image(picture))} for picture in pictures]

@@ -1,4 +1,4 @@
-"""Record how many experts each token gets, by hooks from outside the model."""
+"""Record the number of experts of each token, by hooks from outside the model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from leandit.moe import RouterOutput, routers
 class ComputeTrace:
     """Experts per token for every pass through the model: call, layer, sample, token.
 
-    `times[c]` is t of call c, 0 data and 1 noise; `layers` names the MoE layers in order of depth; tokens are those of
-    `grid`, row by row.
+    `times[c]` is t of call c: 0 is data, 1 is noise. `layers` are the names of the MoE layers in order of depth. Tokens
+    are the patches of `grid`, row by row.
     """
 
     experts: Float[Tensor, "calls layers batch tokens"]
@@ -29,7 +29,7 @@ class ComputeTrace:
     grid: Grid
 
     def by_time(self) -> tuple[Float[Tensor, " times"], Float[Tensor, "times layers"]]:
-        """Return the distinct times, ascending, and each layer's mean experts per token at them."""
+        """Return the distinct times, ascending, and each layer's mean experts per token at each time."""
         times, position = self.times.unique(return_inverse=True)
         means = self.experts.mean((2, 3))
         sums = torch.zeros(len(times), means.shape[1]).index_add(0, position, means)
@@ -39,8 +39,8 @@ class ComputeTrace:
 class ComputeRecorder:
     """Context manager: while it is open, every pass of `model` over a batch adds one call to the trace.
 
-    Compiled layers run as they are meanwhile. Only the first `batch` samples of a pass are kept, which under guidance
-    are the conditional ones.
+    Compiled layers run uncompiled inside the context. Only the first `batch` samples of a pass are kept; under guidance
+    these are the conditional samples.
     """
 
     def __init__(self, model: Backbone, batch: int) -> None:
@@ -67,15 +67,15 @@ class ComputeRecorder:
         self._as_it_is.__exit__(kind, error, trace)
 
     def trace(self) -> ComputeTrace:
-        """Return what was recorded so far."""
+        """Return the calls recorded so far."""
         experts = torch.stack(self._experts).unflatten(0, (len(self._times), -1))
-        # A router that all layers share is called once for each layer.
+        # A router that all layers share is called once per layer.
         shared = len(self._names) != experts.shape[1]
         names = tuple(f"layer {i}" for i in range(experts.shape[1])) if shared else self._names
         return ComputeTrace(experts, torch.tensor(self._times), names, self.grid)
 
     def latest(self) -> Float[Tensor, "layers batch tokens"]:
-        """Return the experts per token of the last call, without the calls before it."""
+        """Return the experts per token of the last call only."""
         layers = len(self._experts) // len(self._times)
         return torch.stack(self._experts[-layers:])
 

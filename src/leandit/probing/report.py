@@ -1,4 +1,4 @@
-"""All numbers of a routing report, as one tree of plain numbers and texts: report.json and the data of the page."""
+"""All numbers of a routing report, as one tree of numbers and texts: report.json and the data of the page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from leandit.probing.draw import Drawn
 from leandit.probing.routing import RoutingTrace
 from leandit.sampling import class_name
 
-# The axes by which numbers can be split.
+# Axes along which the numbers can be split.
 AXES = ("layer", "timestep", "class", "position", "caption")
-# Tokens in the maps of a report; in longer samplings calls at neighbouring times are summed.
+# Largest number of entries in the maps of a report. In longer samplings, calls at neighbouring times are summed.
 _MAP_ENTRIES = 1_000_000
 _MOST_MOMENTS = 100
 _FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -25,10 +25,10 @@ _MOST_WORDS = 60
 
 
 def build_report(drawn: Drawn, by: Collection[str] = AXES) -> dict[str, Any]:
-    """Return the report as JSON's types; counts are exact whole numbers, other numbers have six digits.
+    """Return the report in JSON's types. Counts are exact integers; other numbers have six digits.
 
-    `position.maps[moment][layer][picture][token]` holds experts per token, summed over the calls of a moment; the sum
-    over all of it is `pairs.total`, the pairs that the routers gave to these pictures. Axes outside `by` are absent.
+    `position.maps[moment][layer][picture][token]` is the number of experts per token, summed over the calls of a
+    moment. The sum of all entries is `pairs.total`, the pairs of these pictures. Axes that are not in `by` are absent.
     """
     trace = drawn.trace
     calls = allocation.moments(trace.times.double().numpy(), _num_moments(trace))
@@ -81,7 +81,7 @@ def _about(drawn: Drawn) -> dict[str, Any]:
 
 
 def _pairs(trace: RoutingTrace) -> dict[str, Any]:
-    """Pairs of the pictures, and beside them those of their twins under guidance."""
+    """Return the pairs of the pictures, and separately those of their twins under guidance."""
     counts = trace.counts
     return {
         "total": counts.sum(),
@@ -93,7 +93,7 @@ def _pairs(trace: RoutingTrace) -> dict[str, Any]:
 
 
 def _masks(trace: RoutingTrace) -> Iterator[np.ndarray]:
-    """Yield the pairs layer by layer, since all layers at once may not fit into memory."""
+    """Yield the pairs layer by layer, because all layers together may not fit into memory."""
     return (trace.mask(layer) for layer in range(len(trace.layers)))
 
 
@@ -137,13 +137,13 @@ def _by_timestep(drawn: Drawn, calls: list[list[int]]) -> dict[str, Any]:
 def _by_caption(trace: RoutingTrace, prompts: list[str]) -> dict[str, Any]:
     words = dict(list(balance.words_of(prompts).items())[:_MOST_WORDS])
     whole = _groups(trace, _places(prompts))
-    # Shortened after the grouping: long prompts may begin alike.
+    # Shorten after grouping, because long prompts may begin with the same text.
     whole["names"] = [class_name(name, ()) for name in whole["names"]]
     return {"prompts": whole, "words": _groups(trace, words)}
 
 
 def _groups(trace: RoutingTrace, places: dict[str, list[int]]) -> dict[str, Any]:
-    """Loads [group][layer][expert] and how much more of an expert a group uses than all pictures do."""
+    """Return loads [group][layer][expert], and the lift: a group's use of an expert relative to all pictures."""
     everybody = list(range(trace.experts.shape[2]))
     loads = [balance.grouped_load(mask, [*places.values(), everybody]) for mask in _masks(trace)]
     lifts = [balance.lift(load[:-1], load[-1]) for load in loads]
@@ -163,10 +163,10 @@ def _places(names: list[str]) -> dict[str, list[int]]:
 
 
 def _similarity(model: nn.Module, num_layers: int) -> dict[str, Any]:
-    """Cosines between experts, layer by layer: of their rows in the router, and of all their weights.
+    """Return cosines between experts for each layer: between their rows in the router, and between all their weights.
 
-    Rows say whether two experts ask for the same tokens. Weights say little unless experts grew out of one another:
-    the same function with its hidden units in another order has a cosine near 0.
+    Similar rows mean that two experts select the same tokens. Weights are comparable only if the experts started from
+    the same weights: the same function with permuted hidden units has a cosine near 0.
     """
     layers = [module for module in model.modules() if isinstance(module, MoELayer)]
     layers = layers * num_layers if len(layers) == 1 else layers
@@ -179,7 +179,7 @@ def _similarity(model: nn.Module, num_layers: int) -> dict[str, Any]:
 
 
 def rounded(value: Any) -> Any:
-    """Return JSON's own types: whole numbers exact, others with six digits, None for a number that is not finite."""
+    """Return JSON's types: exact integers, other numbers with six digits, None for a number that is not finite."""
     if isinstance(value, dict):
         return {key: rounded(entry) for key, entry in value.items()}
     if isinstance(value, str | bool | int) or value is None:

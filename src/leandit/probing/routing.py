@@ -1,4 +1,4 @@
-"""Record every decision of every router, and what the blocks add, by hooks from outside the model."""
+"""Record every decision of every router, and the norms of the blocks' outputs, by hooks from outside the model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from leandit.probing.recorder import ComputeRecorder, ComputeTrace
 
 @dataclass(frozen=True)
 class RoutingTrace(ComputeTrace):
-    """Which experts every token got in every pass, one bit for each expert; see `mask`.
+    """The experts of every token in every pass, one bit per expert; see `mask`.
 
-    Under guidance a picture has a twin in the pass, drawn without its condition: `passes[c]` is then 2, and
-    `twin_pairs` counts what the twin got. `norms[..., 0]` is the mean L2 norm over a picture's tokens of the residual
-    stream after a block, `norms[..., 1]` that of what the block added to it. `text_tokens` counts padded ones too.
+    Under guidance a picture has an unconditional twin in the same pass. Then `passes[c]` is 2, and `twin_pairs` counts
+    the twin's pairs. `norms[..., 0]` is the L2 norm of the residual stream after a block, averaged over a picture's
+    tokens; `norms[..., 1]` is that of the block's contribution. `text_tokens` includes padding.
     """
 
     packed: UInt8[np.ndarray, "calls layers batch tokens bytes"]
@@ -39,14 +39,14 @@ class RoutingTrace(ComputeTrace):
 
     @property
     def counts(self) -> Int[np.ndarray, "calls layers batch tokens"]:
-        """Experts per token as whole numbers."""
+        """Experts per token, as integers."""
         return self.experts.numpy().astype(np.int64)
 
 
 class RoutingRecorder(ComputeRecorder):
     """Context manager: while it is open, every pass of `model` over a batch adds one call to the trace.
 
-    The first `batch` samples of a pass are the pictures; under guidance as many twins follow.
+    The first `batch` samples of a pass are the pictures. Under guidance their twins follow.
     """
 
     def __init__(self, model: Backbone, batch: int) -> None:
@@ -60,12 +60,12 @@ class RoutingRecorder(ComputeRecorder):
 
     def __enter__(self) -> RoutingRecorder:
         super().__enter__()
-        # The layers of a masking decoder have no routers and are left out.
+        # The layers of a masking decoder have no routers and are not recorded.
         self._handles += [layer.register_forward_hook(self._note_norms) for layer in self.model.blocks]
         return self
 
     def trace(self) -> RoutingTrace:
-        """Return what was recorded so far."""
+        """Return the calls recorded so far."""
         compute = super().trace()
         calls = len(compute.times)
         return RoutingTrace(
@@ -101,7 +101,7 @@ class RoutingRecorder(ComputeRecorder):
 
 
 def join(traces: Sequence[RoutingTrace]) -> RoutingTrace:
-    """Return the traces of batches that were drawn with the same sampler as one of all their pictures."""
+    """Join the traces of several batches, drawn with the same sampler, to one trace of all their pictures."""
     first = traces[0]
     return RoutingTrace(
         torch.cat([trace.experts for trace in traces], 2),

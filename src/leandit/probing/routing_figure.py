@@ -1,4 +1,4 @@
-"""routing.png: the main numbers of one report, or of two in two colours, for a machine without a browser."""
+"""routing.png: the main numbers of one report, or of two reports in two colours; it needs no browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLOURS = ("#3454d1", "#e8590c")
 
 
 def plot_routing(reports: Sequence[Report], path: Path) -> None:
-    """Write the figure: experts over time, FLOPs, balance, combinations, norms and top tokens, as far as reported.
+    """Write the figure: experts over time, FLOPs, balance, combinations, norms and top tokens, if reported.
 
     Reference: Expert Race, Table 2 and Figures 5, 6, 7 and 13.
     """

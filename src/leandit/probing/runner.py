@@ -1,4 +1,4 @@
-"""One routing report from a run to its files, as the command line and Python call it."""
+"""Make a routing report of a run and write its files. The command line and Python use the same function."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from leandit.run.conditioner import Wanted
 from leandit.sampling import LoadedRun, choose, every_pair, load, output_folder, sampling_settings
 from leandit.sampling.generate import Progress
 
-# Without labels or prompts: a model may have a thousand classes.
+# Default number of classes: a model may have a thousand.
 _MOST_CHOICES = 8
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe found, for one run or for two side by side.
+    """The result of a probe, for one run or for two side by side.
 
-    `reports` are the numbers as `leandit.probing.build_report` returns them, `drawn` the pictures with every recorded
-    decision. `folder` holds the files, or is None if nothing was saved. `page` says whether report.html is among them,
-    which needs plotly.
+    `reports` are the results of `leandit.probing.build_report`, `drawn` the pictures with all recorded decisions.
+    `folder` contains the files, or is None if nothing was saved. `page` says whether report.html is among the files;
+    it needs plotly.
     """
 
     reports: tuple[dict[str, Any], ...] = field(repr=False)
@@ -59,20 +59,20 @@ def probe(
     figures: bool = True,
     progress: Progress | None = None,
 ) -> Probed:
-    """Draw pictures of a run while every decision of its routers is recorded, and report where the experts go.
+    """Draw pictures of a run, record every decision of its routers, and report how the experts are used.
 
-    A picture is drawn for each label or prompt and each seed. Labels default to the first 8 classes, `prompts` to those
-    of the run's config, `steps` and `guidance` to the run's own. `compare` is a second run for the same report. `by`
-    names what the numbers are split by, of "layer", "timestep", "class", "position" and "caption"; None is everything
-    that applies. `pictures` real pictures of the run's data are noised to see whether experts go to detail (see
-    `leandit.probing.content_report`); without the data on this machine, or with 0, the report has no `allocation`.
-    `weights` are "ema" or "model"; a run that is loaded has its own.
+    One picture is drawn for each label or prompt and each seed. Labels default to the first 8 classes; `prompts`,
+    `steps` and `guidance` default to the run's own. `compare` is a second run for the same report. `by` lists the axes
+    along which the numbers are split: "layer", "timestep", "class", "position" and "caption"; None is all that apply.
+    `pictures` real pictures of the run's data are noised to measure whether experts go to detail (see
+    `leandit.probing.content_report`); if the data are not on this machine, `allocation` is None. `weights` is "ema" or
+    "model"; a `LoadedRun` already has its weights.
 
-    report.json, report.html (if plotly is installed) and, with `figures`, PNGs go into `out`, by default "probe" in the
-    run's folder; with save=False nothing is written. `progress(done, total)` counts sampler steps of each run.
+    report.json, report.html (if plotly is installed) and, with `figures`, PNGs are written to `out`, by default "probe"
+    in the run's folder. With save=False nothing is written. `progress(done, total)` counts sampler steps of each run.
 
-    Raises LeanDiTError, before anything is drawn, for a run without experts, more than 64 pictures, and whatever does
-    not fit the run.
+    Raises LeanDiTError, before drawing, for a run without experts, more than 64 pictures, or arguments that do not fit
+    the run.
     """
     axes = _axes(by)
     if pictures < 0:
@@ -82,7 +82,7 @@ def probe(
     for each in loaded:
         check_has_experts(each)
         _check_applies(by, each)
-    # An iterator can be read only once, and there may be two runs.
+    # Two runs may read the choices, but an iterator can be read only once.
     labels = None if labels is None else list(labels)
     prompts = prompts if prompts is None or isinstance(prompts, str) else list(prompts)
     each_seed = list(seeds)
@@ -120,13 +120,13 @@ def _axes(by: Sequence[str] | None) -> Sequence[str]:
 
 
 def _check_applies(by: Sequence[str] | None, run: LoadedRun) -> None:
-    """Raise LeanDiTError for an axis that was asked for and that the run does not have."""
+    """Raise LeanDiTError if `by` names an axis that the run does not have."""
     if by is None:
         return
     if "caption" in by and run.text is None:
-        raise LeanDiTError(f"{run.path}: --by caption is for models that read text, and this one does not")
+        raise LeanDiTError(f"{run.path}: --by caption needs a model that reads text; this one does not")
     if "class" in by and not run.model.config.num_classes:
-        raise LeanDiTError(f"{run.path}: --by class is for models with classes, and this one has none")
+        raise LeanDiTError(f"{run.path}: --by class needs a model with classes; this one has none")
 
 
 def _plan(
@@ -137,7 +137,7 @@ def _plan(
     steps: int | None,
     guidance: float | None,
 ) -> tuple[LoadedRun, Wanted, Sequence[int], SamplingConfig]:
-    """Return what to draw with a run: what each picture shows, its seed, and the settings; all checked."""
+    """Return the label or prompt of each picture, its seed, and the settings. All are checked."""
     settings = sampling_settings(run.config.sampling, steps, guidance)
     build_sampler(settings.sampler, run.objective.path)
     if run.text is not None and prompts is None and labels is None:
@@ -151,12 +151,12 @@ def _plan(
 
 
 def _folder(given: str | Path | None, runs: Sequence[LoadedRun]) -> Path:
-    """Create the report's folder: in the run, or for two runs one with both names in the current folder."""
+    """Create the report's folder: in the run, or for two runs in the current folder, with both names."""
     if given is None and len(runs) > 1:
         given = "-".join(["probe", *(each.path.resolve().name for each in runs)])
     out = output_folder(given, runs[0].path, "probe")
     try:
-        out.mkdir(parents=True, exist_ok=True)  # before the drawing, which may take long
+        out.mkdir(parents=True, exist_ok=True)  # before drawing, because that may take long
     except OSError as error:
         raise _not_written(out, error) from None
     return out

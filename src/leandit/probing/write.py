@@ -12,15 +12,15 @@ from leandit.probing.figures import plot_compute
 from leandit.probing.page import can_write_page, write_page
 from leandit.probing.routing_figure import plot_routing
 
-# Rows of maps.png; the page shows all pictures.
+# Largest number of rows of maps.png. The page shows all pictures.
 _ROWS = 8
 
 
 def write_report(reports: Sequence[dict[str, Any]], drawn: Sequence[Drawn], out: Path, figures: bool = True) -> bool:
-    """Write report.json and, if plotly is there, report.html; with `figures` also maps.png and routing.png.
+    """Write report.json and, if plotly is installed, report.html; with `figures` also maps.png and routing.png.
 
-    For one report report.json is that report, for two {"runs": [one, other]}, and maps are the page's alone. Returns
-    whether there is a page. Raises OSError if the folder cannot be written.
+    report.json contains the report, or {"runs": [one, other]} for two. With two reports there is no maps.png. Returns
+    whether the page was written. Raises OSError if the folder cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     tree = reports[0] if len(reports) == 1 else {"runs": list(reports)}

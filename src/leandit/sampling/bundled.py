@@ -1,4 +1,4 @@
-"""Models that come with the package: checkpoints under leandit/bundled, each in a folder of its name."""
+"""Models that come with the package: checkpoints under leandit/bundled, each in a folder with its name."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _FOLDER = Path(str(resources.files("leandit"))) / "bundled"
 
 
 def find_run(path: str | Path) -> Path:
-    """Return the folder of a run: the one that is named, or, where there is none, the bundled model of that name."""
+    """Return the folder of a run: `path` if it exists, else the bundled model of this name."""
     bundled = _FOLDER / path
     return bundled if not Path(path).exists() and str(path) in _names() else Path(path)
 
 
 def bundled_name(path: Path) -> str | None:
-    """Return the name of the bundled model that lies in this folder; None for any other folder."""
+    """Return the name of the bundled model in this folder; None for any other folder."""
     return path.name if path.parent == _FOLDER else None
 
 

@@ -1,4 +1,4 @@
-"""Draw with another share of the trained compute: thresholds shifted by the scores of a few drawings."""
+"""Draw with more or less compute than in training: scores of a few drawings show how far to shift the thresholds."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from leandit.run.conditioner import Wanted
 from leandit.sampling.generate import draw
 from leandit.sampling.load import LoadedRun
 
-# What the scores are recorded from: few drawings of few steps, over all times.
+# Scores are recorded from few drawings of few steps, over all times.
 _DRAWINGS = 4
 _STEPS = 8
 _PROMPTS = ("red apple", "smiling cat", "blue car", "yellow flower")
 
 
 def calibrate(run: LoadedRun) -> Calibration:
-    """Record the scores of a few drawings of the run, with its own sampler in few steps; always the same ones."""
+    """Record the scores of a few drawings with the run's own sampler in few steps. The drawings are always the same."""
     settings = run.config.sampling
     sampler = settings.sampler.replace(steps=min(_STEPS, settings.sampler.steps))
     settings = settings.replace(sampler=sampler)
-    with uncompiled(run.model):  # of which hooks would see nothing
+    with uncompiled(run.model):  # hooks do not run inside compiled layers
         return record_scores(run.model, lambda: draw(run, _wanted(run), range(_DRAWINGS), settings), _DRAWINGS)
 
 
 @contextlib.contextmanager
 def at_compute(run: LoadedRun, share: float) -> Iterator[None]:
-    """Let the run's model spend about `share` of the experts per token that it was trained with; 1 is as trained.
+    """Let the run's model spend about `share` times the experts per token that it was trained with; 1 changes nothing.
 
-    Raises LeanDiTError for a share that is not above 0, and if no threshold decides about the model's experts. What a
-    drawing really spends depends on what is drawn. One drawing at a time: the model's thresholds are moved meanwhile.
+    The exact number depends on the picture. The context moves the model's thresholds, so draw one picture at a time.
+    Raises LeanDiTError if the share is not above 0, or if no threshold selects the model's experts.
     """
     check_share(run.model, share)
     with contextlib.ExitStack() as stack:
@@ -41,7 +41,7 @@ def at_compute(run: LoadedRun, share: float) -> Iterator[None]:
 
 
 def _wanted(run: LoadedRun) -> Wanted:
-    """Return what to draw for the record: the run's own prompts, or classes spread over all there are."""
+    """Return what to draw for the record: the run's own prompts, or classes spread evenly over all classes."""
     if run.text is not None:
         prompts = [*run.config.sampling.prompts, *_PROMPTS]
         return prompts[:_DRAWINGS]

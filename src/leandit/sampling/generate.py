@@ -1,4 +1,4 @@
-"""Draw pictures from a loaded run: one seed is one picture, whatever batch it is drawn in."""
+"""Draw pictures from a loaded run: one seed is one picture, in any batch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from leandit.run.conditioner import Conditioner, Wanted
 from leandit.run.config import SamplingConfig
 from leandit.sampling.load import LoadedRun
 
-# What one drawing may be asked for; the run was trained on data of at most this side.
+# Largest side of a drawing, and of the data that a run is trained on.
 _MOST_SIDE = 4096
 
 Progress = Callable[[int, int], None]
-Watch = Callable[[Tensor, Tensor], None]  # (t, the data as estimated at t), after every evaluation of the network
+Watch = Callable[[Tensor, Tensor], None]  # (t, the estimate of the data at t), after every evaluation of the network
 
 
 def sample(
@@ -32,11 +32,11 @@ def sample(
     progress: Progress | None = None,
     size: Grid | None = None,
 ) -> UInt8[Tensor, "batch height width channels"]:
-    """Return one picture per seed: `wanted[i]`, a label or a prompt, for seed `seeds[i]`; None for a model without.
+    """Return one picture per seed. `wanted[i]` is the label or prompt for `seeds[i]`; None for an unconditional model.
 
-    `settings` and `size`, that of the data, default to the run's own; see `check_size`. The noise of a picture comes
-    from its seed alone and a model in evaluation mode treats each sample on its own, so batches change a picture by
-    rounding errors only. `progress(done, total)` counts sampler steps over all batches.
+    `settings` and `size` (of the data, see `check_size`) default to the run's own. The noise of a picture depends on
+    its seed alone, and a model in evaluation mode computes each sample independently. So the batch changes a picture
+    by rounding errors only. `progress(done, total)` counts sampler steps over all batches.
     """
     return torch.cat(list(sample_batches(run, wanted, seeds, settings, batch_size, progress, size)))
 
@@ -50,7 +50,7 @@ def sample_batches(
     progress: Progress | None = None,
     size: Grid | None = None,
 ) -> Iterator[UInt8[Tensor, "batch height width channels"]]:
-    """Yield the pictures of `sample` batch by batch, as each is drawn; LeanDiTError if the codec cannot decode."""
+    """Yield the pictures of `sample` batch by batch. Raises LeanDiTError if the codec cannot decode."""
     if run.codec.no_pictures is not None:
         raise LeanDiTError(f"{run.path}: {run.codec.no_pictures}")
     for batch in draw_batches(run, wanted, seeds, settings, batch_size, progress, size):
@@ -66,7 +66,7 @@ def draw_batches(
     progress: Progress | None = None,
     size: Grid | None = None,
 ) -> Iterator[Float[Tensor, "batch channels height width"]]:
-    """Yield what the model calls data, batch by batch: pictures in [-1, 1], or latents as they were stored."""
+    """Yield the model's data batch by batch: pictures in [-1, 1], or latents as they were stored."""
     settings = settings or run.config.sampling
     check_seeds(seeds)
     for part, part_seeds, advance in in_batches(wanted, seeds, batch_size, progress):
@@ -76,9 +76,9 @@ def draw_batches(
 def in_batches(
     wanted: Wanted, seeds: Sequence[int], batch_size: int, progress: Progress | None = None
 ) -> Iterator[tuple[Wanted, Sequence[int], Progress]]:
-    """Yield what is wanted, the seeds and the progress of each batch; its steps are counted on to `progress` over all.
+    """Yield (wanted, seeds, progress) of each batch. `progress` counts the steps of all batches together.
 
-    Batches have the same number of steps, and are to be drawn in this order.
+    All batches must have the same number of steps, and be drawn in this order.
     """
     starts = range(0, len(seeds), batch_size)
     steps_done = 0
@@ -95,10 +95,11 @@ def in_batches(
 
 
 def check_size(run: LoadedRun, size: Grid) -> Grid:
-    """Return the model's size for one of the data; LeanDiTError if its patches do not fit, or for far too large ones.
+    """Return the size of the model's input for a size of the data.
 
-    Any other is drawn. Sin-cos positions lie over the span that the model learned, RoPE goes on beyond it. How good a
-    picture is whose size or proportions the model did not learn is for the model to show.
+    Sin-cos positions divide the span that the model learned; RoPE extends beyond it. The quality of pictures of a size
+    that the model did not learn depends on the model. Raises LeanDiTError if the patch size does not divide the size,
+    or if a side is above 4096.
     """
     name = f"size {size.height}x{size.width} (height x width)"
     if max(size.height, size.width) > _MOST_SIDE:
@@ -106,13 +107,13 @@ def check_size(run: LoadedRun, size: Grid) -> Grid:
     drawn = Grid(*run.codec.shape((run.config.data.channels, size.height, size.width))[1:])
     patch_size = run.model.config.patch_size
     if not drawn.divisible(patch_size):
-        coded = "" if drawn == size else f", {drawn.height}x{drawn.width} as the codec returns it,"
+        coded = "" if drawn == size else f", {drawn.height}x{drawn.width} after the codec,"
         raise LeanDiTError(f"{name}{coded} is not divisible by the model's patch_size = {patch_size}")
     return drawn
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise LeanDiTError where there is no seed, and for a seed that is not from 0 to 2^63 - 1."""
+    """Raise LeanDiTError if there is no seed, or a seed is not from 0 to 2^63 - 1."""
     if not seeds:
         raise LeanDiTError("there is nothing to draw: no seed, no label or no prompt was given")
     bad = [seed for seed in seeds if not 0 <= seed < 2**63]
@@ -129,9 +130,9 @@ def draw(
     watch: Watch | None = None,
     size: Grid | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
-    """Run the sampler on one batch; return what the model calls data, in [-1, 1] for pictures.
+    """Run the sampler on one batch and return the model's data; pictures are in [-1, 1].
 
-    `watch(t, x0)` sees the guided estimate of the data after every evaluation; what it raises ends the drawing.
+    `watch(t, x0)` gets the guided estimate of the data after every evaluation. If it raises, the drawing ends.
     """
     settings = settings or run.config.sampling
     drawn = run.model.config.size if size is None else check_size(run, size)
@@ -143,7 +144,7 @@ def draw(
     def denoise(x: Tensor, t: Tensor, cond: Conditioning) -> Denoised:
         return run.objective.denoised(run.predict(x, t, encoded(cond)), x, t)
 
-    # Where nothing is wanted there is nothing to be guided towards.
+    # Guidance needs a condition.
     denoiser = denoise if wanted is None else guided(denoise, settings.guidance, conditioner.null(len(seeds)))
     denoiser = denoiser if watch is None else _watched(denoiser, run.objective.path, watch)
     sampler = build_sampler(settings.sampler, run.objective.path)

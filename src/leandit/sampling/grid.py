@@ -1,4 +1,4 @@
-"""Pictures as PNG files, as addresses in a page, and as one labelled grid."""
+"""Pictures as PNG files, as data URIs, and as one labelled grid."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from leandit.run.conditioner import Wanted
 
-# A grid is for looking at: more pictures than this are cut off.
+# People look at a grid: it shows at most these rows and columns of pictures.
 _MAX_ROWS = 16
 _MAX_COLUMNS = 32
 _MARGIN = 4
 _MAX_NAME = 60
-_MIN_CELL = 72  # small pictures are enlarged by a whole factor to about this size
+_MIN_CELL = 72  # small pictures are enlarged by an integer factor to about this size
 
 
 def to_image(picture: UInt8[Tensor, "height width channels"]) -> Image.Image:
@@ -52,7 +52,7 @@ def draw_grid(rows: Sequence[tuple[str, UInt8[Tensor, "_ height width channels"]
 def rows_by_label(
     pictures: UInt8[Tensor, "batch height width channels"], wanted: Wanted, class_names: Sequence[str]
 ) -> list[tuple[str, Tensor]]:
-    """Group pictures by label or prompt, for `draw_grid`; without these, cut them into rows of a near-square grid."""
+    """Group pictures by label or prompt for `draw_grid`. Without these, put them into rows of a near-square grid."""
     if wanted is None:
         columns = max(math.ceil(len(pictures) ** 0.5), math.ceil(len(pictures) / _MAX_ROWS))
         return [("", pictures[start : start + columns]) for start in range(0, len(pictures), columns)]
@@ -63,7 +63,7 @@ def rows_by_label(
 
 
 def class_name(choice: int | str, class_names: Sequence[str]) -> str:
-    """Return a prompt, cut if it is long, or the name of a class, or "class 7" where classes have no names."""
+    """Return a prompt, cut if it is long, or the name of a class, or "class 7" if classes have no names."""
     if isinstance(choice, str):
         line = " ".join(choice.split())
         return line if len(line) <= _MAX_NAME else line[: _MAX_NAME - 3] + "..."
@@ -90,7 +90,7 @@ def save_png(image: Image.Image, path: Path) -> None:
 
 
 def data_uri(image: Image.Image, kind: str = "png", **options: Any) -> str:
-    """Return the picture as an address that holds it, for a page; `options` are Pillow's for "png" or "jpeg"."""
+    """Return the picture as a data URI, for a page. `options` are Pillow's for "png" or "jpeg"."""
     file = io.BytesIO()
     image.save(file, format=kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -29,10 +29,10 @@ from leandit.text import TextEncoder, attach_finetuned, build_text_encoder
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A model in evaluation mode with the weights of one checkpoint, and all that sampling needs to know.
+    """A model in evaluation mode with the weights of one checkpoint, and everything that sampling needs.
 
-    `precision` is that of the network's products when pictures are drawn: bf16 by autocast, fp32 as the caller has it.
-    `compile` says that its layers are compiled. `weights` is "ema" or "model".
+    `precision` is the precision of the network's products in sampling: "bf16" uses autocast, "fp32" leaves the
+    caller's settings. `compile` says whether the layers are compiled. `weights` is "ema" or "model".
     """
 
     config: RunConfig
@@ -54,16 +54,16 @@ class LoadedRun:
 
     @cached_property
     def codec(self) -> Codec:
-        """What turns what the model draws into pictures."""
+        """The codec, which turns the model's output into pictures."""
         return self.config.build_codec()
 
     @property
     def device(self) -> torch.device:
-        """Where the model's weights are."""
+        """The device of the model's weights."""
         return self.model.device
 
     def label(self, text: str) -> int:
-        """Return the label that a number or a class name stands for."""
+        """Return the label for a number or a class name."""
         count = self.model.config.num_classes or 0
         if text in self.class_names:
             return self.class_names.index(text)
@@ -71,7 +71,7 @@ class LoadedRun:
         if text.isascii() and text.isdigit() and len(number) <= len(str(count)) and int(number) < count:
             return int(number)
         if not count:
-            raise LeanDiTError(f"{self.path}: the model has no classes; leave --labels out")
+            raise LeanDiTError(f"{self.path}: the model has no classes; omit --labels")
         names = f" or one of {', '.join(self.class_names)}" if self.class_names else ""
         raise LeanDiTError(
             f"label {text[:40]!r}: give a number from 0 to {count - 1}{names}.{nearest(text, self.class_names)}"
@@ -85,12 +85,12 @@ def load(
     precision: str = "fp32",
     compile: bool = False,
 ) -> LoadedRun:
-    """Load the newest intact checkpoint of a run's folder, the checkpoint folder that is named, or a bundled model.
+    """Load the newest intact checkpoint of a run's folder, one checkpoint folder, or a bundled model.
 
-    `weights` is "ema" or "model". Target heads of per-layer regularisation are left behind: they only train.
-    `precision` "bf16" and `compile` are faster ways to draw almost the same pictures: bf16 where the processor
-    multiplies it natively, compiling after up to a minute before the first picture, where there is a compiler.
-    Raises LeanDiTError for what is no run, and for damaged, foreign or pickled files; it changes nothing on disk.
+    `weights` is "ema" or "model". Target heads of per-layer regularisation are not loaded: only training uses them.
+    `precision` "bf16" and `compile` draw almost the same pictures faster. bf16 is faster if the processor multiplies
+    it natively. Compiling needs a compiler, and up to a minute before the first picture. Nothing on disk changes.
+    Raises LeanDiTError if the path is not a run, or if files are damaged, foreign or pickled.
     """
     if weights not in ("ema", "model"):
         raise LeanDiTError(f"weights {weights!r}: choose ema (the moving average) or model (the raw weights)")
@@ -132,7 +132,9 @@ def _build(
     except UnfitCheckpoint:
         if task == DENOISING:
             raise
-        raise LeanDiTError(f"{path}: the run learned by the task {task}; only denoising runs can be loaded") from None
+        raise LeanDiTError(
+            f"{path}: the run was trained by the task {task}; only denoising runs can be loaded"
+        ) from None
     model = model.to(resolve_device(device)).eval()
     model.load_state_dict(tensors)
     check_same_codec(checkpoint.path / STATE, checkpoint.state, config.build_codec())
@@ -144,16 +146,16 @@ def _build(
 
 
 def _load_encoder(config: RunConfig, checkpoint: Checkpoint) -> TextEncoder | None:
-    """Return the encoder that the run was trained with; raise LeanDiTError if it has gone or is another one."""
+    """Return the encoder that the run was trained with. Raises LeanDiTError if it is missing or not the same."""
     if config.text is None:
         return None
     try:
-        # Without the cache on disk, which is the training's: prompts are few, and loading writes nothing.
+        # The cache on disk belongs to training: sampling reads few prompts, and loading writes nothing.
         text = build_text_encoder(config.text.replace(cache=None))
     except LeanDiTError as error:
         raise LeanDiTError(
-            f"{error}\n{checkpoint.path} was trained with this text encoder and reads it from that place: "
-            "put it back, or a link to it"
+            f"{error}\n{checkpoint.path} was trained with this text encoder and reads it from that path: "
+            "put the encoder or a link to it there"
         ) from None
     check_same_encoder(checkpoint.path, checkpoint.state, config.text, text)
     return text

@@ -14,9 +14,9 @@ from leandit.sampling.bundled import bundled_name
 def output_folder(given: str | Path | None, path: Path, name: str) -> Path:
     """Return the given folder, or the default one of the run.
 
-    The default is RUN/name. For a checkpoint it is RUN/name-step-..., or a folder next to the checkpoint if that is
-    not in a run. For a model in the package it is MODEL-name in the current folder. Raises LeanDiTError if the folder
-    is inside a checkpoint, because checkpoints never change.
+    The default is RUN/name. For a checkpoint it is RUN/name-step-..., or a folder next to the checkpoint if the
+    checkpoint is not in a run. For a model in the package it is MODEL-name in the current folder. Raises LeanDiTError
+    if the folder is inside a checkpoint, because checkpoints never change.
     """
     out = Path(given) if given else _default(path, name)
     for folder in (out.resolve(), *out.resolve().parents):

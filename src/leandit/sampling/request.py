@@ -15,7 +15,7 @@ from leandit.text import check_captions
 
 
 def picture_size(size: object) -> Grid | None:
-    """Return the size that one number, (height, width) or a text such as 48x32 names; LeanDiTError for no size."""
+    """Return the size for one number, (height, width) or a text such as 48x32. Raises LeanDiTError if it is invalid."""
     try:
         return None if size is None else Grid.of(read_size(size))
     except ValueError as error:
@@ -23,7 +23,7 @@ def picture_size(size: object) -> Grid | None:
 
 
 def every_pair(choices: list[int | str] | None, seeds: Sequence[int]) -> tuple[Wanted, list[int]]:
-    """Return what each picture shows, and its seed: every seed for each label or prompt, in the order given."""
+    """Return the label or prompt of each picture, and its seed: every seed for each choice, in the given order."""
     if choices is None:
         return None, list(seeds)
     return [choice for choice in choices for _ in seeds], [seed for _ in choices for seed in seeds]
@@ -32,13 +32,13 @@ def every_pair(choices: list[int | str] | None, seeds: Sequence[int]) -> tuple[W
 def choose(run: LoadedRun, labels: Iterable[Any] | None, prompts: Iterable[Any] | None) -> list[int | str] | None:
     """Return the labels or prompts to draw; None for an unconditional model.
 
-    Raises LeanDiTError for what the run does not know, and for prompts that are not text.
+    Raises LeanDiTError for labels or prompts that the run cannot draw.
     """
     if run.text is not None:
         if labels is not None:
             raise LeanDiTError(f"{run.path}: the model is conditioned on text and has no classes; give prompts instead")
         if prompts is None:
-            raise LeanDiTError(f"{run.path}: the model is conditioned on text; say what to draw with prompts")
+            raise LeanDiTError(f"{run.path}: the model is conditioned on text; give prompts")
         return _checked(run, prompts)
     if prompts is not None:
         raise LeanDiTError(f"{run.path}: the model reads no text; choose classes with labels instead of prompts")
@@ -48,7 +48,7 @@ def choose(run: LoadedRun, labels: Iterable[Any] | None, prompts: Iterable[Any] 
 
 
 def _checked(run: LoadedRun, prompts: Iterable[Any]) -> list[int | str]:
-    """Return the prompts as a list; raise LeanDiTError for one that is empty, too long or not text."""
+    """Return the prompts as a list. Raises LeanDiTError if one is empty, too long or not text."""
     assert run.config.text is not None
     chosen = prompts if isinstance(prompts, str) else list(prompts)
     names = [f"prompt {number} of {len(chosen)}" for number in range(1, len(chosen) + 1)]

@@ -43,13 +43,13 @@ class DDPMConfig(Config):
 
 
 class DDPM(Objective):
-    """E |ε̂ - ε|² (or the same for v). With learned sigma, plus the variational bound, which trains the variance only.
+    """E |ε̂ - ε|² (or the same for v). Learned sigma adds the variational bound, which trains the variance only.
 
     The bound is KL(q(x_s | x_t, x0) || p(x_s | x_t)) for the drawn step, or the negative log-likelihood of x0 for the
     first step, in bits per element. It sends no gradient to the mean. It is multiplied by num_timesteps / 1000, so its
     expectation is 0.001 L_vlb, where L_vlb is the sum over all steps. With 1000 steps the factor is 1, as in DiT.
-    The likelihood of the first step is that of a bin of width 2/255 around x0. The outermost bins are not extended to
-    infinity as for 8-bit pixels, because latents can lie outside [-1, 1].
+    The likelihood of the first step is that of a bin of width 2/255 around x0. The outermost bins are not infinite, as
+    they are for 8-bit pixels, because latents can lie outside [-1, 1].
 
     Reference: Ho et al. (2006.11239), eq. 14; Nichol & Dhariwal (2102.09672), eq. 15 and 16; Salimans & Ho
     (2202.00512), appendix D for v.

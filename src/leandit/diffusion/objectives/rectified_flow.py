@@ -34,7 +34,7 @@ class RectifiedFlow(Objective):
     a perfect x̂0 has loss 0 at every t.
 
     Reference: Liu et al. (2209.03003), eq. 1. For x0 prediction: Li & He, "Back to Basics: Let Denoising
-    Generative Models Denoise" (2511.13720), section 4.3, whose time runs in the opposite direction.
+    Generative Models Denoise" (2511.13720), section 4.3; their time runs in the opposite direction.
     """
 
     def __init__(self, config: RectifiedFlowConfig) -> None:

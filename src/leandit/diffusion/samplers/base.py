@@ -22,7 +22,7 @@ from leandit.diffusion.timesteps import shift_time
 from leandit.errors import LeanDiTError
 from leandit.random import Stream, normal
 
-Progress = Callable[[int, int], None]  # (steps done, steps in all), after every step
+Progress = Callable[[int, int], None]  # (steps done, total steps), after every step
 Observe = Callable[[int, Tensor, Tensor], None]  # (step, t of shape (batch,), x), before every step and at the end
 
 
@@ -32,7 +32,7 @@ class StepsConfig(Config):
     steps: int = Field(default=50, ge=1, le=1_000_000)
     """Number of steps from noise to data."""
     shift: float = Field(default=1.0, gt=0, le=1000)
-    """Moves the sampling times: above 1 towards noise, below 1 towards data. 1 changes nothing."""
+    """Moves the sampling times: a value above 1 towards noise, below 1 towards data. 1 changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def grid_times(config: StepsConfig, path: VariancePreservingPath) -> list[float]
     indices = [round(shift_time(float(t), config.shift) * size) for t in even]
     if len({i for i in indices if i > 0}) < config.steps:
         raise LeanDiTError(
-            f"sampler.shift: shift {config.shift} with {config.steps} steps moves two steps to the same one of the "
-            f"{size} grid points; use fewer steps or a shift closer to 1"
+            f"sampler.shift: shift {config.shift} with {config.steps} steps moves two steps to the same grid point "
+            f"(of {size}); use fewer steps or a shift closer to 1"
         )
     return [*(i / size for i in indices), 0.0]
 

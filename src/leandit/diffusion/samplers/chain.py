@@ -76,7 +76,7 @@ class DDIMConfig(StepsConfig):
 
 
 class DDIM(Sampler):
-    """x_s = α_s x̂0 + sqrt(σ_s² - η² β̃) ε̂ + η sqrt(β̃) z, with β̃ the variance of q(x_s | x_t, x0).
+    """x_s = α_s x̂0 + sqrt(σ_s² - η² β̃) ε̂ + η sqrt(β̃) z; β̃ is the variance of q(x_s | x_t, x0).
 
     On the variance-preserving path it uses evenly spaced grid points, on other paths evenly spaced times. With η = 1
     it is ancestral sampling with the small variance, on any path.

@@ -66,7 +66,7 @@ class HeunSDEConfig(StepsConfig):
 
     type: Literal["heun_sde"] = "heun_sde"
     churn: float = Field(default=1.0, ge=0, le=10)
-    """Rate at which old noise is replaced by new noise: w(t) = churn σ(t). 0 is Heun's method on the ODE."""
+    """Rate at which new noise replaces old noise: w(t) = churn σ(t). 0 is Heun's method on the ODE."""
 
 
 class HeunSDE(Sampler):

@@ -1,4 +1,4 @@
-"""Feed-forward experts: the weighted sum of the experts that a token is paired with.
+"""Feed-forward experts: for each token the weighted sum over its experts.
 
     y_t = sum_e mask_te weight_te FFN_e(x_t),      FFN_e(x) = activation(x W1_e + b1_e) W2_e + b2_e
 
@@ -47,8 +47,8 @@ def expert_ffn(
     are counted, and the host waits for a GPU.
 
     `impl`: `naive` is the definition, `loop` computes one expert after the other, `grouped_mm` uses torch's grouped
-    product, `triton` kernels for CUDA. `auto` on CUDA is triton if it is installed, else grouped_mm in bfloat16, and
-    in all other cases loop. Raises LeanDiTError if the named implementation cannot run.
+    product, `triton` uses kernels for CUDA. `auto` on CUDA is triton if it is installed, else grouped_mm in bfloat16;
+    in all other cases it is loop. Raises LeanDiTError if the named implementation cannot run.
     """
     device = x_TD.device.type
     dtype = autocast_dtype(device) or w1_EDF.dtype

@@ -39,8 +39,8 @@ def layout(
 ) -> Layout:
     """Return the order of the pairs whose mask is True.
 
-    Without `num_rows` the order is as long as necessary, and the host waits for the device to count. With `num_rows`,
-    from `max_rows`, the length is fixed and the host does not wait.
+    Without `num_rows` the order is as long as necessary, and the host waits for the device to count. With `num_rows`
+    (from `max_rows`) the length is fixed, and the host does not wait.
     """
     count_E = mask_TE.sum(0)
     padded_E = (count_E + block - 1) // block * block

@@ -23,7 +23,7 @@ BACKENDS = {"loop": "leandit.ops.expert_ffn.loop", "triton": "leandit.ops.expert
         -> gradients of x, weight_TE and the four weights
 
 `num_rows` is the number of rows including padding to blocks of `block` rows per expert; None if it is not known. `pre`
-and `hidden` are what the backward pass needs, rows before and after the activation; without `keep` they have 0 rows.
+and `hidden` are the rows before and after the activation, for the backward pass; without `keep` they have 0 rows.
 """
 
 _FORWARD = (

@@ -1,4 +1,4 @@
-"""Select the k largest scores of each row, exactly k also with ties.
+"""Select the k largest scores of each row: exactly k, even if scores are tied.
 
 Legend: R rows, each an independent competition; P scores of a row, its pool.
 """
@@ -33,9 +33,9 @@ def pooled_topk(
     If scores are tied at the cutoff, the first ones are selected, so the count is exact and the result deterministic. A
     row with budget 0 selects nothing and has cutoff +inf. A row whose cutoff is NaN selects nothing.
 
-    `impl`: `naive` sorts, `topk` is torch.topk, `partition` numpy's quickselect on a CPU, `radix` a radix selection in
-    Triton for CUDA with 32-bit keys. `auto` is partition or radix for long rows, else topk. If you know a number that
-    no budget exceeds, pass it as `largest`: then nothing waits for a GPU. Raises LeanDiTError if the named
+    `impl`: `naive` sorts, `topk` is torch.topk, `partition` is numpy's quickselect on a CPU, `radix` is a radix
+    selection in Triton for CUDA with 32-bit keys. `auto` is partition or radix for long rows, else topk. Pass an upper
+    bound on the budgets as `largest` if you know one: then nothing waits for a GPU. Raises LeanDiTError if the named
     implementation cannot run. torch.compile sees one operator. It has no gradient.
     """
     if impl not in ("auto", "naive", "topk", "partition", "radix"):

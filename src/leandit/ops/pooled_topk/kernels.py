@@ -108,8 +108,8 @@ def count_ties(
 ):
     """Write each row's cutoff, its key, and its quota: the number of scores equal to the cutoff to keep, -1 for all.
 
-    If the quota is not -1, ties[r, part] is the number of such scores in a part. NaN is above every cutoff, but does
-    not count against the quota.
+    If the quota is not -1, ties[r, part] is the number of such scores in a part. NaN is above every cutoff, but the
+    quota does not count it.
     """
     row, part = tl.program_id(0), tl.program_id(1)
     longer, wanted, tied = _choose_digit(last_counts, last_prefix, last_left, row)

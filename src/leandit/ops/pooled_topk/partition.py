@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def cutoff(scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-    """Use numpy's vectorised quickselect: it reads the data about once, a sorted top-k reads it many times."""
+    """Use numpy's vectorised quickselect: it reads the data about once; a sorted top-k reads it many times."""
     half = scores_RP.dtype in (torch.bfloat16, torch.float16)
     scores = (scores_RP.float() if half else scores_RP).numpy()
     budgets = budget_R.clamp(min=1).numpy()

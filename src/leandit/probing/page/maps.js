@@ -1,5 +1,5 @@
 "use strict";
-// The gallery: samples beside their maps of experts per token, a slider over the moments, a choice of layer.
+// The gallery: pictures with their maps of experts per token, a slider over the moments, and a choice of layer.
 
 const RAMP = [
   [0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85],
@@ -18,7 +18,7 @@ function element(tag, options = {}, ...children) {
   return made;
 }
 
-// Mean experts per token of one picture at a moment (-1: all of them), in a layer (-1: all of them).
+// Mean experts per token of one picture at one moment (-1: all moments) in one layer (-1: all layers).
 function meanMap(report, picture, moment, layer) {
   const maps = report.position.maps;
   const chosen = moment < 0 ? maps.map((_, index) => index) : [moment];
@@ -37,14 +37,14 @@ function meanOverPictures(report, moment, layer) {
   return maps[0].map((_, token) => maps.reduce((sum, map) => sum + map[token], 0) / maps.length);
 }
 
-// The moment of a report that is nearest to time t; -1, all of them, for null. Two runs may have other times.
+// The moment of a report that is nearest to time t; -1 (all moments) for null. Two runs may have different times.
 function nearestMoment(report, t) {
   if (t === null) return -1;
   const distances = report.moments.map((moment) => Math.abs(moment.t - t));
   return distances.indexOf(Math.min(...distances));
 }
 
-// The highest count of any moment, so that all maps of a layer share one scale; single outliers do not stretch it.
+// The highest count of any moment, so that all maps of a layer have one scale. Single outliers do not change it.
 function highest(reports, layer) {
   const values = [];
   for (const report of reports) {
@@ -131,7 +131,7 @@ function wireControls(reports, painters, onLayer) {
 
   function update() {
     const layer = Number(select.value);
-    const moment = Number(slider.value) - 1; // the slider's first place is the mean over all of the sampling
+    const moment = Number(slider.value) - 1; // the first position of the slider is the mean over all times
     if (!tops.has(layer)) tops.set(layer, highest(reports, layer));
     const top = tops.get(layer);
     const t = moment < 0 ? null : longest.moments[moment].t;

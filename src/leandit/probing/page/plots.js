@@ -1,5 +1,5 @@
 "use strict";
-// The plots: each card says what to see in it and where the papers show the like.
+// The plots. Each card explains what the plot shows, and names the figure in a paper that shows the same.
 
 const RUN_COLOURS = ["#3454d1", "#e8590c"];
 const FONT = { family: "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", size: 12, color: "#1c2430" };
@@ -33,7 +33,7 @@ function depthColour(index, count) {
   return `hsl(${Math.round(265 - 225 * at)}, 65%, ${Math.round(42 + 10 * at)}%)`;
 }
 
-// One line for each layer, faint if two runs are compared, where the mean over the layers carries the run's colour.
+// One line per layer. If two runs are compared, these lines are faint, and a thick line is the mean over the layers.
 function layerLines(reports, valuesOf, xOf, meanToo = true) {
   return reports.flatMap((report, run) => {
     const rows = valuesOf(report);
@@ -81,18 +81,18 @@ function perRun(reports, plots, paint) {
 }
 
 function drawTimestep(reports) {
-  const [curve] = card("Over the time of the sampling",
-    "Experts per token, averaged over all pictures and tokens. A curve that is not flat is a model that spends its "
-    + "compute at some times rather than others; the dashed line is the budget k that training keeps on average.",
+  const [curve] = card("Over the sampling time",
+    "Experts per token, averaged over all pictures and tokens. If a curve is not flat, the model spends more compute at "
+    + "some times than at others. The dashed line is the budget k, which is the mean in training.",
     "Expert Race, Figure 6: more experts at low timesteps, near the picture.", 1);
   const budget = [...new Set(reports.map((report) => report.run.k))].map((k) => (
     { type: "line", xref: "paper", x0: 0, x1: 1, y0: k, y1: k, line: { dash: "dash", color: "#8a94a6", width: 1.4 } }));
   draw(curve, layerLines(reports, (report) => transpose(report.timestep.experts_per_token), times),
     layout("t (1 = noise, 0 = picture)", "experts per token", { ...backwards, shapes: budget, yaxis: { rangemode: "tozero" } }));
 
-  const [flops] = card("FLOPs actually spent",
-    "One evaluation of the network for one picture, from the pairs that it really had. The dashed line is what k experts "
-    + "for every token would cost; where the curve is below it, the routers saved compute.",
+  const [flops] = card("FLOPs",
+    "The FLOPs of one evaluation of the network for one picture, from its actual pairs. The dashed line is the cost of k "
+    + "experts for every token. If the curve is below it, the routers save compute.",
     "Counted as in leandit.models.cost; guidance counts both passes.", 1);
   const lines = reports.flatMap((report, run) => [["spent", "per_call", "solid"], ["at k", "per_call_at_budget", "dash"]]
     .map(([name, key, dash]) => ({
@@ -104,60 +104,60 @@ function drawTimestep(reports) {
 
 function drawLayer(reports) {
   const load = card("Load of the experts",
-    "Pairs that each expert computed, over its fair share in its layer. A row of one colour is a layer whose experts share "
-    + "the work; a dark cell is an expert that does next to nothing.", "Expert Race, Table 2.", reports.length);
+    "Pairs of each expert, divided by the fair share in its layer. In a row of one colour the experts share the work "
+    + "equally. A dark cell is an expert with almost no work.", "Expert Race, Table 2.", reports.length);
   perRun(reports, load, (report) => {
     const z = report.layer.load.map((row) => { const sum = row.reduce((one, other) => one + other, 0) || 1; return row.map((value) => value * row.length / sum); });
     return [heat(z, names(z[0].length), report.layers.map(literal), { title: "fair shares" }), layout("expert", "", { yaxis: { autorange: "reversed" }, xaxis: { type: "category" } })];
   });
 
   const [balance] = card("Balance by layer",
-    "MaxVio is the busiest expert's excess over its fair share: 0 is perfect balance, experts - 1 is one expert doing "
-    + "everything.", "Expert Race, Table 2 (0.85 with the router similarity loss, 6.38 without any constraint, at 4-in-32).", 1);
+    "MaxVio is the busiest expert's excess over its fair share. 0 is perfect balance; (number of experts - 1) means that "
+    + "one expert does all the work.", "Expert Race, Table 2 (0.85 with the router similarity loss, 6.38 without any constraint, at 4-in-32).", 1);
   draw(balance, reports.map((report, run) => ({ type: "bar", x: report.layers.map(literal), y: report.layer.max_violation, name: literal(runName(report)), marker: { color: RUN_COLOURS[run] } })),
     layout("", "MaxVio", { showlegend: reports.length > 1, xaxis: { type: "category" } }));
 
   const [curve] = card("Use of combinations",
-    "How much of all co-selections the most used pairs of experts make up. A straight diagonal means that all pairs are "
-    + "used alike; a steep start means that a few experts always come together. Comb is where a curve reaches 95 %.",
+    "The share of all co-selections that belongs to the most used pairs of experts. A diagonal means that all pairs are "
+    + "used equally. A steep start means that a few pairs are chosen again and again. A curve reaches 95 % at Comb.",
     `Expert Race, Figures 7 and 13. Mean Comb: ${reports.map((report) => `${mean(report.layer.combination_usage).toFixed(1)} %`).join(" and ")}.`, 1);
   draw(curve, layerLines(reports, (report) => report.layer.combination_curve.map((row) => row.map((value) => 100 * value)), (_, y) => y.map((_, at) => at)),
     layout("% of expert pairs, most used first", "% of co-selections", {
       shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 95, y1: 95, line: { dash: "dash", color: "#8a94a6", width: 1.2 } }] }));
 
   const [norms] = card("Norms of the blocks",
-    "Mean length of a token behind each block, and of what the block added to it. Where it grows steeply with depth, early "
-    + "layers have little say in the result, which per-layer regularisation is there to mend; compare a run without it.",
+    "Mean norm of a token after each block, and of the block's contribution to it. If the norm grows steeply with depth, "
+    + "early layers have little effect on the result. Per-layer regularisation counteracts this; compare a run without it.",
     `Expert Race, Figure 5. Weight of per-layer regularisation: ${reports.map((report) => report.run.per_layer_regularisation).join(" and ")}.`, 1);
   draw(norms, reports.flatMap((report, run) => [["stream", "solid"], ["added", "dot"]].map(([key, dash]) => ({
     x: report.layer.block_norms[key].map((_, at) => at), y: report.layer.block_norms[key], mode: "lines+markers",
-    name: literal((reports.length > 1 ? `${runName(report)}: ` : "") + (key === "stream" ? "behind the block" : "added by it")), line: { dash, color: RUN_COLOURS[run] } }))),
+    name: literal((reports.length > 1 ? `${runName(report)}: ` : "") + (key === "stream" ? "after the block" : "added by it")), line: { dash, color: RUN_COLOURS[run] } }))),
     layout("block", "L2 norm per token", { yaxis: { rangemode: "tozero" }, xaxis: { dtick: reports.some((report) => report.run.depth > 12) ? 4 : 1 } }));
 
   const [top] = card("Share of the busiest tokens",
-    "How much of a layer's pairs the tokens with most experts get, picture by picture. The diagonal gives every token the "
-    + "same; the higher the curve, the more unequal the tokens.",
-    `EC-DiT: up to 44 % of a layer's compute for one token, read as the share of its experts; here at most ${reports.map((report) => `${(100 * Math.max(...report.layer.largest_share_of_experts)).toFixed(0)} %`).join(" and ")}.`, 1);
+    "The share of a layer's pairs that goes to the tokens with the most experts of each picture. On the diagonal all "
+    + "tokens get the same number of experts. A higher curve means a less equal distribution.",
+    `EC-DiT: up to 44 % of a layer's compute for one token, interpreted as the share of the layer's experts; here at most ${reports.map((report) => `${(100 * Math.max(...report.layer.largest_share_of_experts)).toFixed(0)} %`).join(" and ")}.`, 1);
   const fractions = (report) => report.layer.top_shares.fractions.map((value) => 100 * value);
   draw(top, [...layerLines(reports, (report) => report.layer.top_shares.shares.map((row) => row.map((value) => 100 * value)), fractions),
-    { x: [0, 100], y: [0, 100], mode: "lines", name: "all alike", line: { dash: "dash", color: "#8a94a6", width: 1.2 } }],
+    { x: [0, 100], y: [0, 100], mode: "lines", name: "all equal", line: { dash: "dash", color: "#8a94a6", width: 1.2 } }],
     layout("% of tokens, busiest first", "% of pairs"));
 }
 
-// Plots of one layer, drawn anew when another one is chosen; of all layers together where that has a meaning.
+// Plots of one layer, drawn again when another layer is chosen. For all layers they show the first layer.
 function layerPlots(reports) {
   const painters = [];
   const at = (rows, layer) => rows[Math.min(Math.max(layer, 0), rows.length - 1)];
   const square = { xaxis: { type: "category", constrain: "domain" }, yaxis: { type: "category", autorange: "reversed", scaleanchor: "x", constrain: "domain" } };
   if (reports.every((report) => report.layer)) {
     const together = card("Experts chosen together",
-      "Of the tokens that the row's expert has, the share that the column's expert has too, in the layer chosen above (the "
-      + "first one for all layers). Bright squares off the diagonal are experts that act as one.",
+      "The share of the row expert's tokens that the column expert also gets, in the layer chosen above (the first layer "
+      + "for all layers). Bright squares off the diagonal are experts that act as one.",
       "Expert Race, Figure 7 and eqs. 9-11.", reports.length);
     const similar = card("Similarity of the experts",
-      "Cosine between the experts' rows in the router, in the layer chosen above: near 1 two experts ask for the same tokens, "
-      + "near -1 for opposite ones. report.json has the cosines of their weights as well.",
-      "What Expert Race's router similarity loss keeps apart (eqs. 9-11).", reports.length);
+      "Cosine between the experts' rows in the router, in the layer chosen above. Near 1 two experts select the same tokens, "
+      + "near -1 opposite tokens. report.json also contains the cosines of their weights.",
+      "Expert Race's router similarity loss keeps these rows apart (eqs. 9-11).", reports.length);
     painters.push((layer) => perRun(reports, together, (report) => {
       const counts = at(report.layer.co_selection, layer);
       const z = counts.map((row, expert) => row.map((value, other) => (other === expert || !row[expert] ? null : value / row[expert])));
@@ -170,17 +170,17 @@ function layerPlots(reports) {
   }
   if (reports.every((report) => report.timestep)) {
     const moments = card("Which experts serve which times",
-      "Pairs of each expert per evaluation, in the layer chosen above (the first one for all layers). A band that lights up "
-      + "on one side only is an expert for noise or for detail.", "Which of them is in none of the papers' figures; how many is in Expert Race, Figure 6.", reports.length);
+      "Pairs of each expert per evaluation, in the layer chosen above (the first layer for all layers). A band that is "
+      + "bright on one side only is an expert for noise or for detail.", "The papers do not show this figure; Expert Race, Figure 6 shows the number of experts over time.", reports.length);
     painters.push((layer) => perRun(reports, moments, (report) => {
       const rows = report.timestep.load.map((table, index) => at(table, layer).map((value) => value / report.moments[index].calls));
       return [heat(transpose(rows), times(report), names(rows[0].length), { title: "pairs" }), layout("t", "expert", { ...backwards, yaxis: { type: "category" } })];
     }));
   }
   const served = (kind, table, title, see) => {
-    const chosen = reports.filter((report) => table(report)?.names.length); // prompts may hold no word
+    const chosen = reports.filter((report) => table(report)?.names.length); // prompts may contain no word
     if (!chosen.length) return;
-    const plots = card(title, see, "1 is an expert's ordinary share; red is more, blue less.", chosen.length, true);
+    const plots = card(title, see, "1 is an expert's share over all pictures; red is more, blue is less.", chosen.length, true);
     painters.push((layer) => perRun(chosen, plots, (report) => {
       const { names: groups, lift } = table(report);
       const z = lift.map((rows) => at(rows, layer));
@@ -189,10 +189,10 @@ function layerPlots(reports) {
     }));
   };
   served("class", (report) => report.class, "Which classes an expert serves",
-    "How much more of each expert a class uses than all pictures do, in the layer chosen above (the first one for all layers).");
+    "A class's use of each expert, relative to all pictures, in the layer chosen above (the first layer for all layers).");
   served("caption", (report) => report.caption?.words, "Which words an expert serves",
-    "How much more of each expert the pictures use whose prompt has the word, in the layer chosen above. Words that are in "
-    + "every prompt are white.");
+    "The use of each expert in pictures with the word in their prompt, relative to all pictures, in the layer chosen "
+    + "above. Words that are in every prompt are white.");
   served("caption", (report) => report.caption?.prompts, "Which prompts an expert serves",
     "The same for whole prompts.");
   return (layer) => painters.forEach((painter) => painter(layer));

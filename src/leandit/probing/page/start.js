@@ -1,5 +1,5 @@
 "use strict";
-// Unpacks what the page carries with it, and puts it together.
+// Decompresses the data in the page and builds the page from it.
 
 async function unpack(id) {
   const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));
@@ -28,7 +28,7 @@ function mainNumbers(reports) {
     ["experts per token, of budget k", (r) => `${r.pairs.experts_per_token.toFixed(2)} / ${r.run.k}`],
     ["MaxVio, mean of the layers", (r) => r.layer && mean(r.layer.max_violation).toFixed(2)],
     ["Comb, mean of the layers", (r) => r.layer && `${mean(r.layer.combination_usage).toFixed(0)} %`],
-    ["of a layer's experts at one token, at most", (r) => r.layer && `${(100 * Math.max(...r.layer.largest_share_of_experts)).toFixed(0)} %`],
+    ["largest share of a layer's experts for one token", (r) => r.layer && `${(100 * Math.max(...r.layer.largest_share_of_experts)).toFixed(0)} %`],
     ["GFLOPs per picture and step", (r) => r.timestep && (r.timestep.flops.per_picture_and_step / 1e9).toPrecision(3)],
   ];
   for (const [name, valueOf] of shown) {
@@ -42,7 +42,7 @@ function mainNumbers(reports) {
 async function start() {
   const status = document.getElementById("status");
   if (typeof DecompressionStream === "undefined") {
-    status.textContent = "This browser is too old to unpack the report; the numbers are in report.json beside it.";
+    status.textContent = "This browser is too old to show the report. The numbers are in report.json, in the same folder.";
     return;
   }
   const { reports, images } = JSON.parse(await unpack("payload"));
