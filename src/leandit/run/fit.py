@@ -30,6 +30,9 @@ class TensorSpec:
     dtype: torch.dtype
     positive: bool = False
     """No value is negative, such as an average of squares."""
+    fills: bool = False
+    """A single value fits, too, and fills the tensor: thresholds of `be_choice` were one value before each row had its
+    own."""
     count: bool = False
     """A number of steps: whole, from 1 to the checkpoint's step."""
 
@@ -69,7 +72,10 @@ _OPTIONAL = {"text_encoder", "idle_parameters", "metrics"}
 
 def specs_of(tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     """Return what is expected of saved copies of these tensors."""
-    return {name: TensorSpec(tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    return {
+        name: TensorSpec(tensor.shape, tensor.dtype, fills=name.endswith("router.threshold.value"))
+        for name, tensor in tensors.items()
+    }
 
 
 def check_tensors(
@@ -83,7 +89,7 @@ def check_tensors(
         raise UnfitCheckpoint(f"{file}: {name!r} is {'missing' if name in expected else 'unknown to this run'}")
     for name, tensor in tensors.items():
         spec = expected[name]
-        if tensor.shape != spec.shape:
+        if tensor.shape != spec.shape and not (spec.fills and not tensor.ndim):
             raise UnfitCheckpoint(f"{file}: {name!r} has the shape {[*tensor.shape]}, expected {[*spec.shape]}")
         floating = tensor.dtype.is_floating_point and spec.dtype.is_floating_point and not exact
         if tensor.dtype != spec.dtype and not floating:
