@@ -25,5 +25,4 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
 def unknown(kind: str, name: str, candidates: Iterable[str]) -> LeanDiTError:
     """Return the error for an unknown `kind` (preset, model, strategy, ...), with the nearest valid name."""
     options = sorted(str(c) for c in candidates)
-    listing = ", ".join(options)
-    return LeanDiTError(f"unknown {kind} {name!r}.{nearest(name, options)}\nKnown: {listing}")
+    return LeanDiTError(f"unknown {kind} {name!r}.{nearest(name, options)}\nKnown: {', '.join(options)}")

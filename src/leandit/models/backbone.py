@@ -236,10 +236,7 @@ def feed_forward_maker(config: BackboneConfig, index: int, target_dim: int) -> M
 
 
 def hidden_width(dim: int, ratio: float) -> int:
-    """Return dim * ratio, rounded down; a ratio that was computed as hidden / dim gives that hidden width.
-
-    Such a ratio is rounded itself: 224 * (976 / 224) is just below 976 in floating point.
-    """
+    """Return dim * ratio, rounded down; 976 / 224, a ratio that is rounded itself, gives 976 for 224."""
     return int(round(dim * ratio, 6))
 
 

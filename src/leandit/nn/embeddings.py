@@ -43,7 +43,6 @@ class TimestepEmbedding(nn.Module):
         self.second = Linear(dim, dim)
 
     def forward(self, t: Float[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
-        # The angles need float32; the weights can have any dtype.
         hidden = sinusoids(t, self.num_frequencies, self.freq_shift).to(self.first.weight.dtype)
         hidden = F.silu(row_stable_linear(hidden, self.first.weight, self.first.bias))
         return row_stable_linear(hidden, self.second.weight, self.second.bias)

@@ -99,16 +99,12 @@ class Layers(nn.Module):
         super().__init__()
         common = SHARED_PARTS[sharing]
         self.shared = nn.ModuleDict()
-        self._depth = len(layers)
         for index, makers in enumerate(layers):
             for name in makers:
                 if name in common and name not in self.shared:
                     self.shared[name] = makers[name]()
             own = {name: build() for name, build in makers.items() if name not in common}
             self.add_module(str(index), make(tuple(makers), own))
-
-    def __len__(self) -> int:
-        return self._depth
 
     def __iter__(self) -> Iterator[Layer]:
         """Yield the layers in order of depth."""
