@@ -5,7 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+from leandit.config.strict import strict
 
 
 class Config(BaseModel):
@@ -13,12 +16,16 @@ class Config(BaseModel):
 
     A node that stands for one of several kinds carries a literal field `type`, its tag. Nodes sit beside the
     code that they configure; a child learns its width from its parent when it is built, so no width is stored
-    twice. `replace` returns a changed, validated copy.
+    twice. `replace` returns a changed, validated copy. Values are strict: see `leandit.config.strict`.
     """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, protected_namespaces=()
     )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return strict(handler(source))
 
     def replace(self, **changes: Any) -> Any:
         """Return a validated copy with some fields changed."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from leandit.errors import LeanDiTError
 from leandit.models.backbone import (
     BACKBONES,
+    MAX_DIM,
     Backbone,
     BackboneConfig,
     BackboneLayer,
@@ -63,11 +64,11 @@ class PixArtConfig(BackboneConfig):
     (PixArt-alpha). "per_layer": each layer maps the time to shift and scale of self-attention and feed-forward,
     without gates (EC-DiT).
     """
-    kv_heads: int | None = Field(None, ge=1)
+    kv_heads: int | None = Field(None, ge=1, le=MAX_DIM)
     """Number of key and value heads in both attentions. null is the number of heads."""
     project_text: bool = True
     """Map the text features to dim by a two-layer network before the first layer (PixArt-alpha)."""
-    time_dim: int | None = Field(256, ge=2, multiple_of=2)
+    time_dim: int | None = Field(256, ge=2, le=MAX_DIM, multiple_of=2)
     """Number of sinusoids in the time embedding, even. null is dim (EC-DiT)."""
     masking: MaskingConfig | None = None
     """A light decoder after the layers, which lets training hide tokens (MaskDiT). null has none; train.mask_ratio must

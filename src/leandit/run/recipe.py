@@ -20,9 +20,9 @@ class AdamWConfig(Config):
     """Decay per step of the first moment, the mean of gradients."""
     beta2: float = Field(0.999, ge=0, lt=1)
     """Decay per step of the second moment, the mean of squared gradients."""
-    eps: float = Field(1e-8, gt=0)
+    eps: float = Field(1e-8, gt=0, le=1)
     """Added to the square root of the second moment, so that no update divides by 0."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
     """Decoupled weight decay: each step shrinks the weights by learning rate times this. 0 is none."""
 
 
@@ -38,9 +38,9 @@ class MuonConfig(Config):
     """Learning rate of the matrices before the schedule's factor."""
     momentum: float = Field(0.95, ge=0, lt=1)
     """Decay per step of the mean of gradients."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
     """Decoupled weight decay: each step shrinks the weights by learning rate times this. 0 is none."""
-    iterations: int = Field(5, ge=1)
+    iterations: int = Field(5, ge=1, le=100)
     """Newton-Schulz iterations that orthogonalise an update."""
     adamw: AdamWConfig = AdamWConfig(lr=2e-3, beta2=0.95)
     """AdamW for everything else: embeddings, modulation, heads, norms, biases and fine-tuned text encoders."""
@@ -53,13 +53,13 @@ class AdafactorConfig(Config):
     """
 
     type: Literal["adafactor"] = "adafactor"
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(1e-4, gt=0, le=10)
     """Learning rate before the schedule's factor. The default is DiT-Air's."""
-    beta2_decay: float = Field(-0.8, lt=0)
+    beta2_decay: float = Field(-0.8, ge=-10, lt=0)
     """The decay of the second moment is 1 - step to this power."""
-    clip_threshold: float = Field(1.0, gt=0)
+    clip_threshold: float = Field(1.0, gt=0, le=1e6)
     """Largest root mean square of an update. A larger update is scaled down to it."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
     """Decoupled weight decay: each step shrinks the weights by learning rate times this. 0 is none."""
 
 
@@ -67,15 +67,15 @@ class RMSPropConfig(Config):
     """RMSProp with momentum for all parameters: the optimiser of EC-DiT, which states neither momentum nor decay."""
 
     type: Literal["rmsprop"] = "rmsprop"
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(1e-4, gt=0, le=10)
     """Learning rate before the schedule's factor. The default is EC-DiT's."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Share of an update that is added to the next one."""
     alpha: float = Field(0.99, ge=0, lt=1)
     """Decay per step of the mean of squared gradients."""
-    eps: float = Field(1e-8, gt=0)
+    eps: float = Field(1e-8, gt=0, le=1)
     """Added to the square root of the second moment, so that no update divides by 0."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
     """Decoupled weight decay: each step shrinks the weights by learning rate times this. 0 is none."""
 
 
@@ -85,7 +85,7 @@ OptimizerConfig = Annotated[AdamWConfig | MuonConfig | AdafactorConfig | RMSProp
 class ScheduleConfig(Config):
     """A linear warm-up, the optimiser's rate, and a decay to zero in the last part of the run."""
 
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, le=10**12)
     """Steps in which the learning rate rises linearly from near 0 to the optimiser's rate. 0 is no warm-up."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
     """Form of the decay at the end of the run. constant keeps the optimiser's rate to the end."""

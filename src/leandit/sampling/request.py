@@ -60,4 +60,6 @@ def sampling_settings(base: SamplingConfig, steps: int | None, guidance: float |
     """Return the run's settings with another number of steps or another guidance scale, validated."""
     overrides = [f"sampler.steps={steps}"] if steps is not None else []
     overrides += [f"guidance.scale={guidance}"] if guidance is not None else []
-    return validate(SamplingConfig, apply_overrides(base.model_dump(mode="json"), overrides), "sampling")
+    return validate(
+        SamplingConfig, apply_overrides(base.model_dump(mode="json"), overrides, SamplingConfig), "sampling"
+    )
