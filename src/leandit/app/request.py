@@ -122,8 +122,7 @@ def _choice(served: ServedRun, given: Mapping[str, Any]) -> int | str | None:
     label = given["label"]
     if isinstance(label, bool) or not isinstance(label, int | str):
         raise LeanDiTError(f"class: {_kind(label)} is neither a name nor a number")
-    # Limit the length first: formatting a number of a thousand digits takes long.
-    return run.label(label[:100] if isinstance(label, str) else str(label) if abs(label) < 10**9 else "out of range")
+    return run.label(label)
 
 
 def _check_budget(served: ServedRun, value: object) -> None:

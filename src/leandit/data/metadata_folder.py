@@ -12,10 +12,11 @@ from pydantic import Field
 from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, kind, parse_captions
 from leandit.data.class_folder import open_folder
+from leandit.data.classes import is_asked_for
 from leandit.data.jsonl import BadLine, Label, name_classes, parse_label, parse_object, report
 from leandit.data.pictures import PILLOW_MAX_PIXELS, read_picture
 from leandit.data.source import Example, fingerprint
-from leandit.errors import LeanDiTError
+from leandit.errors import LeanDiTError, nearest
 
 
 class MetadataFolderConfig(Config):
@@ -91,6 +92,7 @@ class _Reader:
         self._entries: list[_Entry] = []
         self._problems: list[str] = []
         self._first_line: dict[Path, int] = {}
+        self._keys: set[str] = set()
 
     def read(self) -> list[_Entry]:
         """Return one entry per line, or raise one LeanDiTError for all bad lines."""
@@ -102,6 +104,7 @@ class _Reader:
         self._check_one_type()
         if self._problems:
             raise report(self._path, self._problems)
+        self._check_asked_for()
         if not self._entries:
             raise LeanDiTError(f'{self._path}: no lines; write {{"file_name": ..., "text": ...}} for each picture')
         return self._entries
@@ -123,6 +126,7 @@ class _Reader:
             if not isinstance(record.get("file_name"), str) or not record["file_name"]:
                 raise BadLine("'file_name' is missing or not a text")
             path = _locate(self._root, record["file_name"])
+            self._keys |= record.keys()
             if path in self._first_line:
                 raise BadLine(f"{record['file_name']!r} is already named in line {self._first_line[path]}")
             captions = parse_captions(record.get(self._config.text_key), self._config.text_key)
@@ -137,6 +141,15 @@ class _Reader:
         without = [entry.line for entry in self._entries if not has(entry)]
         if len(without) < len(self._entries):
             self._problems += [f"line {line}: no {key!r}, though other lines have one" for line in without]
+
+    def _check_asked_for(self) -> None:
+        for field in ("text_key", "label_key"):
+            key = getattr(self._config, field)
+            if self._entries and is_asked_for(self._config, field) and key not in self._keys:
+                raise LeanDiTError(
+                    f"{self._path}: no line has {key!r} (the keys are {', '.join(sorted(self._keys))})."
+                    f"{nearest(key, self._keys)}\nCorrect data.source.{field}"
+                )
 
     def _check_one_type(self) -> None:
         labels = [(entry.line, entry.label) for entry in self._entries if entry.label is not None]

@@ -43,7 +43,7 @@ def choose(run: LoadedRun, labels: Iterable[Any] | None, prompts: Iterable[Any] 
     if prompts is not None:
         raise LeanDiTError(f"{run.path}: the model reads no text; choose classes with labels instead of prompts")
     if labels is not None:
-        return [run.label(str(label)) for label in labels]
+        return [run.label(label) for label in labels]
     return [*range(run.model.config.num_classes)] if run.model.config.num_classes else None
 
 
