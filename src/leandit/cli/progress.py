@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -59,6 +59,10 @@ class TrainingProgress(Callback):
         self._mfu: float | None = None
         self._printed = time.monotonic()
         self._first = 0
+
+    def on_data(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            say(line)
 
     def on_start(self, view: RunView) -> None:
         self._first = view.step

@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from leandit.errors import LeanDiTError
 from leandit.grid import Grid
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"})
 # Pillow's own limit against decompression bombs; above twice this size it refuses whatever it is told.
 PILLOW_MAX_PIXELS = 89_478_485
 

@@ -17,6 +17,7 @@ from leandit.data.metadata_folder import MetadataFolderConfig, MetadataFolderSou
 from leandit.data.parquet import ParquetConfig, ParquetSource
 from leandit.data.scenes import ScenesConfig, ScenesSource
 from leandit.data.source import Source
+from leandit.data.splits import choose_split
 from leandit.data.webdataset import WebDatasetConfig, WebDatasetSource
 from leandit.errors import LeanDiTError
 
@@ -39,6 +40,8 @@ def build_source(config: AnySourceConfig, key: str = "data.source") -> Source:
     Messages name `key`, the setting that the source belongs to.
     """
     with naming(key):
+        if isinstance(config, ClassFolderConfig | MetadataFolderConfig):
+            config = config.replace(path=choose_split(config.path, key))
         source = _open(config)
         check_class_names(source.class_names, key)
         if getattr(config, "class_names", None) and not source.class_names:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from leandit.data import Source
+from leandit.data import Source, naming
+from leandit.data.classes import check_same_classes
 from leandit.data.latents import fit_latent
 from leandit.errors import LeanDiTError
 from leandit.grid import Grid
@@ -42,10 +43,9 @@ def resolve(
     _check_fit(config, model.size, model.channels)
     if source is not None:
         _check_classes(model.num_classes, len(source.class_names))
-        if config.data.holds_latents:
-            fit_latent(source[0], config.data.channels, config.data.size)
+        _check_first(config, source, "data.source")
     if text is not None:
-        _check_text(model, text, source)
+        _check_text(model, text)
     _check_prompts(config)
     device = resolve_device(config.train.device)
     precision = config.train.precision
@@ -82,14 +82,32 @@ def _check_classes(num_classes: int | None, found: int) -> None:
         raise LeanDiTError(f"model.num_classes = {num_classes}, but the data has no labels: set it to 0 or null")
 
 
-def _check_text(model: BackboneConfig, text: TextEncoder, source: Source | None) -> None:
+def check_validation(config: RunConfig, source: Source | None, validation: Source) -> None:
+    """Check held-out data as training data are checked: their classes by name, and the first picture.
+
+    Raises LeanDiTError, which names data.validation.
+    """
+    if source is not None and source.class_names and config.text is None and config.model.num_classes != 0:
+        check_same_classes(source.class_names, validation.class_names, "data.validation")
+    _check_first(config, validation, "data.validation")
+
+
+def _check_first(config: RunConfig, source: Source, key: str) -> None:
+    """Read one picture, so that a wrong set is found now. Raises LeanDiTError if it has no caption for a text model."""
+    with naming(key):
+        first = source[0]
+        if config.data.holds_latents:
+            fit_latent(first, config.data.channels, config.data.size)
+    if config.text is not None and not first.captions:
+        raise LeanDiTError(f"{key}: its pictures have no captions, which this model is conditioned on")
+
+
+def _check_text(model: BackboneConfig, text: TextEncoder) -> None:
     if (model.text_dim, model.pooled_dim) != (text.text_dim, text.pooled_dim):
         raise LeanDiTError(
             f"model.text_dim = {model.text_dim} and model.pooled_dim = {model.pooled_dim} do not fit the text encoder, "
             f"whose features are {text.text_dim} and {text.pooled_dim} wide; leave the model's at null to follow it"
         )
-    if source is not None and not source[0].captions:
-        raise LeanDiTError("data.source: its pictures have no captions, which this model is conditioned on")
 
 
 def _check_prompts(config: RunConfig) -> None:
