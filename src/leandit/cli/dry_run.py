@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from leandit.data import Source, build_source, summary
-from leandit.errors import LeanDiTError, NotFoundError
+from leandit.errors import LeanDiTError, NotFoundError, printable
 from leandit.models import BackboneConfig, count_parameters, forward_flops
 from leandit.models.memory import training_memory
 from leandit.run import RunConfig
@@ -48,7 +48,7 @@ def dry_run(config: RunConfig) -> int:
     print(json.dumps(config.model_dump(mode="json"), indent=2))
     for key, found in (("data.source", source), ("data.validation", validation)):
         if found is not None:
-            print(f"\n{summary(found, key)}", end="")
+            print(printable(f"\n{summary(found, key)}"), end="")
     print()
     _print_cost(config, source, text)
     if missing:

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from leandit.cli.output import discard_output, say
+from leandit.errors import printable
 from leandit.training import Callback, RunView, StepReport
 
 PLAIN_EVERY = 10.0  # seconds between lines without a terminal
@@ -95,7 +96,7 @@ class TrainingProgress(Callback):
 
     def on_warning(self, view: RunView, message: str) -> None:
         with self._unless_gone():
-            self.console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+            self.console.print(f"warning: {printable(message)}", style="yellow", markup=False, soft_wrap=True)
 
     def on_finish(self, view: RunView) -> None:
         self.on_end(view)

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from leandit.config import Config
-from leandit.errors import LeanDiTError
+from leandit.errors import LeanDiTError, is_printable
 
 
 def read_number(text: str) -> int | None:
@@ -26,7 +26,8 @@ def check_class_names(names: Sequence[str], key: str) -> None:
     for label, name in enumerate(names):
         if problem := _problem(name, label, len(names)):
             raise LeanDiTError(f"{key}: the name of class {label}, {name!r}, {problem}; choose another name")
-        folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        plain = unicodedata.normalize("NFKC", name.replace("\u200c", "").replace("\u200d", ""))
+        folded = " ".join(plain.casefold().split())
         other = names[first.setdefault(folded, label)]
         if first[folded] != label:
             how = "are the same" if other == name else "differ in case, spaces or Unicode form only"
@@ -59,7 +60,7 @@ def _problem(name: str, label: int, count: int) -> str | None:
         return "is not valid Unicode"
     if not name.strip():
         return "is empty"
-    if not name.isprintable():
+    if not all(map(is_printable, name)):
         return "has characters that cannot be printed"
     if name != name.strip():
         return "has a space at its beginning or end"

@@ -24,9 +24,9 @@ class Validation(Callback):
         self._source = source
 
     def on_start(self, run: RunView) -> None:
-        if self._source is not None and run.config.train.validate_every:
-            if type(run.task).held_out is Task.held_out:
-                raise LeanDiTError("train.validate_every: this task has no held-out loss; set it to null")
+        wanted = self._source is not None and run.config.train.validate_every
+        if wanted and type(run.task).held_out is Task.held_out:
+            raise LeanDiTError("train.validate_every: this task has no held-out loss; set it to null")
 
     def on_step(self, run: RunView, report: StepReport) -> None:
         every = run.config.train.validate_every
