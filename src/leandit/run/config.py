@@ -215,6 +215,11 @@ class RunConfig(Config):
             )
         return self
 
+    @property
+    def can_guide(self) -> bool:
+        """Whether the model learns "no label", which guidance needs; a run that starts from another may know it."""
+        return self.train.label_dropout > 0 or self.start is not None
+
     def codec_config(self) -> CodecConfig:
         """Return the codec's configuration. If none is given, the data determine it."""
         return self.codec or (LatentsOnlyConfig() if self.data.holds_latents else PixelsConfig())

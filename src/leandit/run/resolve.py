@@ -41,6 +41,8 @@ def resolve(
         pooled_dim=text.pooled_dim if text else None,
     )
     _check_fit(config, model.size, model.channels)
+    _check_experts(config, model)
+    _check_guidance(config, model)
     if source is not None:
         _check_classes(model.num_classes, len(source.class_names))
         _check_first(config, source, "data.source")
@@ -70,6 +72,36 @@ def _check_fit(config: RunConfig, size: Grid, channels: int | None) -> None:
         raise LeanDiTError(
             f"model.input_size = {size} and model.channels = {channels} do not fit {data}{coded}; "
             "leave the model's at null to follow the data"
+        )
+
+
+def _check_experts(config: RunConfig, model: BackboneConfig) -> None:
+    """Raise LeanDiTError if a capacity leaves no expert a slot, so that no token would have an expert."""
+    moe, train = model.moe, config.train
+    if moe is None:
+        return
+    tokens = model.grid.tokens
+    visible = train.visible_tokens(tokens) if train.mask_ratio else tokens
+    batch = visible * (train.batch_size // train.accumulation)
+    for phase, own in (("", visible), ("inference_", tokens)):
+        factor, group = getattr(moe, f"{phase}capacity_factor"), getattr(moe, f"{phase}group_tokens")
+        # A training batch may not fill a group. How many pictures are drawn together is not known here.
+        pool = own if group is None else group if phase else min(group, batch)
+        if factor is not None and int(pool * factor / moe.num_experts) == 0:
+            raise LeanDiTError(
+                f"model.moe.{phase}capacity_factor = {factor:g} leaves no expert a slot: {pool} tokens * {factor:g} / "
+                f"{moe.num_experts} experts is below 1; raise it, or raise model.moe.{phase}group_tokens"
+            )
+
+
+def _check_guidance(config: RunConfig, model: BackboneConfig) -> None:
+    """Raise LeanDiTError if pictures are to be guided away from "no label", which training never shows."""
+    scale = config.sampling.guidance.scale
+    conditional = model.conditions_on_text or model.num_classes != 0
+    if conditional and scale != 1 and not config.can_guide:
+        raise LeanDiTError(
+            f"sampling.guidance.scale = {scale:g} needs a model that has seen pictures without their label or caption, "
+            "and train.label_dropout is 0: set it above 0, or set sampling.guidance.scale=1"
         )
 
 

@@ -58,6 +58,14 @@ class LoadedRun:
         """What turns what the model draws into pictures."""
         return self.config.build_codec()
 
+    def check_guidance(self, scale: float) -> None:
+        """Raise LeanDiTError for guidance with a model that never saw a picture without its label or caption."""
+        if scale != 1 and not self.config.can_guide:
+            raise LeanDiTError(
+                f"{self.path}: guidance {scale:g}: the model was trained with train.label_dropout=0, so it does not "
+                'know what "no label" is; draw with guidance 1'
+            )
+
     @property
     def device(self) -> torch.device:
         """Where the model's weights are."""
