@@ -5,13 +5,40 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Emoji and several scripts are written with them.
+_JOINERS = "\u200c\u200d"
+
 
 class LeanDiTError(Exception):
-    """A message: what is wrong, where (file, line, key), what to do. The command line prints it and exits with 2."""
+    """What is wrong, where (file, line, key), what to do. The command line prints it and exits with 2.
+
+    Quoted names, captions and classes are printable: see `printable`.
+    """
+
+    def __str__(self) -> str:
+        """Return the message, without characters that control a terminal."""
+        return printable(super().__str__())
 
 
 class NotFoundError(LeanDiTError):
     """Something that a configuration names is not on this machine (data, an encoder, a run); a dry run continues."""
+
+
+def is_printable(character: str) -> bool:
+    """Return whether a character can be shown: no control character, no half of a pair, no change of direction."""
+    return character.isprintable() or character in _JOINERS
+
+
+def printable(text: str) -> str:
+    """Return the text with a code such as \\u001b for each character that cannot be shown. Ends of lines stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c == "\n" or is_printable(c) else _code(c) for c in text)
+
+
+def _code(character: str) -> str:
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

@@ -58,7 +58,7 @@ def test_every_mistake_is_told_at_once() -> None:
     assert "title: missing; give it a value" in lines
     assert "lov: unknown key. Did you mean 'low'?" in lines
     assert any(line.startswith("colour: 'gren' is not one of red, green. Did you mean 'green'?") for line in lines)
-    assert "shape.radius: Input should be greater than 0 (given: -1)" in lines
+    assert "shape.radius: must be above 0 (given: -1)" in lines
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_every_mistake_is_told_at_once() -> None:
         ({"shape": {"type": "circle", "radios": 1}}, "shape.radios: unknown key. Did you mean 'radius'?"),
         (
             {"shape": {"type": "square", "circle": {"radius": 0}}},
-            "shape.circle.radius: Input should be greater than 0 (given: 0)",
+            "shape.circle.radius: must be above 0 (given: 0)",
         ),
         ({"frame": {"sidde": 1}}, "frame.sidde: unknown key. Did you mean 'side'?"),
         ({"layers": [{}, {"radios": 1}]}, "layers.1.radios: unknown key. Did you mean 'radius'?"),

@@ -115,10 +115,10 @@ def test_files_that_are_links_or_empty(folder: Path) -> None:
 
 
 def test_missing_and_mixed_labels(folder: Path) -> None:
-    report = message(folder, line("a.png", label=1, text="x"), line("b.png", label="1"), line("deep/c.png", text="y"))
+    report = message(folder, line("a.png", label=1, text="x"), line("b.png", label="one"), line("deep/c.png", text="y"))
     assert "line 3: no 'label', though other lines have one" in report
     assert "line 2: no 'text', though other lines have one" in report
-    assert "line 2: label '1' is a text, but line 1 has a number" in report
+    assert "line 2: label 'one' is a text, but line 1 has a number" in report
     assert "3 problems" in report
 
 

@@ -58,7 +58,7 @@ def check_fields(runs: Mapping[str, ServedRun], values: tuple[Any, ...]) -> dict
         "prompt" if served.run.text is not None else "label": lambda: _choice(served, given),
         "seed": lambda: whole("seed", given["seed"], 0, MAX_SEED),
         "steps": lambda: whole("steps", given["steps"], 1, max_steps(served.run)),
-        "guidance": lambda: number("guidance", given["guidance"], 0, max_guidance(served.run)),
+        "guidance": lambda: _check_guidance(served.run, given["guidance"]),
         "budget": lambda: _check_budget(served, given["budget"]),
     }
     found = {name: _problem(check) for name, check in checks.items()}
@@ -122,8 +122,13 @@ def _choice(served: ServedRun, given: Mapping[str, Any]) -> int | str | None:
     label = given["label"]
     if isinstance(label, bool) or not isinstance(label, int | str):
         raise LeanDiTError(f"class: {_kind(label)} is neither a name nor a number")
-    # Limit the length first: formatting a number of a thousand digits takes long.
-    return run.label(label[:100] if isinstance(label, str) else str(label) if abs(label) < 10**9 else "out of range")
+    return run.label(label)
+
+
+def _check_guidance(run: LoadedRun, value: object) -> None:
+    scale = number("guidance", value, 0, max_guidance(run))
+    if run.text is not None or run.model.config.num_classes:
+        run.check_guidance(scale)
 
 
 def _check_budget(served: ServedRun, value: object) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from leandit.config.describe import describe
 from leandit.config.toml import to_toml
+from leandit.errors import printable
 from leandit.presets import run_config
 from leandit.presets.schema import file_schema
 from leandit.run import RunConfig
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         config = run_config(options.preset, options.overrides)
         text = _json(config.model_dump(mode="json")) if options.json else to_toml(config)
-    print(text.removesuffix("\n"))
+    print(printable(text.removesuffix("\n")))
     return 0
 
 

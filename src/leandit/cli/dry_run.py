@@ -8,12 +8,12 @@ from typing import TypeVar
 
 import torch
 
-from leandit.data import Source, build_source
-from leandit.errors import LeanDiTError, NotFoundError
+from leandit.data import Source, build_source, summary
+from leandit.errors import LeanDiTError, NotFoundError, printable
 from leandit.models import BackboneConfig, count_parameters, forward_flops
 from leandit.models.memory import training_memory
 from leandit.run import RunConfig
-from leandit.run.resolve import resolve
+from leandit.run.resolve import check_validation, resolve
 from leandit.text import TextConfig, TextEncoder, attach_finetuned, build_text_encoder
 from leandit.text.loading import find_folder
 from leandit.training.optimizers import state_size
@@ -33,14 +33,22 @@ def dry_run(config: RunConfig) -> int:
     """
     missing: dict[str, NotFoundError] = {}
     source = _find("data.source", lambda: build_source(config.data.source), missing)
-    if (validation := config.data.validation) is not None:
-        _find("data.validation", lambda: build_source(validation), missing)
+    held_out = config.data.validation
+    validation = None
+    if held_out is not None:
+        validation = _find("data.validation", lambda: build_source(held_out, "data.validation"), missing)
     text = None if config.text is None else _find_text(config.text, missing)
     if (start := config.start) is not None:
         _find("start", lambda: find_start(start), missing)
     config = resolve(config, source, text)
+    if validation is not None:
+        check_validation(config, source, validation)
     _check_known(config.model, missing)
     print(json.dumps(config.model_dump(mode="json"), indent=2))
+    for key, found in (("data.source", source), ("data.validation", validation)):
+        if found is not None:
+            print(printable(f"\n{summary(found, key)}"), end="")
+    print()
     _print_cost(config, source, text)
     if missing:
         print("\nNot here yet:")

@@ -7,13 +7,15 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import NoReturn
 
-from leandit.cli.output import discard_output
-from leandit.errors import LeanDiTError
+from leandit.cli.output import accept_any_text, discard_output
+from leandit.errors import LeanDiTError, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Return 0, 2 for a mistake that the user can correct, 130 or 143 after a signal."""
+    accept_any_text()
     options = parse(arguments)
     try:
         code = int(options.run(options))
@@ -43,9 +45,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    """Repeats no control characters of the command line. Parsers of commands are of this class, too."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; it imports neither torch nor the rest of the package."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="leandit",
         description="Lean diffusion transformers: experts race for tokens, layers share weights.",
     )

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+
+from leandit.errors import printable
 
 
 def say(text: str = "") -> None:
     """Print a line immediately. If stdout is closed, discard this line and all later output."""
     try:
-        print(text, flush=True)
+        print(printable(text), flush=True)
     except OSError:
         discard_output()
+
+
+def accept_any_text() -> None:
+    """Let the terminal show a code for each character that its encoding does not have, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def discard_output() -> None:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from leandit.api import probe
+from leandit.cli.output import say
 from leandit.cli.progress import SamplingProgress
 from leandit.cli.sample import parse_seeds
 from leandit.errors import LeanDiTError
@@ -36,16 +37,16 @@ def run(options: argparse.Namespace) -> int:
         )
     for report in probed.reports:
         pairs, about = report["pairs"], report["run"]
-        print(
+        say(
             f"{about['folder']}, step {about['step']}: {pairs['total']:,} pairs of token and expert, "
             f"{pairs['experts_per_token']:.2f} experts per token (k = {about['k']})"
         )
         print(_on_real_pictures(report.get("allocation"), about["folder"], options.pictures))
     assert probed.folder is not None
     name = "report.html" if probed.page else "report.json"
-    print(f"{probed.folder / name}: the report; figures and numbers are beside it")
+    say(f"{probed.folder / name}: the report; figures and numbers are beside it")
     if not probed.page:
-        print(f"plotly is not installed: {HOW_TO_GET_THE_PAGE}")
+        say(f"plotly is not installed: {HOW_TO_GET_THE_PAGE}")
     return 0
 
 

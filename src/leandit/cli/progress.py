@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from leandit.cli.output import discard_output, say
+from leandit.errors import printable
 from leandit.training import Callback, RunView, StepReport
 
 PLAIN_EVERY = 10.0  # seconds between lines without a terminal
@@ -60,6 +61,10 @@ class TrainingProgress(Callback):
         self._printed = time.monotonic()
         self._first = 0
 
+    def on_data(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            say(line)
+
     def on_start(self, view: RunView) -> None:
         self._first = view.step
         self._started = time.monotonic()
@@ -91,7 +96,7 @@ class TrainingProgress(Callback):
 
     def on_warning(self, view: RunView, message: str) -> None:
         with self._unless_gone():
-            self.console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+            self.console.print(f"warning: {printable(message)}", style="yellow", markup=False, soft_wrap=True)
 
     def on_finish(self, view: RunView) -> None:
         self.on_end(view)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from leandit.api import choose, every_pair, load, sampling_settings
+from leandit.cli.output import say
 from leandit.cli.progress import SamplingProgress
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
@@ -78,9 +79,9 @@ def run(options: argparse.Namespace) -> int:
     with at_compute(loaded, options.compute), SamplingProgress() as progress:
         batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress, size)
         shown = _write(batches, wanted, seeds, out, loaded.class_names, options.npz)
-    print(f"{len(seeds)} pictures and grid.png in {out} (weights of step {loaded.step})")
+    say(f"{len(seeds)} pictures and grid.png in {out} (weights of step {loaded.step})")
     if shown < len(seeds):
-        print(f"grid.png shows {shown} of the {len(seeds)} pictures: at most 16 rows and 32 columns")
+        say(f"grid.png shows {shown} of the {len(seeds)} pictures: at most 16 rows and 32 columns")
     return 0
 
 
@@ -185,9 +186,9 @@ def _write_latents(latents: Tensor, wanted: Wanted, seeds: list[int], out: Path)
     path = out / "samples.npz"
     with _writing(out):
         _write_arrays({"latents": latents.float().cpu().numpy()}, wanted, seeds, path)
-    print(f"{len(seeds)} latents in {path}: array `latents`, float32, {' x '.join(str(n) for n in latents.shape)}")
-    print("They are scaled as the training data is. For pictures, divide them by its scaling factor and decode them")
-    print("with the autoencoder that encoded it.")
+    say(f"{len(seeds)} latents in {path}: array `latents`, float32, {' x '.join(str(n) for n in latents.shape)}")
+    say("They are scaled as the training data is. For pictures, divide them by its scaling factor and decode them")
+    say("with the autoencoder that encoded it.")
     return 0
 
 

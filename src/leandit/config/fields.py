@@ -93,6 +93,24 @@ def nearest_key(root: type[BaseModel], name: str, beside: Iterable[str]) -> str:
     return nearest(name, beside) or (f" Did you mean {' or '.join(map(repr, first))}?" if first else "")
 
 
+def takes_text(kind: type[BaseModel], key: str) -> frozenset[str]:
+    """Return "text" if the value at a key is a text, with "null" if null is allowed, too; empty for other values."""
+    try:
+        annotations = [field.info.annotation for field in find(kind, key)]
+    except LeanDiTError:
+        return frozenset()  # an unknown key, which validation names
+    choices = {choice for annotation in annotations for choice in _choices(annotation)}
+    if str not in choices:
+        return frozenset()
+    return frozenset({"text", "null"} if types.NoneType in choices else {"text"})
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """Return the parts of a union, or the annotation alone."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
 def node_kinds(field: FieldInfo) -> tuple[list[type[BaseModel]], bool]:
     """Return the classes that a field's value can have, and whether a tag in an error's place tells which."""
     registries = [item for item in field.metadata if isinstance(item, Registry)]

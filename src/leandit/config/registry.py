@@ -9,7 +9,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from leandit.config.base import Config
-from leandit.errors import nearest
+from leandit.config.wording import hint, short
 
 C = TypeVar("C", bound=Config)
 
@@ -48,20 +48,12 @@ class Registry(Generic[C]):
         if tag is None:
             raise ValueError(f"type is missing; choose one of {', '.join(self.kinds)}")
         if not isinstance(tag, str) or tag not in self.kinds:
-            hint = nearest(str(tag), self.kinds)
-            raise ValueError(f"type = {tag!r} is not one of {', '.join(self.kinds)}.{hint}")
+            known = list(self.kinds)
+            raise ValueError(f"type = {short(tag)} is not one of {', '.join(known)}.{hint(tag, known)}")
         try:
             return self.kinds[tag].model_validate(dict(value))
         except ValidationError as error:
-            # The tag becomes part of the place, from which messages find the class that owns a key.
-            details = [
-                InitErrorDetails(
-                    type=PydanticCustomError(line["type"], line["msg"].replace("{", "{{").replace("}", "}}")),
-                    loc=(tag, *line["loc"]),
-                    input=line["input"],
-                )
-                for line in error.errors()
-            ]
+            details = [_passed_on(dict(line), tag) for line in error.errors()]
             raise ValidationError.from_exception_data(self.name, details) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -75,3 +67,13 @@ class Registry(Generic[C]):
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         choices = [handler(kind.__pydantic_core_schema__) for kind in self.kinds.values()]
         return {"oneOf": choices, "discriminator": {"propertyName": "type"}}
+
+
+def _passed_on(line: dict[str, Any], tag: str) -> InitErrorDetails:
+    """Return an error of a kind as an error of its node: the tag becomes part of the place.
+
+    Messages find the class that owns a key by the tag, and bounds and choices by the values of the error.
+    """
+    values = {key: value for key, value in line.get("ctx", {}).items() if key != "error"}
+    error = PydanticCustomError(line["type"], "{message}", {**values, "message": line["msg"]})
+    return InitErrorDetails(type=error, loc=(tag, *line["loc"]), input=line["input"])

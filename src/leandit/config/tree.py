@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 import json
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from leandit.config.base import Config
-from leandit.config.fields import find, nearest_key, node_kinds
-from leandit.errors import LeanDiTError, nearest
+from leandit.config.docs import field_doc
+from leandit.config.fields import find, nearest_key, node_kinds, takes_text
+from leandit.config.wording import counted, hint, reason, short, without_consequences
+from leandit.errors import LeanDiTError
 
 C = TypeVar("C", bound=Config)
 Tree = dict[str, Any]
+_MAX_ERRORS = 20
 
 
 def validate(kind: type[C], tree: Tree, source: str) -> C:
@@ -24,24 +26,27 @@ def validate(kind: type[C], tree: Tree, source: str) -> C:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        lines = [f"  {line}" for line in _describe(kind, error)]
-        count = f"{len(lines)} error{'s' if len(lines) > 1 else ''}"
-        raise LeanDiTError("\n".join([f"{source}: {count} in the configuration", *lines])) from None
+        found = without_consequences(error.errors(include_url=False))
+        lines = [f"  {line}" for line in _describe(kind, found[:_MAX_ERRORS])]
+        more = [f"  and {len(found) - len(lines)} more"] if len(found) > len(lines) else []
+        heading = f"{source}: {counted(len(found), 'error')} in the configuration"
+        raise LeanDiTError("\n".join([heading, *lines, *more])) from None
     except RecursionError:
         raise _too_deep(source) from None
 
 
-def apply_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
+def apply_overrides(tree: Tree, overrides: Sequence[str], kind: type[Config] | None = None) -> Tree:
     """Return a copy of `tree` with `a.b.c=value` strings applied; values are read as JSON, else as text.
 
-    Setting `a.type` to another kind resets the rest of `a` to that kind's defaults, whatever the order in
-    which the overrides are given.
+    A setting of `kind` that is a text takes the value as it is written, so that `name=007` is the text "007". Setting
+    `a.type` to another kind resets the rest of `a` to that kind's defaults, whatever the order in which the overrides
+    are given.
     """
     try:
         result = copy.deepcopy(tree)
     except RecursionError:
         raise _too_deep("the configuration") from None
-    pairs = [_split_override(text) for text in overrides]
+    pairs = [_split_override(text, kind) for text in overrides]
     for path, value in sorted(pairs, key=_types_first):
         _set(result, path, value)
     return result
@@ -65,14 +70,19 @@ def diff(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
 
 
-def _split_override(text: str) -> tuple[list[str], Any]:
-    key, equals, value = text.partition("=")
+def _split_override(text: str, kind: type[Config] | None) -> tuple[list[str], Any]:
+    key, equals, written = text.partition("=")
     if not equals or not all(key.split(".")):
         raise LeanDiTError(f"override {text!r} is not of the form key.subkey=value, as in optimizer.lr=3e-4")
     try:
-        return key.split("."), json.loads(value)
+        value = json.loads(written)
     except (ValueError, RecursionError):  # not JSON, a number too long, or nested too deep
-        return key.split("."), None if value == "None" else {"True": True, "False": False}.get(value, value)
+        value = {"None": None, "True": True, "False": False}.get(written, written)
+    if kind is not None and (value is None or isinstance(value, bool | int | float)):
+        text_or_null = takes_text(kind, key)
+        if text_or_null and not (value is None and "null" in text_or_null):
+            value = written
+    return key.split("."), value
 
 
 def _set(tree: Tree, path: list[str], value: Any) -> None:
@@ -108,41 +118,24 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def _describe(kind: type[Config], error: ValidationError) -> Iterator[str]:
-    for item in error.errors():
+def _describe(kind: type[Config], errors: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for item in errors:
         key, owner = _locate(kind, item["loc"])
         if item["type"] == "extra_forbidden":
-            hint = nearest_key(kind, str(item["loc"][-1]), owner.model_fields if owner else ())
-            yield f"{key}: unknown key.{hint}"
-        elif item["type"] == "missing":
-            yield f"{key}: missing; give it a value"
+            yield f"{key}: unknown key.{nearest_key(kind, str(item['loc'][-1]), owner.model_fields if owner else ())}"
         elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
             tags = [str(_tag(node)) for field in find(kind, key) for node in field.kinds]
             yield f"{key}: {_wrong_tag(item.get('ctx', {}).get('tag'), tags)}"
-        elif item["type"] == "literal_error":
-            known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-            hint = nearest(str(item["input"]), known)
-            yield f"{key}: {_short(item['input'])} is not one of {', '.join(known)}.{hint}"
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            given = "" if item["type"] == "value_error" else f" (given: {_short(item['input'])})"
-            yield f"{key}: {message}{given}" if key else message
+            has_form = item["type"] == "string_pattern_mismatch"
+            message = reason(item, field_doc(owner, key.rpartition(".")[2]) if owner and has_form else None)
+            yield f"{key}: {message}" if key else message
 
 
 def _wrong_tag(tag: str | None, known: list[str]) -> str:
     if tag is None:
         return f"type is missing; choose one of {', '.join(known)}"
-    return f"type = {tag!r} is not one of {', '.join(known)}.{nearest(tag, known)}"
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python prints no number of more than some thousand digits
-        text = "a number too long to print"
-    except RecursionError:
-        text = "values nested too deep to print"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return f"type = {short(tag)} is not one of {', '.join(known)}.{hint(tag, known)}"
 
 
 def _locate(kind: type[Config], loc: tuple[int | str, ...]) -> tuple[str, type[BaseModel] | None]:

@@ -10,7 +10,8 @@ from leandit.data.metadata_folder import MetadataFolderConfig
 from leandit.data.parquet import ParquetConfig
 from leandit.data.scenes import ScenesConfig
 from leandit.data.source import Example, Source
-from leandit.data.sources import SourceConfig, build_source
+from leandit.data.sources import SourceConfig, build_source, naming
+from leandit.data.summary import summary
 from leandit.data.webdataset import WebDatasetConfig
 
 __all__ = [
@@ -30,4 +31,6 @@ __all__ = [
     "SourceConfig",
     "WebDatasetConfig",
     "build_source",
+    "naming",
+    "summary",
 ]

@@ -13,6 +13,7 @@ from leandit.config import Config, Fact
 from leandit.data.paths import user_path
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, read_picture
 from leandit.data.source import Example, fingerprint
+from leandit.data.summary import PassedOver
 from leandit.errors import LeanDiTError, NotFoundError
 
 
@@ -32,7 +33,8 @@ class ClassFolderSource:
     def __init__(self, config: ClassFolderConfig) -> None:
         self._root = open_folder(config.path)
         self._max_pixels = config.max_pixels
-        files = [Path(relative) for relative in sorted(_walk(self._root, self._root))]
+        self.passed_over = PassedOver()
+        files = [Path(relative) for relative in sorted(list_pictures(self._root, self.passed_over))]
         classes = [file.parts[0] for file in files if len(file.parts) > 1]
         if 0 < len(classes) < len(files):
             stray = next(file for file in files if len(file.parts) == 1)
@@ -80,28 +82,31 @@ def open_folder(path: str) -> Path:
     return folder.resolve()
 
 
-def _walk(root: Path, folder: Path) -> Iterator[str]:
-    """Yield the paths of all pictures below `folder`, relative to `root`."""
+def list_pictures(root: Path, passed_over: PassedOver, folder: Path | None = None) -> Iterator[str]:
+    """Yield the paths of all pictures below `folder`, by default `root`, relative to `root`; count the other files."""
+    folder = folder or root
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if not entry.name.startswith("."):
-                    yield from _visit(root, entry)
+                    yield from _visit(root, entry, passed_over)
     except OSError as error:
         raise LeanDiTError(f"{folder}: cannot be listed: {error}") from None
 
 
-def _visit(root: Path, entry: os.DirEntry[str]) -> Iterator[str]:
+def _visit(root: Path, entry: os.DirEntry[str], passed_over: PassedOver) -> Iterator[str]:
     path = Path(entry.path)
     is_picture = path.suffix.lower() in SUFFIXES
     if entry.is_symlink() and (is_picture or entry.is_dir()):
         _check_link(root, path)
     if entry.is_dir():
-        yield from _walk(root, path)
+        yield from list_pictures(root, passed_over, path)
     elif is_picture:
         if entry.stat().st_size == 0:
             raise LeanDiTError(f"{path}: empty file; replace or remove it")
         yield str(path.relative_to(root))
+    else:
+        passed_over.add([entry.name])
 
 
 def _check_link(root: Path, path: Path) -> None:

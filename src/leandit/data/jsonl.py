@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leandit.data.captions import kind
+from leandit.data.classes import read_number
 from leandit.errors import LeanDiTError, nearest
 
 MAX_CLASSES = 65_536
@@ -36,6 +37,8 @@ def parse_object(line: str, example: str) -> dict[str, Any]:
 def parse_label(record: dict[str, Any], key: str) -> Label:
     """Return the class in a record: a number, a name, or None. Raises BadLine for any other value."""
     label = record.get(key)
+    if isinstance(label, str) and read_number(label) is not None:
+        raise BadLine(f"{key!r} is the text {label!r}, which is a number too; write a number without quotes, or a name")
     if label is None or isinstance(label, str):
         return label
     if not isinstance(label, int) or isinstance(label, bool):

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from leandit.config import Config, Fact
 from leandit.data.class_folder import open_folder
+from leandit.data.classes import is_asked_for
 from leandit.data.jsonl import Label, name_classes
 from leandit.data.sidecar import Sidecar, read_sidecar
 from leandit.data.source import Example, fingerprint
@@ -149,7 +150,8 @@ def _open_shard(path: Path, config: LatentsConfig) -> _Shard:
             f"{beside}: missing; beside {path.name} write a line for each of its {count} latents, such as "
             '{"text": "a cat"} or {"label": 3}'
         )
-    lines = read_sidecar(beside, config.text_key, config.label_key)
+    needed = [getattr(config, field) for field in ("text_key", "label_key") if is_asked_for(config, field)]
+    lines = read_sidecar(beside, config.text_key, config.label_key, needed)
     if len(lines.offsets) != count:
         raise LeanDiTError(
             f"{beside}: {len(lines.offsets)} lines for the {count} latents of {path.name}; mend the pair"

@@ -43,7 +43,7 @@ class DataConfig(Config):
     4096. Pictures of other proportions are cropped to their centre, and all are resized with antialiasing. Latents must
     have this size already.
     """
-    channels: int = Field(3, ge=1)
+    channels: int = Field(3, ge=1, le=4096)
     """Channels of the pictures: 3 is RGB, 1 is grey. For latents, the channels of their autoencoder."""
     flip: float = Field(0.0, ge=0, le=1)
     """Probability that a picture is mirrored left to right."""

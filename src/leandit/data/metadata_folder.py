@@ -1,7 +1,8 @@
-"""A folder of pictures with metadata.jsonl, in the layout of Hugging Face's imagefolder."""
+"""A folder of pictures with metadata.jsonl or metadata.csv, in the layout of Hugging Face's imagefolder."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,18 +12,21 @@ from pydantic import Field
 
 from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, kind, parse_captions
-from leandit.data.class_folder import open_folder
-from leandit.data.jsonl import BadLine, Label, name_classes, parse_label, parse_object, report
-from leandit.data.paths import check_plain_file
+from leandit.data.class_folder import list_pictures, open_folder
+from leandit.data.classes import is_asked_for
+from leandit.data.jsonl import BadLine, Label, name_classes, parse_label, report
+from leandit.data.metadata_file import Record, find_metadata, read_records
 from leandit.data.pictures import PILLOW_MAX_PIXELS, read_picture
 from leandit.data.source import Example, fingerprint
-from leandit.errors import LeanDiTError
+from leandit.data.summary import PassedOver
+from leandit.errors import LeanDiTError, nearest
 
 
 class MetadataFolderConfig(Config):
     """A folder with metadata.jsonl. A line is like {"file_name": "a/b.png", "text": "a cat", "label": 3}.
 
-    For several captions write a list of texts, or of {"text": "a cat", "weight": 9} to show some more often.
+    Or with metadata.csv, whose first line names the columns: file_name, text, label. In metadata.jsonl, for several
+    captions write a list of texts, or of {"text": "a cat", "weight": 9} to show some more often.
     """
 
     type: Literal["metadata_folder"] = "metadata_folder"
@@ -42,7 +46,7 @@ class MetadataFolderConfig(Config):
 
 @dataclass(frozen=True)
 class _Entry:
-    """One valid line of metadata.jsonl."""
+    """One valid line of the metadata."""
 
     line: int
     file_name: str
@@ -51,16 +55,26 @@ class _Entry:
 
 
 class MetadataFolderSource:
-    """Pictures in the order of metadata.jsonl, each read on access."""
+    """Pictures in the order of the metadata, each read on access."""
 
     def __init__(self, config: MetadataFolderConfig) -> None:
         self._root = open_folder(config.path)
         self._max_pixels = config.max_pixels
-        self._entries = _Reader(self._root, config).read()
-        path = self._root / "metadata.jsonl"
+        path = find_metadata(self._root)
+        self._entries = _Reader(self._root, path, config).read()
+        self.passed_over = self._count_others(path)
         labels = [entry.label for entry in self._entries]
         self.class_names = name_classes(labels, config.class_names, lambda i: f"{path}: line {self._entries[i].line}")
         self._number = {name: number for number, name in enumerate(self.class_names)}
+
+    def _count_others(self, metadata: Path) -> PassedOver:
+        """Count the files of the folder that no line names."""
+        passed_over = PassedOver()
+        named = {(self._root / entry.file_name).resolve() for entry in self._entries}
+        pictures = list_pictures(self._root, passed_over)
+        passed_over.without_line = sum((self._root / name).resolve() not in named for name in pictures)
+        passed_over.suffixes -= Counter([metadata.suffix])
+        return passed_over
 
     @property
     def fingerprint(self) -> str:
@@ -83,48 +97,39 @@ class MetadataFolderSource:
 
 
 class _Reader:
-    """Reads the whole metadata.jsonl and reports all its problems in one error."""
+    """Reads the whole metadata file and reports all its problems in one error."""
 
-    def __init__(self, root: Path, config: MetadataFolderConfig) -> None:
+    def __init__(self, root: Path, path: Path, config: MetadataFolderConfig) -> None:
         self._root = root
         self._config = config
-        self._path = root / "metadata.jsonl"
+        self._path = path
         self._entries: list[_Entry] = []
         self._problems: list[str] = []
         self._first_line: dict[Path, int] = {}
+        self._keys: set[str] = set()
 
     def read(self) -> list[_Entry]:
         """Return one entry per line, or raise one LeanDiTError for all bad lines."""
-        for number, line in enumerate(self._lines(), start=1):
-            if line.strip():
-                self._read_line(number, line)
+        for number, record in read_records(self._path, self._config.label_key):
+            self._read(number, record)
         self._check_complete(lambda entry: bool(entry.captions), self._config.text_key)
         self._check_complete(lambda entry: entry.label is not None, self._config.label_key)
         self._check_one_type()
         if self._problems:
             raise report(self._path, self._problems)
+        self._check_asked_for()
         if not self._entries:
-            raise LeanDiTError(f'{self._path}: no lines; write {{"file_name": ..., "text": ...}} for each picture')
+            raise LeanDiTError(f"{self._path}: no lines; write one with file_name and text or label for each picture")
         return self._entries
 
-    def _lines(self) -> list[str]:
-        check_plain_file(self._path)
+    def _read(self, number: int, record: Record | BadLine) -> None:
         try:
-            # Only \n ends a line: splitlines also splits at characters that a JSON string may contain.
-            return self._path.read_text(encoding="utf-8-sig").split("\n")
-        except FileNotFoundError:
-            raise LeanDiTError(
-                f"{self._path}: no such file; write it, or read the folder with data.source.type=class_folder"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise LeanDiTError(f"{self._path}: cannot be read as UTF-8 text: {error}") from None
-
-    def _read_line(self, number: int, line: str) -> None:
-        try:
-            record = parse_object(line, '{"file_name": "a.png"}')
+            if isinstance(record, BadLine):
+                raise record
             if not isinstance(record.get("file_name"), str) or not record["file_name"]:
                 raise BadLine("'file_name' is missing or not a text")
             path = _locate(self._root, record["file_name"])
+            self._keys |= record.keys()
             if path in self._first_line:
                 raise BadLine(f"{record['file_name']!r} is already named in line {self._first_line[path]}")
             captions = parse_captions(record.get(self._config.text_key), self._config.text_key)
@@ -139,6 +144,15 @@ class _Reader:
         without = [entry.line for entry in self._entries if not has(entry)]
         if len(without) < len(self._entries):
             self._problems += [f"line {line}: no {key!r}, though other lines have one" for line in without]
+
+    def _check_asked_for(self) -> None:
+        for field in ("text_key", "label_key"):
+            key = getattr(self._config, field)
+            if self._entries and is_asked_for(self._config, field) and key not in self._keys:
+                raise LeanDiTError(
+                    f"{self._path}: no line has {key!r} (the keys are {', '.join(sorted(self._keys))})."
+                    f"{nearest(key, self._keys)}\nCorrect data.source.{field}"
+                )
 
     def _check_one_type(self) -> None:
         labels = [(entry.line, entry.label) for entry in self._entries if entry.label is not None]

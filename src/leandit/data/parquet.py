@@ -14,6 +14,7 @@ from pydantic import Field
 
 from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, parse_captions
+from leandit.data.classes import is_asked_for
 from leandit.data.jsonl import MAX_CLASSES
 from leandit.data.paths import find_shards
 from leandit.data.pictures import PILLOW_MAX_PIXELS, decode_picture
@@ -70,7 +71,7 @@ class ParquetSource:
         if not self._ends or not self._ends[-1]:
             raise LeanDiTError(f"{files[0][0]}: no rows; give other files in data.source.paths")
         self._labels = self._read_labels(files)
-        self.class_names = self._name_classes(files[0][1])
+        self.class_names = self._name_classes(files)
         self._read_group = lru_cache(maxsize=config.cached_row_groups)(self._load_group)
 
     @property
@@ -93,10 +94,13 @@ class ParquetSource:
         return Example(image, self._labels[index] if self._labels else None, self._captions(table, row, key), key)
 
     def _choose_columns(self, files: list[tuple[Path, Any]]) -> list[str]:
-        """Return the columns to read. Every file must have all of them."""
-        config, first = self._config, files[0][1].schema_arrow.names
-        wanted = (config.text_column, config.label_column)
-        columns = [config.image_column, *(name for name in wanted if name is not None and name in first)]
+        """Return the columns to read: those that any file has or that are asked for. Every file must have them."""
+        config, found = self._config, {name for _, file in files for name in file.schema_arrow.names}
+        columns = [config.image_column]
+        for field in ("text_column", "label_column"):
+            name = getattr(config, field)
+            if name is not None and (name in found or is_asked_for(config, field)):
+                columns.append(name)
         for path, file in files:
             names = file.schema_arrow.names
             for column in columns:
@@ -129,15 +133,27 @@ class ParquetSource:
             labels += values
         return labels
 
-    def _name_classes(self, file: Any) -> tuple[str, ...]:
+    def _name_classes(self, files: list[tuple[Path, Any]]) -> tuple[str, ...]:
         if self._labels is None:
             return ()
         highest = max(self._labels)
-        names = self._config.class_names or _hub_names(file.schema_arrow.metadata, self._config.label_column)
+        names = self._config.class_names or self._hub_names(files)
         names = names or tuple(str(number) for number in range(highest + 1))
         if highest >= len(names):
             raise LeanDiTError(f"data.source: label {highest} has no name; class_names has {len(names)}")
         return names
+
+    def _hub_names(self, files: list[tuple[Path, Any]]) -> tuple[str, ...] | None:
+        """Return the class names in the files' metadata, which must be the same in all files that have some."""
+        column = self._config.label_column
+        named = [(path, names) for path, file in files if (names := _hub_names(file.schema_arrow.metadata, column))]
+        for path, names in named:
+            if names != named[0][1]:
+                raise LeanDiTError(
+                    f"{path}: its class names ({', '.join(names[:10])}) are not those of {named[0][0].name} "
+                    f"({', '.join(named[0][1][:10])}); give files of one data set, or set data.source.class_names"
+                )
+        return named[0][1] if named else None
 
     def _captions(self, table: Any, row: int, key: str) -> tuple[Caption, ...]:
         column = self._config.text_column

@@ -9,12 +9,13 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from leandit.data.colours import to_srgb
 from leandit.data.paths import check_plain_file
 from leandit.errors import LeanDiTError
 from leandit.grid import Grid
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"})
 # Pillow's own limit against decompression bombs; above twice this size it refuses whatever it is told.
 PILLOW_MAX_PIXELS = 89_478_485
 
@@ -34,8 +35,9 @@ def read_picture(path: Path, max_pixels: int = PILLOW_MAX_PIXELS) -> np.ndarray:
 def decode_picture(file: BinaryIO, name: str, max_pixels: int = PILLOW_MAX_PIXELS) -> np.ndarray:
     """Return the picture (its first frame) as uint8 RGB [height, width, 3], upright by its EXIF orientation.
 
-    Transparency is composited on white; 16-bit grey is scaled to 8 bits; CMYK and palettes become RGB. A file
-    that is truncated, of another format or larger than `max_pixels` is a LeanDiTError that gives `name`.
+    Transparency is composited on white; 16-bit grey is scaled to 8 bits; CMYK and palettes become RGB; the colours of
+    an embedded ICC profile become sRGB. A file that is truncated, of another format or larger than `max_pixels` is a
+    LeanDiTError that gives `name`.
     """
     try:
         with Image.open(file, formats=FORMATS) as picture:
@@ -96,16 +98,24 @@ def _to_rgb(name: str, picture: Image.Image) -> Image.Image:
         return _from_deep_grey(name, picture)
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-    return picture.convert("RGB")
+        layered = picture.convert("RGBA")
+        colours = to_srgb(layered.convert("RGB"), picture.info.get("icc_profile"))
+        colours.putalpha(layered.getchannel("A"))
+        return Image.alpha_composite(white, colours).convert("RGB")
+    plain = picture if picture.mode in ("L", "RGB", "CMYK") else picture.convert("RGB")
+    return to_srgb(plain, picture.info.get("icc_profile")).convert("RGB")
 
 
 def _from_deep_grey(name: str, picture: Image.Image) -> Image.Image:
-    """Scale 0..65535 to 0..255; Pillow's own conversion would clip at 255 instead."""
+    """Scale 0..65535 to 0..255, and a transparent value to white. Pillow's own conversion would clip at 255."""
     values = np.asarray(picture)
     if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise LeanDiTError(f"{name}: 32-bit pictures are not read; save it with 8 or 16 bits per channel")
-    return Image.fromarray(np.rint(values / 257.0).astype(np.uint8)).convert("RGB")
+    grey = np.rint(values / 257.0).astype(np.uint8)
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):
+        grey = np.where(values == transparent, np.uint8(255), grey)
+    return Image.fromarray(grey).convert("RGB")
 
 
 def _what_instead(file: BinaryIO) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from leandit.data.captions import BadCaption, Caption, parse_captions
 from leandit.data.jsonl import BadLine, Label, parse_label, parse_object, report
-from leandit.errors import LeanDiTError
+from leandit.errors import LeanDiTError, nearest
 
 _EXAMPLE = '{"text": "a cat", "label": 3}'
 
@@ -45,8 +45,8 @@ class Sidecar:
         return captions
 
 
-def read_sidecar(path: Path, text_key: str, label_key: str) -> Sidecar:
-    """Check a whole file. Raises one LeanDiTError for all bad lines."""
+def read_sidecar(path: Path, text_key: str, label_key: str, needed: Sequence[str] = ()) -> Sidecar:
+    """Check a whole file. Raises one LeanDiTError for all bad lines, and for a `needed` key that no line has."""
     reader = _Reader(text_key, label_key)
     for number, offset, line in _lines(path):
         try:
@@ -57,9 +57,15 @@ def read_sidecar(path: Path, text_key: str, label_key: str) -> Sidecar:
         raise report(path, reader.problems)
     if reader.offsets and not (reader.captioned or reader.labels):
         raise LeanDiTError(
-            f"{path}: no line has {text_key!r} or {label_key!r}; write {_EXAMPLE}, or set data.source.text_key and "
-            "label_key to the keys in the file"
+            f"{path}: no line has {text_key!r} or {label_key!r} (the keys are {_listed(reader.keys)}); write "
+            f"{_EXAMPLE}, or set data.source.text_key and label_key to the keys in the file"
         )
+    for key in needed:
+        if reader.offsets and key not in reader.keys:
+            raise LeanDiTError(
+                f"{path}: no line has {key!r} (the keys are {_listed(reader.keys)}).{nearest(key, reader.keys)}\n"
+                "Correct data.source.text_key or label_key"
+            )
     offsets = np.array(reader.offsets, dtype=np.int64)
     return Sidecar(path, text_key, offsets, tuple(reader.labels), reader.captioned, reader.digest.hexdigest())
 
@@ -72,6 +78,7 @@ class _Reader:
         self._label_key = label_key
         self._label_type: type | None = None
         self.captioned = False
+        self.keys: set[str] = set()
         self.offsets: list[int] = []
         self.labels: list[Label] = []
         self.problems: list[str] = []
@@ -79,6 +86,7 @@ class _Reader:
 
     def add(self, offset: int, line: str) -> None:
         record = parse_object(line, _EXAMPLE)
+        self.keys |= record.keys()
         captions = parse_captions(record.get(self._text_key), self._text_key)
         label = parse_label(record, self._label_key)
         label_type = None if label is None else type(label)
@@ -93,6 +101,10 @@ class _Reader:
             self.labels.append(label)
         content = [[[caption.text, caption.weight] for caption in captions], label]
         self.digest.update(json.dumps(content).encode() + b"\n")
+
+
+def _listed(keys: set[str]) -> str:
+    return ", ".join(sorted(keys)) or "none"
 
 
 def _has(key: str, there: bool) -> str:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from leandit.config import Config, Fact
 from leandit.data.captions import BadCaption, Caption, parse_captions
+from leandit.data.classes import is_asked_for
 from leandit.data.jsonl import MAX_CLASSES
 from leandit.data.paths import find_shards
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, decode_picture
@@ -68,6 +69,13 @@ class WebDatasetSource:
         self._samples = [sample for path in find_shards(config.paths, ".tar") for sample in _samples(path)]
         self._caption_member = self._choose_captions()
         self._labels = self._read_labels()
+        if is_asked_for(config, "text_key") and self._caption_member == "json":
+            self._captions(self._samples[0])
+        elif is_asked_for(config, "text_key"):
+            raise LeanDiTError(
+                f"data.source.text_key = {config.text_key!r}, but the captions are "
+                f"{'not read' if self._caption_member is None else 'in NAME.txt'}; set data.source.captions=json"
+            )
         self.class_names = self._name_classes()
 
     @property

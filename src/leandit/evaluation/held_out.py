@@ -72,7 +72,9 @@ def _held_out(job: Job) -> Source:
             "validation_loss needs pictures that training never showed, and the run has no data.validation; name some "
             "with --reference"
         )
-    return FittedSource(build_source(data.validation), data.size, data.channels, "data.validation", True)
+    return FittedSource(
+        build_source(data.validation, "data.validation"), data.size, data.channels, "data.validation", True
+    )
 
 
 def _check_classes(run: LoadedRun, source: Source) -> None:

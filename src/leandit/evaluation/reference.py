@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from leandit.config import Config, validate
-from leandit.data import ClassFolderConfig, Example, MetadataFolderConfig, Source, SourceConfig, build_source
+from leandit.data import ClassFolderConfig, Example, MetadataFolderConfig, Source, SourceConfig, build_source, summary
+from leandit.data.metadata_file import NAMES as METADATA
 from leandit.data.pictures import fit_picture, to_channels
 from leandit.data.sources import AnySourceConfig
 from leandit.errors import LeanDiTError, NotFoundError
@@ -58,6 +59,10 @@ class FittedSource:
         fitted = to_channels(fit_picture(example.image, self.size), self.channels)
         return dataclasses.replace(example, image=fitted)
 
+    def summary(self, key: str) -> str:
+        """Return what was read, and what was passed over."""
+        return summary(self._source, key)
+
     def change(self) -> str | None:
         """Return what is done to the pictures, judged by the first one; None if nothing is done."""
         size, wanted = self._source[0].image.shape[:2], (self.size.height, self.size.width)
@@ -75,8 +80,9 @@ class _Reference(Config):
 def open_reference(run: LoadedRun, given: str | Path | SourceConfig | None) -> FittedSource:
     """Return the pictures that `given` names: a folder, a data source, or one as JSON such as {"type": "emoji"}.
 
-    None is the run's training data, as the run saw them but never mirrored. A folder with metadata.jsonl is read with
-    its captions, any other by its class folders. Raises LeanDiTError if it is missing, empty or holds no pictures.
+    None is the run's training data, as the run saw them but never mirrored. A folder with metadata.jsonl or
+    metadata.csv is read with its captions, any other by its class folders. Raises LeanDiTError if it is missing, empty
+    or holds no pictures.
     """
     data = run.config.data
     if data.holds_latents:
@@ -89,7 +95,7 @@ def open_reference(run: LoadedRun, given: str | Path | SourceConfig | None) -> F
         return FittedSource(source, data.size, data.channels, "the run's training data", enlarges=True)
     config = _reference_config(str(given)) if isinstance(given, str | Path) else given
     name = str(given) if isinstance(given, str | Path) else given.model_dump_json()
-    return FittedSource(_open(config), data.size, data.channels, name, enlarges=False)
+    return FittedSource(_open(config, "--reference"), data.size, data.channels, name, enlarges=False)
 
 
 def read_batches(source: Source, size: int = 64) -> Iterator[UInt8[Tensor, "samples height width channels"]]:
@@ -126,8 +132,8 @@ def _training_data(run: LoadedRun) -> Source:
         ) from None
 
 
-def _open(config: AnySourceConfig) -> Source:
-    source = build_source(config)
+def _open(config: AnySourceConfig, key: str = "data.source") -> Source:
+    source = build_source(config, key)
     if not len(source):
         raise LeanDiTError(f"--reference: there is no picture in {config.type}")
     return source
@@ -147,5 +153,6 @@ def _reference_config(given: str) -> Any:
             f"--reference {given}: {kind} (now in {Path.cwd()}); give a folder of pictures, or a data source as JSON "
             'such as \'{"type": "emoji", "split": "held_out"}\''
         )
-    kind_of: type[BaseModel] = MetadataFolderConfig if (folder / "metadata.jsonl").exists() else ClassFolderConfig
+    described = any((folder / name).exists() for name in METADATA)
+    kind_of: type[BaseModel] = MetadataFolderConfig if described else ClassFolderConfig
     return kind_of.model_validate({"path": given})

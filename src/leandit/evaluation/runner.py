@@ -106,6 +106,7 @@ def evaluate(
     say(f"{loaded.path}: {checkpoint['weights']} weights of step {checkpoint['step']}")
     change = real.change()
     say(f"Reference: {real.name}, {len(real)} pictures{f', {change}' if change else ''}")
+    say(real.summary("pictures of the reference"))
     sets = {
         name: SampleSet(loaded, plan, settings, checkpoint, folder / "samples")
         for name, plan in plans.items()

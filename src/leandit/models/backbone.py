@@ -21,6 +21,12 @@ from leandit.nn import AdaLN, FeedForward, Layer, Layers, Linear, Makers, Parts,
 from leandit.ops import norm_modulate
 from leandit.ops.attention import AttentionImpl
 
+# Far above any model, and small enough that a slip of the finger is an error at once, not a program that hangs.
+MAX_DIM = 65_536
+MAX_DEPTH = 256
+MAX_EXPERTS = 4096
+MAX_CLASSES = 65_536
+
 
 class BackboneConfig(Config):
     """The fields that every backbone has."""
@@ -30,30 +36,30 @@ class BackboneConfig(Config):
 
     type: str
     """The name of the backbone in configurations; every kind has its own."""
-    dim: int = Field(384, ge=4)
+    dim: int = Field(384, ge=4, le=MAX_DIM)
     """Width of the tokens."""
-    depth: int = Field(12, ge=1)
+    depth: int = Field(12, ge=1, le=MAX_DEPTH)
     """Number of layers."""
-    heads: int = Field(6, ge=1)
+    heads: int = Field(6, ge=1, le=MAX_DIM)
     """Number of attention heads, a divisor of dim."""
-    patch_size: int = Field(2, ge=1)
+    patch_size: int = Field(2, ge=1, le=4096)
     """Side of a patch. One patch is one token."""
     input_size: Size | None = None
     """Height and width of the pictures or latents that the model learns, or one number for a square. null means
     data.image_size. A model also accepts other sizes."""
-    channels: int | None = Field(None, ge=1)
+    channels: int | None = Field(None, ge=1, le=4096)
     """Channels of the input. null means data.channels."""
-    num_classes: int | None = Field(None, ge=0)
+    num_classes: int | None = Field(None, ge=0, le=MAX_CLASSES)
     """Number of classes to condition on. 0 is an unconditional model; null means the number of classes of the data."""
-    text_dim: int | None = Field(None, ge=1)
+    text_dim: int | None = Field(None, ge=1, le=8 * MAX_DIM)
     """Width of the text features. null means that of the text encoders."""
-    pooled_dim: int | None = Field(None, ge=1)
+    pooled_dim: int | None = Field(None, ge=1, le=8 * MAX_DIM)
     """Width of the pooled text vector. null means that of the text encoders."""
     position_grid: Size | None = None
     """Patches along height and width, or one number for a square, of the pictures with which positions were learned, if
     pictures are larger now. Sin-cos positions keep that span and are closer together. null means the present grid. RoPE
     (DiT-Air) does not use it."""
-    mlp_ratio: float = Field(4.0, gt=0)
+    mlp_ratio: float = Field(4.0, gt=0, le=64)
     """Hidden width of the dense feed-forward, in multiples of dim."""
     qk_norm: bool = False
     """Normalise queries and keys by their root mean square. DiT-Air and SD3 do this for stability."""
@@ -61,7 +67,7 @@ class BackboneConfig(Config):
     """Also predict a variance: twice the output channels. objective.learned_sigma must be the same."""
     timestep_freq_shift: float = Field(0.0, ge=0, lt=128)
     """Shift in the frequencies of the time embedding: 0 in DiT's code and checkpoints, 1 in those of diffusers."""
-    norm_eps: float = Field(1e-6, gt=0)
+    norm_eps: float = Field(1e-6, gt=0, le=1)
     """Added to the variance in norms: 1e-6 in DiT's code and checkpoints, 1e-5 in those of diffusers."""
     sharing: Sharing = "none"
     """Weights that the layers share: none, the AdaLN modulation (adaln), also attention (attention), or all (block)."""
@@ -81,6 +87,9 @@ class BackboneConfig(Config):
         if self.hidden < 1:
             raise ValueError(f"mlp_ratio = {self.mlp_ratio} leaves a dim of {self.dim} without a hidden unit")
         if self.moe is not None:
+            for name in ("num_experts", "num_shared_experts"):
+                if (count := getattr(self.moe, name)) > MAX_EXPERTS:
+                    raise ValueError(f"moe.{name} = {count}: a layer has at most {MAX_EXPERTS}")
             self.moe.expert_hidden(self.hidden)
             if self.moe.every > self.depth:
                 raise ValueError(f"moe.every = {self.moe.every} leaves no block of {self.depth} with experts")

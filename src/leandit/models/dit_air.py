@@ -13,7 +13,14 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from leandit.grid import Grid
-from leandit.models.backbone import BACKBONES, BackboneConfig, BackboneLayer, Modulation, feed_forward_maker
+from leandit.models.backbone import (
+    BACKBONES,
+    MAX_DIM,
+    BackboneConfig,
+    BackboneLayer,
+    Modulation,
+    feed_forward_maker,
+)
 from leandit.models.joint import JointBackbone
 from leandit.models.records import LayerOutput
 from leandit.nn import AdaLN, FeedForward, Makers, Parts, Sharing
@@ -40,11 +47,11 @@ class DiTAirConfig(BackboneConfig):
     conditions_on_text: ClassVar[bool] = True
 
     type: Literal["dit_air"] = "dit_air"
-    dim: int = Field(768, ge=4)
-    heads: int = Field(12, ge=1)
+    dim: int = Field(768, ge=4, le=MAX_DIM)
+    heads: int = Field(12, ge=1, le=MAX_DIM)
     qk_norm: bool = True
     sharing: Sharing = "adaln"
-    rope_base: float = Field(10_000.0, gt=1)
+    rope_base: float = Field(10_000.0, gt=1, le=1e12)
     """Base of the rotary frequencies. The paper does not state it, nor whether text tokens are rotated; here they are
     not.
     """

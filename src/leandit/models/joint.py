@@ -73,7 +73,7 @@ class JointBackbone(Backbone):
         router_time = self._router_time(time)
         outputs: list[LayerOutput] = []
         for index, layer in enumerate(self.blocks):
-            last = index == len(self.blocks) - 1
+            last = index == self.config.depth - 1
             outputs.append(layer(self.blocks.shared, text, image, modulation, mask, *more, last, router_time))
             image = outputs[-1].image
             text = text if outputs[-1].text is None else outputs[-1].text

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from leandit.config import Config
 from leandit.grid import Grid
-from leandit.models.backbone import BackboneConfig, BackboneLayer, hidden_width
+from leandit.models.backbone import MAX_DEPTH, MAX_DIM, BackboneConfig, BackboneLayer, hidden_width
 from leandit.models.records import LayerOutput
 from leandit.nn import AdaLN, FeedForward, FinalLayer, Layers, Makers, Parts, SelfAttention, sincos_positions
 from leandit.ops import gated_residual
@@ -25,11 +25,11 @@ class MaskingConfig(Config):
     not describe its decoder.
     """
 
-    decoder_depth: int = Field(8, ge=1)
+    decoder_depth: int = Field(8, ge=1, le=MAX_DEPTH)
     """Number of layers of the decoder."""
-    decoder_dim: int = Field(512, ge=4)
+    decoder_dim: int = Field(512, ge=4, le=MAX_DIM)
     """Width of the decoder."""
-    decoder_heads: int = Field(16, ge=1)
+    decoder_heads: int = Field(16, ge=1, le=MAX_DIM)
     """Number of attention heads of the decoder."""
 
     @model_validator(mode="after")

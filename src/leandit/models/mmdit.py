@@ -12,7 +12,14 @@ from pydantic import Field
 from torch import Tensor
 
 from leandit.grid import Grid
-from leandit.models.backbone import BACKBONES, BackboneConfig, BackboneLayer, Modulation, feed_forward_maker
+from leandit.models.backbone import (
+    BACKBONES,
+    MAX_DIM,
+    BackboneConfig,
+    BackboneLayer,
+    Modulation,
+    feed_forward_maker,
+)
 from leandit.models.joint import JointBackbone
 from leandit.models.records import LayerOutput
 from leandit.nn import AdaLN, FeedForward, Makers, Parts
@@ -31,8 +38,8 @@ class MMDiTConfig(BackboneConfig):
     conditions_on_text: ClassVar[bool] = True
 
     type: Literal["mmdit"] = "mmdit"
-    dim: int = Field(768, ge=4)
-    heads: int = Field(12, ge=1)
+    dim: int = Field(768, ge=4, le=MAX_DIM)
+    heads: int = Field(12, ge=1, le=MAX_DIM)
     qk_norm: bool = True
     """Normalise queries and keys. SD3 needs this for stability in large models; DiT-Air's baseline also has it."""
 

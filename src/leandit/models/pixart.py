@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from leandit.errors import LeanDiTError
 from leandit.models.backbone import (
     BACKBONES,
+    MAX_DIM,
     Backbone,
     BackboneConfig,
     BackboneLayer,
@@ -67,15 +68,15 @@ class PixArtConfig(BackboneConfig):
     gets the norm without modulation, so that time reaches it through the tokens alone (EC-DiT, eq. 4 and its totals).
     4: shift and scale of both, without gates. 6: shift, scale and gate of both (DiT).
     """
-    kv_heads: int | None = Field(None, ge=1)
+    kv_heads: int | None = Field(None, ge=1, le=MAX_DIM)
     """Number of key and value heads in self-attention. null is the number of heads."""
-    cross_kv_heads: int | None = Field(None, ge=1)
+    cross_kv_heads: int | None = Field(None, ge=1, le=MAX_DIM)
     """Number of key and value heads in cross-attention. null is that of self-attention; the number of heads is EC-DiT's
     eq. 2, keys and values of the full width.
     """
     project_text: bool = True
     """Map the text features to dim by a two-layer network before the first layer (PixArt-alpha)."""
-    time_dim: int | None = Field(256, ge=2, multiple_of=2)
+    time_dim: int | None = Field(256, ge=2, le=MAX_DIM, multiple_of=2)
     """Number of sinusoids in the time embedding, even. null is dim (EC-DiT)."""
     router_norm: bool = True
     """Whether a router with moe.router_input=plain or plain+time sees the norm of the tokens. false: it sees the tokens

@@ -136,7 +136,7 @@ def run_config(name: str, overrides: list[str] | None = None) -> RunConfig:
     if isinstance(tree.get(_MODEL), str):
         fields = model_config(str(tree[_MODEL])).model_dump(mode="json")
         tree = {**tree, _MODEL: {**fields, **dict.fromkeys(_LEFT_TO_DATA)}}
-    return validate(RunConfig, apply_overrides(tree, [o for o in overrides or [] if o not in named]), source)
+    return validate(RunConfig, apply_overrides(tree, [o for o in overrides or [] if o not in named], RunConfig), source)
 
 
 _MODEL = "model"

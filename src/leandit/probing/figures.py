@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from leandit.probing.recorder import ComputeTrace
+from leandit.sampling.lettering import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +80,7 @@ def _maps(trace: ComputeTrace) -> np.ndarray:
 
 def _draw_row(axes: Any, picture: Tensor, name: str, maps: np.ndarray, scale: dict[str, Any]) -> Any:
     axes[0].imshow(picture.numpy().squeeze(), cmap="gray", vmin=0, vmax=255)
-    axes[0].set_ylabel(textwrap.fill(name, _LABEL_WIDTH), fontsize=10, parse_math=False)
+    axes[0].set_ylabel(textwrap.fill(drawable(name), _LABEL_WIDTH), fontsize=10, parse_math=False)
     for axis, grid_map in zip(axes[1:], maps, strict=True):
         image = axis.imshow(grid_map, **scale)
     for axis in axes:

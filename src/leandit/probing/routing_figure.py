@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from leandit.probing.figures import new_figure, plain_legend
+from leandit.sampling.lettering import drawable
 
 Report = dict[str, Any]
 
@@ -39,7 +40,7 @@ def plot_routing(reports: Sequence[Report], path: Path) -> None:
 
 def _name_runs(axis: Any, reports: Sequence[Report]) -> None:
     for report, colour in zip(reports, _COLOURS, strict=False):
-        axis.plot([], [], color=colour, label=f"{report['run']['folder']}, step {report['run']['step']}")
+        axis.plot([], [], color=colour, label=f"{drawable(report['run']['folder'])}, step {report['run']['step']}")
     plain_legend(axis, fontsize=8)
 
 

@@ -33,19 +33,19 @@ class LossWeights(Config):
     The Expert Race paper states no weights. The defaults keep both of its losses much smaller than the diffusion loss.
     """
 
-    router_similarity: float = Field(1e-2, ge=0)
+    router_similarity: float = Field(1e-2, ge=0, le=1e6)
     """Weight of the router similarity loss (Expert Race, eqs. 9-11). The loss is about 1 per layer."""
-    load_balance: float = Field(0.0, ge=0)
+    load_balance: float = Field(0.0, ge=0, le=1e6)
     """Weight of the load balancing loss of Switch and GShard. 1e-2 is usual with token choice."""
-    gshard_balance: float = Field(0.0, ge=0)
+    gshard_balance: float = Field(0.0, ge=0, le=1e6)
     """Weight of GShard's own balance loss. It counts only first choices, including those that a capacity drops. Apple's
     axlearn uses 1e-2.
     """
-    z_loss: float = Field(0.0, ge=0)
+    z_loss: float = Field(0.0, ge=0, le=1e6)
     """Weight of the router z-loss, the squared log-sum-exp of the logits (ST-MoE)."""
-    per_layer_regularisation: float = Field(0.1, ge=0)
+    per_layer_regularisation: float = Field(0.1, ge=0, le=1e6)
     """Weight of the objective's loss on the predictions of the routers' target heads (Expert Race, Figure 12)."""
-    mask_reconstruction: float = Field(0.1, ge=0)
+    mask_reconstruction: float = Field(0.1, ge=0, le=1e6)
     """Weight of the reconstruction of hidden tokens, if train.mask_ratio is above 0. The default is MaskDiT's; EC-DiT
     states no weight.
     """
@@ -54,11 +54,11 @@ class LossWeights(Config):
 class TrainConfig(Config):
     """Length, batch, precision and device of the training, and the intervals of its outputs."""
 
-    steps: Annotated[int, Fact.RUN_LENGTH] = Field(400_000, ge=1)
+    steps: Annotated[int, Fact.RUN_LENGTH] = Field(400_000, ge=1, le=10**12)
     """Number of optimiser steps of the whole run. With schedule.decay=constant, a run can be resumed with more."""
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(256, ge=1, le=2**20)
     """Pictures per optimiser step."""
-    accumulation: int = Field(1, ge=1)
+    accumulation: int = Field(1, ge=1, le=2**20)
     """Micro-batches per optimiser step; batch_size must be a multiple. Routers choose within a micro-batch, so with
     experts the result depends on this number.
     """
@@ -133,9 +133,9 @@ class SamplingConfig(Config):
     """Solver that integrates from noise to data."""
     guidance: GuidanceConfig = GuidanceConfig()
     """Classifier-free guidance."""
-    grid: int = Field(64, ge=1)
+    grid: int = Field(64, ge=1, le=10_000)
     """Number of pictures in a grid of samples."""
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = Field((), max_length=10_000)
     """Prompts of the grids of a text model, one row each. A class model shows its classes instead."""
 
 
@@ -164,7 +164,7 @@ class DenoiseConfig(TaskConfig):
 class RunConfig(Config):
     """A whole run. Presets are functions that return one; `config.json` in the run's folder contains it in full."""
 
-    name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
+    name: str = Field(min_length=1, max_length=60, pattern=r"^\w[\w.-]*$")
     """Name of the run; its default folder is runs/NAME. Letters, digits, underscore, dot and hyphen."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of everything random: initial weights, order of pictures, noise, times, dropped labels."""
@@ -221,6 +221,11 @@ class RunConfig(Config):
                 "losses.per_layer_regularisation=0"
             )
         return self
+
+    @property
+    def can_guide(self) -> bool:
+        """Whether the model learns "no label", which guidance needs; a run that starts from another may know it."""
+        return self.train.label_dropout > 0 or self.start is not None
 
     def codec_config(self) -> CodecConfig:
         """Return the codec's configuration. If none is given, the data determine it."""

@@ -20,9 +20,9 @@ class AdamWConfig(Config):
     """Decay per step of the first moment, the mean of gradients."""
     beta2: float = Field(0.999, ge=0, lt=1)
     """Decay per step of the second moment, the mean of squared gradients."""
-    eps: float = Field(1e-8, gt=0)
+    eps: float = Field(1e-8, gt=0, le=1)
     """Added to the square root of the second moment, so that no update divides by 0."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
     """Decoupled weight decay: each step shrinks the weights by learning rate times this. 0 is none."""
 
 
@@ -38,9 +38,9 @@ class MuonConfig(Config):
     """Learning rate of the matrices before the schedule's factor."""
     momentum: float = Field(0.95, ge=0, lt=1)
     """Decay per step of the mean of gradients."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
     """Decoupled weight decay: each step shrinks the weights by learning rate times this. 0 is none."""
-    iterations: int = Field(5, ge=1)
+    iterations: int = Field(5, ge=1, le=100)
     """Newton-Schulz iterations that orthogonalise an update."""
     adamw: AdamWConfig = AdamWConfig(lr=2e-3, beta2=0.95)
     """AdamW for everything else: embeddings, modulation, heads, norms, biases and fine-tuned text encoders."""
@@ -63,24 +63,24 @@ class AdafactorConfig(Config):
     """Decay per step of the second moment, the mean of squared gradients. null is Adafactor's own schedule: the decay
     is 1 - step to the power beta2_power. The default is DiT-Air's.
     """
-    beta2_power: float = Field(-0.8, lt=0)
+    beta2_power: float = Field(-0.8, ge=-10, lt=0)
     """Power of the schedule of the second moment's decay, if beta2 is null."""
-    clip_threshold: float | None = Field(1.0, gt=0)
+    clip_threshold: float | None = Field(1.0, gt=0, le=1e6)
     """Largest root mean square of an update before the rate. A larger update is scaled down to it. null does not clip.
     """
     scale_by_parameter: bool = False
     """Multiply the rate by the root mean square of the parameter, as in the paper on Adafactor. Small weights then move
     slowly, and weights that start at 0 move at min_scale of the rate.
     """
-    min_scale: float = Field(1e-3, gt=0)
+    min_scale: float = Field(1e-3, gt=0, le=1)
     """Smallest factor of the rate if scale_by_parameter is set."""
-    eps: float = Field(1e-30, gt=0)
+    eps: float = Field(1e-30, gt=0, le=1)
     """Added to squared gradients, so that no update divides by 0."""
-    min_factored_size: int | None = Field(1, ge=1)
+    min_factored_size: int | None = Field(1, ge=1, le=10**6)
     """Matrices with at least this many rows and columns keep one second moment per row and per column, and others keep
     one per weight. null factors no matrix. optax factors from 128.
     """
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
     """Decoupled weight decay: each step shrinks the weights by learning rate times this. 0 is none."""
 
     @model_validator(mode="before")
@@ -108,13 +108,13 @@ class RMSPropConfig(Config):
     """
     decay: float = Field(0.99, ge=0, lt=1)
     """Decay per step of the mean of squared gradients."""
-    eps: float = Field(1e-8, gt=0)
+    eps: float = Field(1e-8, gt=0, le=1)
     """Added to the root of the mean of squared gradients, so that no update divides by 0."""
     eps_in_root: bool = False
     """Add eps to the mean of squared gradients instead of its root, as TensorFlow and optax do. Gradients far below the
     root of eps then have small steps.
     """
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
     """Decoupled weight decay: each step shrinks the weights by learning rate times this. 0 is none."""
 
     @model_validator(mode="before")
@@ -133,7 +133,7 @@ OptimizerConfig = Annotated[AdamWConfig | MuonConfig | AdafactorConfig | RMSProp
 class ScheduleConfig(Config):
     """A linear warm-up, the optimiser's rate, and a decay to zero in the last part of the run."""
 
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, le=10**12)
     """Steps in which the learning rate rises linearly from near 0 to the optimiser's rate. 0 is no warm-up."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
     """Form of the decay at the end of the run. constant keeps the optimiser's rate to the end."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from leandit.data import Source
+from leandit.data import Source, naming
+from leandit.data.classes import check_same_classes
 from leandit.data.latents import fit_latent
 from leandit.errors import LeanDiTError
 from leandit.grid import Grid
@@ -40,12 +41,13 @@ def resolve(
         pooled_dim=text.pooled_dim if text else None,
     )
     _check_fit(config, model.size, model.channels)
+    _check_experts(config, model)
+    _check_guidance(config, model)
     if source is not None:
         _check_classes(model.num_classes, len(source.class_names))
-        if config.data.holds_latents:
-            fit_latent(source[0], config.data.channels, config.data.size)
+        _check_first(config, source, "data.source")
     if text is not None:
-        _check_text(model, text, source)
+        _check_text(model, text)
     _check_prompts(config)
     device = resolve_device(config.train.device)
     precision = config.train.precision
@@ -73,6 +75,36 @@ def _check_fit(config: RunConfig, size: Grid, channels: int | None) -> None:
         )
 
 
+def _check_experts(config: RunConfig, model: BackboneConfig) -> None:
+    """Raise LeanDiTError if a capacity leaves no expert a slot, so that no token would have an expert."""
+    moe, train = model.moe, config.train
+    if moe is None:
+        return
+    tokens = model.grid.tokens
+    visible = train.visible_tokens(tokens) if train.mask_ratio else tokens
+    batch = visible * (train.batch_size // train.accumulation)
+    for phase, own in (("", visible), ("inference_", tokens)):
+        factor, group = getattr(moe, f"{phase}capacity_factor"), getattr(moe, f"{phase}group_tokens")
+        # A training batch may not fill a group. How many pictures are drawn together is not known here.
+        pool = own if group is None else group if phase else min(group, batch)
+        if factor is not None and int(pool * factor / moe.num_experts) == 0:
+            raise LeanDiTError(
+                f"model.moe.{phase}capacity_factor = {factor:g} leaves no expert a slot: {pool} tokens * {factor:g} / "
+                f"{moe.num_experts} experts is below 1; raise it, or raise model.moe.{phase}group_tokens"
+            )
+
+
+def _check_guidance(config: RunConfig, model: BackboneConfig) -> None:
+    """Raise LeanDiTError if pictures are to be guided away from "no label", which training never shows."""
+    scale = config.sampling.guidance.scale
+    conditional = model.conditions_on_text or model.num_classes != 0
+    if conditional and scale != 1 and not config.can_guide:
+        raise LeanDiTError(
+            f"sampling.guidance.scale = {scale:g} needs a model that has seen pictures without their label or caption, "
+            "and train.label_dropout is 0: set it above 0, or set sampling.guidance.scale=1"
+        )
+
+
 def _check_classes(num_classes: int | None, found: int) -> None:
     if num_classes and num_classes < found:
         raise LeanDiTError(
@@ -82,14 +114,32 @@ def _check_classes(num_classes: int | None, found: int) -> None:
         raise LeanDiTError(f"model.num_classes = {num_classes}, but the data has no labels: set it to 0 or null")
 
 
-def _check_text(model: BackboneConfig, text: TextEncoder, source: Source | None) -> None:
+def check_validation(config: RunConfig, source: Source | None, validation: Source) -> None:
+    """Check held-out data as training data are checked: their classes by name, and the first picture.
+
+    Raises LeanDiTError, which names data.validation.
+    """
+    if source is not None and source.class_names and config.text is None and config.model.num_classes != 0:
+        check_same_classes(source.class_names, validation.class_names, "data.validation")
+    _check_first(config, validation, "data.validation")
+
+
+def _check_first(config: RunConfig, source: Source, key: str) -> None:
+    """Read one picture, so that a wrong set is found now. Raises LeanDiTError if it has no caption for a text model."""
+    with naming(key):
+        first = source[0]
+        if config.data.holds_latents:
+            fit_latent(first, config.data.channels, config.data.size)
+    if config.text is not None and not first.captions:
+        raise LeanDiTError(f"{key}: its pictures have no captions, which this model is conditioned on")
+
+
+def _check_text(model: BackboneConfig, text: TextEncoder) -> None:
     if (model.text_dim, model.pooled_dim) != (text.text_dim, text.pooled_dim):
         raise LeanDiTError(
             f"model.text_dim = {model.text_dim} and model.pooled_dim = {model.pooled_dim} do not fit the text encoder, "
             f"whose features are {text.text_dim} and {text.pooled_dim} wide; leave the model's at null to follow it"
         )
-    if source is not None and not source[0].captions:
-        raise LeanDiTError("data.source: its pictures have no captions, which this model is conditioned on")
 
 
 def _check_prompts(config: RunConfig) -> None:

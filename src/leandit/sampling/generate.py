@@ -144,6 +144,8 @@ def draw(
     def denoise(x: Tensor, t: Tensor, cond: Conditioning) -> Denoised:
         return run.objective.denoised(run.predict(x, t, encoded(cond)), x, t)
 
+    if wanted is not None:
+        run.check_guidance(settings.guidance.scale)
     # Guidance needs a condition.
     denoiser = denoise if wanted is None else guided(denoise, settings.guidance, conditioner.null(len(seeds)))
     denoiser = denoiser if watch is None else _watched(denoiser, run.objective.path, watch)

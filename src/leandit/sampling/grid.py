@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from leandit.run.conditioner import Wanted
+from leandit.sampling.lettering import drawable, label_font
 
 # People look at a grid: it shows at most these rows and columns of pictures.
 _MAX_ROWS = 16
@@ -34,7 +35,8 @@ def draw_grid(rows: Sequence[tuple[str, UInt8[Tensor, "_ height width channels"]
     height, width = rows[0][1].shape[1:3]
     factor = max(1, round(_MIN_CELL / max(height, width)))
     cell_height, cell_width = height * factor + _MARGIN, width * factor + _MARGIN
-    font = ImageFont.load_default(size=16)
+    rows = [(drawable(name), pictures) for name, pictures in rows]
+    font = label_font("".join(name for name, _ in rows), size=16)
     indent = max((int(font.getlength(name)) for name, _ in rows), default=0)
     indent += 3 * _MARGIN if indent else _MARGIN
     columns = max(len(pictures) for _, pictures in rows)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from leandit.autoencoder import Codec
 from leandit.config import validate
+from leandit.config.wording import short
+from leandit.data.classes import read_number
 from leandit.diffusion import Objective, build_objective
 from leandit.errors import LeanDiTError, nearest
 from leandit.models import Backbone, Conditioning, check_compiler, compile_layers
@@ -57,25 +61,48 @@ class LoadedRun:
         """The codec, which turns the model's output into pictures."""
         return self.config.build_codec()
 
+    def check_guidance(self, scale: float) -> None:
+        """Raise LeanDiTError for guidance with a model that never saw a picture without its label or caption."""
+        if scale != 1 and not self.config.can_guide:
+            raise LeanDiTError(
+                f"{self.path}: guidance {scale:g}: the model was trained with train.label_dropout=0, so it does not "
+                'know what "no label" is; draw with guidance 1'
+            )
+
     @property
     def device(self) -> torch.device:
         """The device of the model's weights."""
         return self.model.device
 
-    def label(self, text: str) -> int:
-        """Return the label for a number or a class name."""
+    def label(self, choice: object) -> int:
+        """Return the label for a whole number, a class name, or a text with a whole number.
+
+        Raises LeanDiTError for anything else, and for a text that is the name of one class and the number of another.
+        """
         count = self.model.config.num_classes or 0
-        if text in self.class_names:
-            return self.class_names.index(text)
-        number = text.lstrip("0") or "0"
-        if text.isascii() and text.isdigit() and len(number) <= len(str(count)) and int(number) < count:
-            return int(number)
         if not count:
             raise LeanDiTError(f"{self.path}: the model has no classes; omit --labels")
+        named = self.class_names.index(choice) if choice in self.class_names else None
+        number = read_number(choice) if isinstance(choice, str) else _whole(choice)
+        number = number if number is not None and 0 <= number < count else None
+        if named is not None and number is not None and named != number:
+            raise LeanDiTError(
+                f"label {choice!r}: the name of class {named}, and the number of class {self.class_names[number]!r}; "
+                f"from Python, {named} and {number} are numbers"
+            )
+        label = number if named is None else named
+        if label is not None:
+            return label
         names = f" or one of {', '.join(self.class_names)}" if self.class_names else ""
-        raise LeanDiTError(
-            f"label {text[:40]!r}: give a number from 0 to {count - 1}{names}.{nearest(text, self.class_names)}"
-        )
+        hint = nearest(choice[:40], self.class_names) if isinstance(choice, str) else ""
+        raise LeanDiTError(f"label {short(choice)}: give a number from 0 to {count - 1}{names}.{hint}")
+
+
+def _whole(value: object) -> int | None:
+    """Return a whole number, also one of numpy or torch; None for true, false and fractions."""
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        return None
+    return operator.index(value)
 
 
 def load(

@@ -43,7 +43,7 @@ def choose(run: LoadedRun, labels: Iterable[Any] | None, prompts: Iterable[Any] 
     if prompts is not None:
         raise LeanDiTError(f"{run.path}: the model reads no text; choose classes with labels instead of prompts")
     if labels is not None:
-        return [run.label(str(label)) for label in labels]
+        return [run.label(label) for label in labels]
     return [*range(run.model.config.num_classes)] if run.model.config.num_classes else None
 
 
@@ -60,4 +60,6 @@ def sampling_settings(base: SamplingConfig, steps: int | None, guidance: float |
     """Return the run's settings with another number of steps or another guidance scale, validated."""
     overrides = [f"sampler.steps={steps}"] if steps is not None else []
     overrides += [f"guidance.scale={guidance}"] if guidance is not None else []
-    return validate(SamplingConfig, apply_overrides(base.model_dump(mode="json"), overrides), "sampling")
+    return validate(
+        SamplingConfig, apply_overrides(base.model_dump(mode="json"), overrides, SamplingConfig), "sampling"
+    )

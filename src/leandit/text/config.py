@@ -20,7 +20,7 @@ class _EncoderConfig(Config):
     """For a name in the cache: its commit, tag or branch. For a folder: any note. The feature cache never mixes
     revisions.
     """
-    layers: tuple[int, ...] = Field((-1,), min_length=1)
+    layers: tuple[Annotated[int, Field(ge=-1024, le=1024)], ...] = Field((-1,), min_length=1, max_length=64)
     """Hidden states to concatenate along the features. 0 is the embedding, 1 is the output of the first layer, -2 is
     the output of the second-last layer. -1, the default, is the model's output, after its final norm if it has one.
     """

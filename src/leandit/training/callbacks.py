@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,6 +49,9 @@ class RunView(Protocol):
 
 class Callback:
     """Base of all callbacks. Every hook does nothing unless it is overridden."""
+
+    def on_data(self, lines: Sequence[str]) -> None:
+        """Called first, with a line about each set of pictures: what was read, and what was passed over."""
 
     def on_start(self, run: RunView) -> None:
         """Called once, after a resume and before the first step."""

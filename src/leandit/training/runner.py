@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from leandit.allocator import keep_memory
-from leandit.data import build_source
+from leandit.data import build_source, summary
 from leandit.run.config import RunConfig
 from leandit.run.folder import RunFolder
 from leandit.run.identity import check_encoder_of_run
 from leandit.run.lock import RunLock
-from leandit.run.resolve import resolve
+from leandit.run.resolve import check_validation, resolve
 from leandit.text import build_text_encoder
 from leandit.training.callbacks import Callback, TensorBoardMirror
 from leandit.training.memory import explain_out_of_memory
@@ -38,6 +38,8 @@ def run_training(
     """
     keep_memory()
     source = build_source(config.data.source)
+    held_out = config.data.validation
+    validation = None if held_out is None else build_source(held_out, "data.validation")
     text = None if config.text is None else build_text_encoder(config.text)
     if resume:
         check_encoder_of_run(out, config.text, text)
@@ -46,8 +48,12 @@ def run_training(
     folder.check_usable()
     earlier = folder.read_config() if resume and folder.has_checkpoints() else None
     config = resolve(config, source, text, earlier)
+    lines = [summary(source, "data.source")]
+    if validation is not None:
+        check_validation(config, source, validation)
+        lines.append(summary(validation, "data.validation"))
     start = None if config.start is None or folder.has_checkpoints() else read_start(config.start)
-    callbacks = [Validation(), *callbacks]
+    callbacks = [Validation(validation), *callbacks]
     if config.train.tensorboard:
         callbacks = [*callbacks, TensorBoardMirror()]
     with RunLock(out) as lock, StopRequest() as stop, explain_out_of_memory(config.train):
@@ -62,6 +68,8 @@ def run_training(
         if start is not None and not resuming:
             trainer.start_from(start)
             del start  # as large as the model
+        for callback in callbacks:
+            callback.on_data(lines)
         trainer.resume()
         if resuming:
             # Write the config after resuming, because the checkpoint may refuse it.

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from leandit.data import Loader, Source, build_source
+from leandit.data import Loader, Source, naming
 from leandit.errors import LeanDiTError
 from leandit.training.callbacks import Callback, RunView, StepReport
 from leandit.training.task import Task
@@ -20,14 +20,13 @@ class Validation(Callback):
     because of the weights.
     """
 
-    def __init__(self) -> None:
-        self._source: Source | None = None
+    def __init__(self, source: Source | None) -> None:
+        self._source = source
 
     def on_start(self, run: RunView) -> None:
-        if run.config.data.validation is not None and run.config.train.validate_every:
-            if type(run.task).held_out is Task.held_out:
-                raise LeanDiTError("train.validate_every: this task has no held-out loss; set it to null")
-            self._source = build_source(run.config.data.validation)
+        wanted = self._source is not None and run.config.train.validate_every
+        if wanted and type(run.task).held_out is Task.held_out:
+            raise LeanDiTError("train.validate_every: this task has no held-out loss; set it to null")
 
     def on_step(self, run: RunView, report: StepReport) -> None:
         every = run.config.train.validate_every
@@ -47,6 +46,7 @@ def validation_loss(run: RunView, source: Source) -> float:
     loader = Loader(source, config.data.replace(flip=0.0), size, config.seed)
     losses = []
     for step in range(math.ceil(len(source) / size)):
-        losses.append(run.task.held_out(loader.batch(step)).mean())
+        with naming("data.validation"):
+            losses.append(run.task.held_out(loader.batch(step)).mean())
         run.stop.check()
     return float(torch.stack(losses).mean())

@@ -105,7 +105,10 @@ class DenoiseTask(Task):
         return self.watch_loads.update(numbers["co_selection"].diagonal(axis1=1, axis2=2))
 
     def report(self, numbers: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
-        """Return balance, combinations, loads and thresholds of each layer with experts."""
+        """Return balance, combinations, loads and thresholds of each layer with experts.
+
+        If no expert of a layer ran, its loads are 0, and it has no balance and no combinations.
+        """
         values: dict[str, Any] = {}
         together: Sequence[Tensor] = [*torch.from_numpy(numbers["co_selection"])] if "co_selection" in numbers else []
         for name, pairs in zip(self.watch_loads.names, together, strict=True):
