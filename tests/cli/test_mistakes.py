@@ -432,7 +432,7 @@ def test_labels_for_an_unconditional_run(fails: Fails, tmp_path: Path) -> None:
     assert main(["train", "tiny", "model.num_classes=0", "train.steps=1", "--out", str(run)]) == 0
     assert "no classes; omit --labels" in fails("sample", run, "--labels", "0")
     assert main(["sample", str(run), "--seeds", "4", "--steps", "1"]) == 0
-    assert {path.name for path in (run / "samples").iterdir()} == {"seed-000004.png", "grid.png"}
+    assert {path.name for path in (run / "samples").iterdir()} == {"seed-000004.png", "grid.png", "drawing.json"}
 
 
 def test_an_out_that_cannot_be_written(fails: Fails, tiny_run: Path, tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_a_run_learns_latents_and_samples_them(
     printed = capsys.readouterr().out
     assert "4 latents in" in printed
     assert "divide them by its scaling factor" in printed
-    assert [path.name for path in (out / "samples").iterdir()] == ["samples.npz"]
+    assert {path.name for path in (out / "samples").iterdir()} == {"samples.npz", "drawing.json"}
     arrays = np.load(out / "samples" / "samples.npz")
     assert (arrays["latents"].shape, arrays["latents"].dtype) == ((4, 8, 4, 4), np.float32)
     assert arrays["labels"].tolist() == [2, 2, 0, 0]
