@@ -64,7 +64,7 @@ def _counted(
         parameters = sum(p.numel() for p in model.parameters())
         given = fake_inputs(config, micro_batch, text_tokens, visible_tokens)
         with _Alive() as alive:
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            with torch.autocast("cpu", torch.bfloat16, bf16, cache_enabled=not activation_checkpointing):
                 output = model(**given)
             _loss(output).backward()
     return alive.peak + round(_BYTES * parameters * (2 + moments))

@@ -158,7 +158,10 @@ class DenoiseTask(Task):
         return Conditioning(batch.labels[part])
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16")
+        # With its cache, a weight that layers share is cast once in forward, and recomputation misses the other casts.
+        train = self.config.train
+        cache = not train.activation_checkpointing
+        return torch.autocast(self.device.type, torch.bfloat16, train.precision == "bf16", cache)
 
     def _flops_by_text_length(self) -> Polynomial:
         """Return the FLOPs of a picture as a function of the text's length, which is quadratic: counted at three."""
