@@ -33,12 +33,8 @@ def printable(text: str) -> str:
     """Return the text with a code such as \\u001b for each character that cannot be shown. Ends of lines stay."""
     if text.isprintable():
         return text
-    return "".join(c if c == "\n" or is_printable(c) else _code(c) for c in text)
-
-
-def _code(character: str) -> str:
-    number = ord(character)
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+    codes = {ord(c): f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in set(text) - {"\n"}}
+    return text.translate({number: code for number, code in codes.items() if not is_printable(chr(number))})
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

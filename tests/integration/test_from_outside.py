@@ -221,8 +221,9 @@ def test_a_task(tmp_path: Path, by_name: bool) -> None:
 
 
 def test_a_task_without_held_out_loss_says_so_before_the_first_step(tmp_path: Path) -> None:
-    validation = 'data.validation={"type":"emoji","split":"held_out"}'
-    config = leandit.run_config("tiny", [*TWO_STEPS, "train.validate_every=1", validation])
+    config = leandit.run_config("tiny", [*TWO_STEPS, "train.validate_every=1"])
+    data = config.data.model_dump() | {"validation": config.data.source.model_dump()}
+    config = config.replace(data=data)
     with pytest.raises(LeanDiTError, match="this task has no held-out loss"):
         leandit.train(config, tmp_path, task=Brightness)
 

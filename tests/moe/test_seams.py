@@ -20,7 +20,6 @@ from leandit.moe import (
     MoEConfig,
     MoELayer,
     PooledRouter,
-    Router,
     RouterConfig,
     RouterModule,
     RouterOutput,
@@ -97,8 +96,8 @@ def test_a_dispatcher_without_any_pair(tokens: int) -> None:
 def test_the_protocols_hold() -> None:
     assert isinstance(dispatch, Dispatcher)
     assert isinstance(select_mask, Selector)
-    assert isinstance(build().router, Router)
-    assert isinstance(build(routing={"type": "biased"}).router, Router)
+    assert isinstance(build().router, RouterModule)
+    assert isinstance(build(routing={"type": "biased"}).router, RouterModule)
 
 
 @pytest.mark.parametrize("changes", [{}, {"strategy": "le_choice"}, {"routing": {"type": "biased"}}], ids=str)

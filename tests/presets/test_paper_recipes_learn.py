@@ -85,8 +85,14 @@ def shrunk(name: str, *overrides: str) -> RunConfig:
         model |= {"moe.num_experts": 8}
     if config.model.type == "pixart":
         tokens = SIDE * SIDE // 4
-        model |= {"moe.group_tokens": 8 * config.train.visible_tokens(tokens), "moe.inference_group_tokens": 2 * tokens}
-        model |= {"kv_heads": 1, "masking.decoder_dim": WIDTH, "masking.decoder_depth": 1, "masking.decoder_heads": 2}
+        model |= {"moe.group_tokens": 8 * config.train.visible_tokens(tokens)}
+        model |= {
+            "kv_heads": 1,
+            "cross_kv_heads": 2,
+            "masking.decoder_dim": WIDTH,
+            "masking.decoder_depth": 1,
+            "masking.decoder_heads": 2,
+        }
     train = {"steps": STEPS, "batch_size": 16, "accumulation": 1, "precision": "fp32", "device": "cpu"}
     values = {
         **{f"model.{key}": value for key, value in model.items()},

@@ -345,11 +345,11 @@ def test_a_masked_run_learns_validates_unmasked_and_samples(tmp_path: Path) -> N
     [
         (["train.mask_ratio=0.5"], r"mask_ratio = 0\.5 needs the decoder .*: set model\.masking=\{\}"),
         ([*MASKED, "model.masking=null"], "needs the decoder"),
-        ([*TINY, "train.mask_ratio=1"], "less than 1"),
-        ([*TINY, "train.mask_ratio=-0.1"], "greater than or equal to 0"),
+        ([*TINY, "train.mask_ratio=1"], "below 1"),
+        ([*TINY, "train.mask_ratio=-0.1"], "at least 0"),
         ([*TINY, "train.mask_ratio=0.98"], "leaves 0 of a picture's 16 tokens visible"),
         ([*TINY, "train.mask_ratio=0.95"], "leaves 0 of a picture's 16 tokens visible"),
-        ([*MASKED, "losses.mask_reconstruction=-1"], "greater than or equal to 0"),
+        ([*MASKED, "losses.mask_reconstruction=-1"], "at least 0"),
     ],
 )
 def test_masks_that_cannot_be_are_refused(overrides: list[str], message: str) -> None:

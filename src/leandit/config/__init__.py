@@ -4,6 +4,7 @@ What documents a configuration is imported by itself, so that a training does no
 `leandit.config.schema` and `leandit.config.toml`.
 """
 
+from leandit.config import strict as _strict  # noqa: F401  It makes all classes of settings strict.
 from leandit.config.base import Config, Fact
 from leandit.config.fields import facts_at, facts_of
 from leandit.config.files import read_tree, write_config

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
-
-from leandit.config.strict import strict
 
 
 class Config(BaseModel):
     """A frozen node of the configuration tree; a node that is one of several kinds has a tag, a literal field `type`.
 
     Nodes sit beside the code that they configure. A child learns its width when it is built, so none is stored twice.
-    Values are strict: see `leandit.config.strict`.
+    Values are strict: `leandit.config.strict` sees to that.
     """
+
+    schema_filter: ClassVar[Callable[[CoreSchema], CoreSchema]] = staticmethod(lambda schema: schema)
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, protected_namespaces=()
@@ -24,7 +25,7 @@ class Config(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return strict(handler(source))
+        return cls.schema_filter(handler(source))
 
     def replace(self, **changes: Any) -> Any:
         """Return a validated copy with some fields changed."""

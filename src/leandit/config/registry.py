@@ -9,7 +9,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from leandit.config.base import Config
-from leandit.config.wording import hint, short
+from leandit.errors import nearest
 
 C = TypeVar("C", bound=Config)
 
@@ -42,18 +42,23 @@ class Registry(Generic[C]):
         """Return the node that `value` is or describes; pydantic turns what is raised into errors with their keys."""
         if isinstance(value, self.base):
             return value
+        known = ", ".join(self.kinds)
         if not isinstance(value, Mapping):
-            raise ValueError(f"give a table of keys with a type: {', '.join(self.kinds)}")
+            raise ValueError(f"give a table of keys with a type: {known}")
         tag = value.get("type")
-        if tag is None:
-            raise ValueError(f"type is missing; choose one of {', '.join(self.kinds)}")
-        if not isinstance(tag, str) or tag not in self.kinds:
-            known = list(self.kinds)
-            raise ValueError(f"type = {short(tag)} is not one of {', '.join(known)}.{hint(tag, known)}")
+        if not isinstance(tag, str):
+            raise ValueError(f"type is {'missing' if tag is None else 'not a text'}; choose one of {known}")
+        if tag not in self.kinds:
+            raise ValueError(f"type = {tag[:60]!r} is not one of {known}.{nearest(tag[:60], self.kinds)}")
         try:
             return self.kinds[tag].model_validate(dict(value))
         except ValidationError as error:
-            details = [_passed_on(dict(line), tag) for line in error.errors()]
+            # The tag, by which messages find the owner of a key, becomes part of the place.
+            details: list[InitErrorDetails] = []
+            for line in error.errors():
+                values = {key: value for key, value in line.get("ctx", {}).items() if key != "error"}
+                passed_on = PydanticCustomError(line["type"], "{message}", {**values, "message": line["msg"]})
+                details.append({"type": passed_on, "loc": (tag, *line["loc"]), "input": line["input"]})
             raise ValidationError.from_exception_data(self.name, details) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -67,13 +72,3 @@ class Registry(Generic[C]):
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         choices = [handler(kind.__pydantic_core_schema__) for kind in self.kinds.values()]
         return {"oneOf": choices, "discriminator": {"propertyName": "type"}}
-
-
-def _passed_on(line: dict[str, Any], tag: str) -> InitErrorDetails:
-    """Return an error of a kind as an error of its node: the tag becomes part of the place.
-
-    Messages find the class that owns a key by the tag, and bounds and choices by the values of the error.
-    """
-    values = {key: value for key, value in line.get("ctx", {}).items() if key != "error"}
-    error = PydanticCustomError(line["type"], "{message}", {**values, "message": line["msg"]})
-    return InitErrorDetails(type=error, loc=(tag, *line["loc"]), input=line["input"])

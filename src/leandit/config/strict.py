@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from leandit.config.base import Config
+
 MAX_INT = 2**63 - 1
 MAX_FLOAT = 3.4028234663852886e38
 """Largest finite float32."""
@@ -86,3 +88,7 @@ def _fits_unicode(value: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise PydanticCustomError("string_unicode", "must be a text of valid Unicode")
     return value
+
+
+# The package imports this file before any class of settings is defined.
+Config.schema_filter = staticmethod(strict)

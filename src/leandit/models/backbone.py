@@ -22,10 +22,7 @@ from leandit.ops import norm_modulate
 from leandit.ops.attention import AttentionImpl
 
 # Far above any model, and small enough that a slip of the finger is an error at once, not a program that hangs.
-MAX_DIM = 65_536
-MAX_DEPTH = 256
-MAX_EXPERTS = 4096
-MAX_CLASSES = 65_536
+MAX_DIM, MAX_DEPTH, MAX_CLASSES = 65_536, 256, 65_536
 
 
 class BackboneConfig(Config):
@@ -45,8 +42,7 @@ class BackboneConfig(Config):
     patch_size: int = Field(2, ge=1, le=4096)
     """Side of a patch. One patch is one token."""
     input_size: Size | None = None
-    """Height and width of the pictures or latents that the model learns, or one number for a square. null means
-    data.image_size. A model also accepts other sizes."""
+    """Height and width that the model learns, or one number. null is data.image_size. It accepts other sizes, too."""
     channels: int | None = Field(None, ge=1, le=4096)
     """Channels of the input. null means data.channels."""
     num_classes: int | None = Field(None, ge=0, le=MAX_CLASSES)
@@ -56,9 +52,8 @@ class BackboneConfig(Config):
     pooled_dim: int | None = Field(None, ge=1, le=8 * MAX_DIM)
     """Width of the pooled text vector. null means that of the text encoders."""
     position_grid: Size | None = None
-    """Patches along height and width, or one number for a square, of the pictures with which positions were learned, if
-    pictures are larger now. Sin-cos positions keep that span and are closer together. null means the present grid. RoPE
-    (DiT-Air) does not use it."""
+    """Patches along height and width, or one number, of the pictures with which positions were learned, if pictures are
+    larger now: sin-cos positions keep that span and are closer together. null is the present grid. Not for RoPE."""
     mlp_ratio: float = Field(4.0, gt=0, le=64)
     """Hidden width of the dense feed-forward, in multiples of dim."""
     qk_norm: bool = False
@@ -87,9 +82,6 @@ class BackboneConfig(Config):
         if self.hidden < 1:
             raise ValueError(f"mlp_ratio = {self.mlp_ratio} leaves a dim of {self.dim} without a hidden unit")
         if self.moe is not None:
-            for name in ("num_experts", "num_shared_experts"):
-                if (count := getattr(self.moe, name)) > MAX_EXPERTS:
-                    raise ValueError(f"moe.{name} = {count}: a layer has at most {MAX_EXPERTS}")
             self.moe.expert_hidden(self.hidden)
             if self.moe.every > self.depth:
                 raise ValueError(f"moe.every = {self.moe.every} leaves no block of {self.depth} with experts")
@@ -284,8 +276,7 @@ class BackboneLayer(Layer):
     ) -> tuple[Float[Tensor, "batch tokens dim"], RouterOutput | None]:
         """Apply the experts, or the dense feed-forward if there are none, to the modulated norm of x.
 
-        Without shift and scale it is the norm of x. Routers with another input get `plain`, by default the norm of x
-        without modulation, and the time embedding.
+        Without shift and scale it is the norm of x. Routers with another input get the time and `plain`, by default it.
         """
         modulated = self.norm(x) if shift is None or scale is None else self.modulate(x, shift, scale)
         if "moe" not in parts:

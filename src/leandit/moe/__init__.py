@@ -13,7 +13,7 @@ from leandit.moe.losses import (
     z_loss,
 )
 from leandit.moe.router import PooledRouter
-from leandit.moe.seams import Dispatcher, ExpertRows, Router, RouterModule, RouterOutput, RouterStats, Selector, routers
+from leandit.moe.seams import Dispatcher, ExpertRows, RouterModule, RouterOutput, RouterStats, Selector, routers
 from leandit.moe.statistics import (
     CollapseWatch,
     after_step,
@@ -39,7 +39,6 @@ __all__ = [
     "MoEConfig",
     "MoELayer",
     "PooledRouter",
-    "Router",
     "RouterConfig",
     "RouterModule",
     "RouterOutput",

@@ -25,10 +25,7 @@ class RouterConfig(Config):
     """The name of the router in configurations; every kind has its own."""
 
     def build(self, moe: MoEConfig, in_dim: int, dim: int, target_dim: int | None) -> RouterModule:
-        """Return the router of a layer with this config, for inputs of width `in_dim` in a model of width `dim`.
-
-        `target_dim` is the width of the target head; None means no head.
-        """
+        """Return the router for inputs of width `in_dim` in a model of width `dim`; `target_dim` is that of the head."""
         raise NotImplementedError
 
     def check(self, moe: MoEConfig) -> None:
@@ -77,24 +74,23 @@ class MoEConfig(Config):
     """Another router, such as {"type": "biased"}; null is the pooled router of the fields above."""
     router_input: RouterInput = "modulated"
     """The router's input: the token that experts compute (modulated), the normalised token before modulation (plain),
-    or the time embedding joined with the plain token (plain+time). Experts always get the modulated token.
-    Nucleus-Image: plain+time."""
-    k: int = Field(4, ge=1)
+    or the time embedding joined with that one (plain+time, as in Nucleus-Image)."""
+    k: int = Field(4, ge=1, le=4096)
     """Mean number of experts per token."""
-    num_experts: int = Field(32, ge=1)
+    num_experts: int = Field(32, ge=1, le=4096)
     """Number of experts."""
-    hidden_split: int | None = Field(None, ge=1)
+    hidden_split: int | None = Field(None, ge=1, le=65_536)
     """An expert's hidden width is the dense width divided by this; null means k, which keeps the dense FLOPs."""
     expert: Literal["gelu", "swiglu"] = "gelu"
     """gelu: GELU(x W1 + b1) W2 + b2. swiglu: (SiLU(x Wg) * x Wu) W2, with 1.5 times the weights, as in DiT-MoE. Shared
     experts have the same form."""
-    every: int = Field(1, ge=1)
+    every: int = Field(1, ge=1, le=256)
     """Every n-th block has experts: 1 is every block, 2 is blocks 2, 4, 6, ... counted from 1."""
     per_layer_regularisation: bool = True
     """Whether routers that support it predict the diffusion target in training, with a head of their own."""
-    num_shared_experts: int = Field(0, ge=0)
+    num_shared_experts: int = Field(0, ge=0, le=4096)
     """Additional experts that compute every token with weight 1, without routing. DiT-MoE: 2."""
-    shared_split: int | None = Field(None, ge=1)
+    shared_split: int | None = Field(None, ge=1, le=65_536)
     """A shared expert's hidden width is the dense width divided by this; null is that of routed experts. DiT-MoE: 4."""
     impl: Annotated[ExpertImpl, Fact.BACKEND] = "auto"
     """The implementation that computes the experts: see `leandit.ops.expert_ffn`."""

@@ -9,6 +9,7 @@ Reference: Expert Race, section on gating functions, Table 1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,14 +18,8 @@ from torch import Tensor
 Gate = Callable[[Float[Tensor, "batch tokens experts"]], Float[Tensor, "batch tokens experts"]]
 
 
-def softmax(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
-    """exp(s_e) / sum_e' exp(s_e'), over the experts of a token; not renormalised after the selection."""
-    return logits.softmax(-1)
-
-
-def identity(logits: Float[Tensor, "batch tokens experts"]) -> Float[Tensor, "batch tokens experts"]:
-    """The logit itself: unbounded, and negative near the cutoff of the race."""
-    return logits
+GATES: dict[str, Gate] = {"softmax": partial(torch.softmax, dim=-1), "sigmoid": torch.sigmoid, "identity": lambda s: s}
+"""Softmax is not renormalised after the selection; identity is unbounded, and negative near the cutoff of the race."""
 
 
 def renormalize(
@@ -35,6 +30,3 @@ def renormalize(
     Reference: GShard (arXiv 2006.16668), Algorithm 1.
     """
     return scores / (scores * chosen).sum(-1, keepdim=True).clamp(min=1e-9)
-
-
-GATES: dict[str, Gate] = {"softmax": softmax, "sigmoid": torch.sigmoid, "identity": identity}

@@ -52,20 +52,6 @@ class RouterStats:
 
 
 @runtime_checkable
-class Router(Protocol):
-    """Decides which experts compute a token, and with which weights."""
-
-    def __call__(self, x_BLD: Float[Tensor, "batch tokens dim"], /) -> RouterOutput:
-        """Return the decision for these tokens. The state stays unchanged."""
-
-    def most_pairs(self, num_tokens: int) -> int | None:
-        """Return an upper bound on the pairs of `num_tokens` tokens, which saves counting them; None if unknown."""
-
-    def after_step(self, stats: RouterStats) -> None:
-        """Update the router's state with the statistics of one optimiser step. Nothing else changes the state."""
-
-
-@runtime_checkable
 class Selector(Protocol):
     """Runs the race among scores. A race over all ranks has the same signature."""
 
@@ -105,7 +91,7 @@ class Dispatcher(Protocol):
 
 
 class RouterModule(nn.Module):
-    """The base class of all routers: a module that is a `Router`. `leandit.moe.routers` finds it in a model.
+    """The base class of all routers: `router(x)` returns a RouterOutput, and only `after_step` changes its state.
 
     A new router is one file: a `RouterConfig` with a `type` tag, and the RouterModule that its `build` returns. Its
     buffers are in the checkpoint. `selector` runs its races.

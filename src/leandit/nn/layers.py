@@ -106,6 +106,9 @@ class Layers(nn.Module):
             own = {name: build() for name, build in makers.items() if name not in common}
             self.add_module(str(index), make(tuple(makers), own))
 
+    def __len__(self) -> int:
+        return len(self._modules) - 1
+
     def __iter__(self) -> Iterator[Layer]:
         """Yield the layers in order of depth."""
         return (layer for layer in self.children() if isinstance(layer, Layer))

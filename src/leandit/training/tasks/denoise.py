@@ -113,9 +113,10 @@ class DenoiseTask(Task):
         together: Sequence[Tensor] = [*torch.from_numpy(numbers["co_selection"])] if "co_selection" in numbers else []
         for name, pairs in zip(self.watch_loads.names, together, strict=True):
             load = pairs.diagonal()
-            values[f"max_violation/{name}"] = max_violation(load)
-            values[f"combination_usage/{name}"] = combination_usage(pairs)
             values[f"load/{name}"] = (load / load.sum().clamp(min=1)).tolist()
+            if load.sum() > 0:  # without any pair there is nothing to be in balance
+                values[f"max_violation/{name}"] = max_violation(load)
+                values[f"combination_usage/{name}"] = combination_usage(pairs)
         found = {name: router.threshold for name, router in routers(self.module) if router.threshold is not None}
         if found:
             names = (name.removesuffix(".router") for name in found)
