@@ -19,7 +19,7 @@ def read_size(value: Any) -> int | tuple[int, int]:
     sides = [side for each in (value if isinstance(value, Sequence) else [value]) if (side := _side(each)) is not None]
     if len(sides) not in (1, 2) or (isinstance(value, Sequence) and len(sides) != len(value)):
         how = "give one number for a square, or height and width, each at least 1, as in 32, [24, 40] or 24x40"
-        raise ValueError(f"{shorten(repr(given), 60)} is no size: {how}")
+        raise ValueError(f"{'null' if given is None else shorten(repr(given), 60)} is no size: {how}")
     height, width = sides[0], sides[-1]
     return height if height == width else (height, width)
 

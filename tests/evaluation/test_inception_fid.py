@@ -160,14 +160,14 @@ def test_a_clip_that_differs_in_its_config_alone_has_another_hash(clip_folder: P
 def test_a_damaged_config_is_told_of(config: str, clip_folder: Path) -> None:
     (clip_folder / "config.json").write_text(config)
     for load in (Clip.of_pictures, Clip.from_folder):
-        with pytest.raises(LeanDiTError, match=r"clip.model\.safetensors: damaged"):
+        with pytest.raises(LeanDiTError, match=r"clip(: |.model\.safetensors: )"):
             load(clip_folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
 def test_damaged_clip_weights_are_told_of(content: bytes, clip_folder: Path) -> None:
     (clip_folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(LeanDiTError, match=r"clip.model\.safetensors: damaged"):
+    with pytest.raises(LeanDiTError, match=r"clip(: |.model\.safetensors: )"):
         Clip.of_pictures(clip_folder)
 
 

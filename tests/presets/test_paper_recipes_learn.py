@@ -33,7 +33,7 @@ LEARNED = 0.85
 CHANGED = (
     *("model.dim", "model.depth", "model.heads", "model.kv_heads", "model.input_size", "model.num_classes"),
     *("model.text_dim", "model.pooled_dim", "model.masking.", "model.moe.num_experts"),
-    *("model.moe.group_tokens", "model.moe.inference_group_tokens", "start", "text.", "data.", "sampling."),
+    *("model.moe.group_tokens", "model.cross_kv_heads", "start", "text.", "data.", "sampling."),
     *("optimizer.lr", "schedule.warmup_steps", "train.steps", "train.batch_size", "train.accumulation"),
     *("train.precision", "train.device", "train.activation_checkpointing"),
 )

@@ -25,7 +25,7 @@ class RouterConfig(Config):
     """The name of the router in configurations; every kind has its own."""
 
     def build(self, moe: MoEConfig, in_dim: int, dim: int, target_dim: int | None) -> RouterModule:
-        """Return the router for inputs of width `in_dim` in a model of width `dim`; `target_dim` is that of the head."""
+        """Return the router for inputs of width `in_dim` in a model of width `dim`; the target head has target_dim."""
         raise NotImplementedError
 
     def check(self, moe: MoEConfig) -> None:
