@@ -25,8 +25,7 @@ class Experts(nn.Module):
     With `gated` it is SwiGLU, (SiLU(x Wg_e) * x Wu_e) W2_e, without biases; `w1` holds Wg_e and Wu_e side by side.
     `impl` is the backend, see `leandit.ops.expert_ffn`.
 
-    Reference: Expert Race, section on the architecture; DiT-MoE (arXiv 2407.11633) for `gated`. Their tables of sizes
-    confirm two and three matrices per expert.
+    Reference: Expert Race, section on the architecture; DiT-MoE (arXiv 2407.11633), Table 1, for `gated`.
     """
 
     def __init__(self, num_experts: int, dim: int, hidden: int, gated: bool = False, impl: ExpertImpl = "auto") -> None:
@@ -110,10 +109,7 @@ class MoELayer(nn.Module):
             self.init_weights()
 
     def init_weights(self) -> None:
-        """Set Xavier-uniform matrices, zero biases and initial thresholds, for a layer built on the meta device.
-
-        A backbone initialises its layers itself.
-        """
+        """Set Xavier-uniform matrices, zero biases and initial thresholds. A backbone does this for its layers."""
         for module in self.modules():
             if isinstance(module, Linear | Experts | Threshold):
                 module.init_weights()

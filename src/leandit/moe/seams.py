@@ -1,7 +1,5 @@
 """The three seams of a MoE layer: the router decides, the selector runs the race, the dispatcher moves tokens.
 
-For several processes, set `router.selector` and `layer.dispatcher` from outside.
-
 Legend: B batch, L tokens of a sample, T = B L tokens of the batch, E experts, D width, R rows sorted by expert.
 """
 

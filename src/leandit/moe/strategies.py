@@ -17,14 +17,11 @@ Expert choice can also run over groups of G consecutive tokens of the flattened 
 of a group, across samples. The last group may be shorter.
 
 Token choice can have a capacity: every expert has C slots in each group of tokens. Slots go to all first choices of the
-group, in the order of tokens, then to the second choices, and so on. A pair that finds no slot is dropped; the token
-then has fewer experts, or none.
+group, in the order of tokens, then to the second choices, and so on. A pair that finds no slot is dropped.
 
-Legend: B batch, L tokens, E experts, R rows, P pool; for a capacity T tokens of the batch, K choices of a token, P
-pairs in the order in which they get slots.
+Legend: B batch, L tokens, E experts, R rows, P pool; for a capacity T tokens of the batch, K choices, P pairs in order.
 
-Reference: Expert Race, Figure 3 and Table 6; EC-DiT (arXiv 2410.02098), section 3.1 for groups; GShard (arXiv
-2006.16668), Algorithm 1 for a capacity.
+Reference: Expert Race, Figure 3 and Table 6; EC-DiT (2410.02098), section 3.1; GShard (2006.16668), Algorithm 1.
 """
 
 from __future__ import annotations
