@@ -1,6 +1,7 @@
 """All tests run with shapes checked: jaxtyping's annotations are enforced by beartype on every call."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # For this process and all that tests start. Tensors this small gain nothing from threads, and threads that wait for a
@@ -20,6 +21,18 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 pytest_plugins = ["tiny_encoders"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup() -> Iterator[object]:
+    torch.manual_seed(0)  # random weights do not depend on which tests ran before
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[object]:
+    torch.manual_seed(0)
+    return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -125,8 +125,6 @@ def _count(mask_TE: Tensor, num_pairs: int | None) -> int:
     return int(mask_TE.sum()) if num_pairs is None else num_pairs
 
 
-# It takes no tensors and always returns the same result, so torch.compile does not have to trace it.
-@torch.compiler.assume_constant_result
 def choose(impl: str, device: str, dtype: torch.dtype) -> str:
     """Return the backend for products in `dtype` on a device of this type.
 
@@ -150,3 +148,8 @@ def choose(impl: str, device: str, dtype: torch.dtype) -> str:
     if impl == "grouped_mm":
         load(_GROUPED)
     return impl
+
+
+# `choose` takes no tensors and always returns the same result, so torch.compile does not have to trace it. This is
+# what torch.compiler.assume_constant_result sets; calling that would import torch's compiler, which takes 2 seconds.
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
