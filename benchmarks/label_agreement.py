@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import leandit
 from leandit.data import Loader, build_source
+from leandit.sampling import LoadedRun
 
 _SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
 
@@ -58,20 +60,15 @@ def nearest(a: np.ndarray, b: np.ndarray, skip: int) -> float:
     return float(distance.sort(1).values[:, skip].median()) / features(a).shape[1] ** 0.5
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run")
-    parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    run = leandit.load(options.run)
+def agreement(run: LoadedRun, samples: int) -> dict[str, Any]:
+    """Return the share of samples with the requested label for each classifier, by class too, and the distances."""
     source = build_source(run.config.data.source)
     loader = Loader(source, run.config.data.replace(flip=0.0), 1, 0)
     batches = [loader.batch(step) for step in range(len(source))]
     real = ((torch.cat([b.images for b in batches]) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     labels = np.array([int(b.labels[0]) for b in batches])
     count = run.model.config.num_classes
-    wanted = np.arange(options.samples) % count
+    wanted = np.arange(samples) % count
     per_class = [leandit.sample(run, [c], np.flatnonzero(wanted == c).tolist()).numpy() for c in range(count)]
     drawn = np.concatenate(per_class)
     wanted = np.sort(wanted, kind="stable")
@@ -79,13 +76,34 @@ def main() -> None:
         "logistic regression": fit(LogisticRegression, real, labels, max_iter=500, C=0.1).predict(features(drawn)),
         "3 nearest neighbours": fit(KNeighborsClassifier, real, labels, n_neighbors=3).predict(features(drawn)),
     }
+    return {
+        "agree": {name: float(np.mean(guess == wanted)) for name, guess in guesses.items()},
+        "by_class": {
+            name: {run.class_names[c]: float(np.mean(guess[wanted == c] == c)) for c in range(count)}
+            for name, guess in guesses.items()
+        },
+        "real": held_out_accuracy(real, labels),
+        "distance": nearest(drawn, real, 0),
+        "distance_real": nearest(real, real, 1),
+        "drawn": drawn,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run")
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    run = leandit.load(options.run)
+    found = agreement(run, options.samples)
     lines = [f"{options.samples} samples of {run.config.name}, step {run.step}, {datetime.now(UTC):%Y-%m-%d}"]
-    for name, guess in guesses.items():
-        by_class = ", ".join(f"{run.class_names[c]} {np.mean(guess[wanted == c] == c):.0%}" for c in range(count))
-        lines.append(f"{name}: {np.mean(guess == wanted):.1%} agree ({by_class})")
-    lines.append(f"logistic regression on real pictures it was not fitted on: {held_out_accuracy(real, labels):.1%}")
-    lines.append(f"distance to the nearest training picture: {nearest(drawn, real, 0):.3f} for samples, ")
-    lines[-1] += f"{nearest(real, real, 1):.3f} between training pictures"
+    for name, share in found["agree"].items():
+        by_class = ", ".join(f"{label} {value:.0%}" for label, value in found["by_class"][name].items())
+        lines.append(f"{name}: {share:.1%} agree ({by_class})")
+    lines.append(f"logistic regression on real pictures it was not fitted on: {found['real']:.1%}")
+    lines.append(f"distance to the nearest training picture: {found['distance']:.3f} for samples, ")
+    lines[-1] += f"{found['distance_real']:.3f} between training pictures"
     print("\n".join(lines))
     if options.out:
         options.out.write_text("\n".join(lines) + "\n")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from leandit.config import Config, Registry
@@ -71,12 +72,17 @@ AnyCodec = Annotated[CodecConfig, CODECS]
 
 @CODECS.register
 class PixelsConfig(CodecConfig):
-    """Pictures as they are: the model learns pixels in [-1, 1]."""
+    """Pixels: the model learns z = (x - shift) * scale, with x in [-1, 1]."""
 
     type: Literal["pixels"] = "pixels"
+    shift: float = Field(0.0, ge=-1, le=1)
+    """The value in [-1, 1] that the model sees as 0. With 1 white is 0, so a white background asks nothing of the model
+    but to remove noise: see docs/design/allocation.md."""
+    scale: float = Field(1.0, gt=0, le=100)
+    """The factor after the shift. Noise has standard deviation 1, so it decides how loud pictures are against noise."""
 
     def build(self) -> Codec:
-        return PixelCodec()
+        return PixelCodec(self.shift, self.scale)
 
 
 @CODECS.register
@@ -94,7 +100,16 @@ class LatentsOnlyConfig(CodecConfig):
 
 
 class PixelCodec(Codec):
-    """The identity."""
+    """z = (x - shift) * scale; with the defaults it is the identity, to the bit."""
+
+    def __init__(self, shift: float = 0.0, scale: float = 1.0) -> None:
+        self.shift, self.scale = shift, scale
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        # Checkpoints from before there was a shift have an empty identity.
+        facts = {"shift": (self.shift, 0.0), "scale": (self.scale, 1.0)}
+        return {name: value for name, (value, default) in facts.items() if value != default}
 
     def shape(self, data: Shape) -> Shape:
         return data
@@ -102,12 +117,12 @@ class PixelCodec(Codec):
     def encode(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch z_channels z_height z_width"]:
-        return images
+        return (images - self.shift) * self.scale if self.identity else images
 
     def decode(
         self, z: Float[Tensor, "batch z_channels z_height z_width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        return z
+        return z / self.scale + self.shift if self.identity else z
 
 
 class LatentsOnlyCodec(PixelCodec):
