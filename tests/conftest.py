@@ -1,4 +1,4 @@
-"""All tests run with shapes checked: jaxtyping's annotations are enforced by beartype on every call."""
+"""All tests run with shapes checked: beartype enforces jaxtyping's annotations, see `shape_checks`."""
 
 import os
 from collections.abc import Iterator
@@ -15,10 +15,12 @@ CHECKED = (
     *("ops", "nn", "moe", "diffusion", "models", "sampling", "probing", "text", "data.scenes"),
     *(f"evaluation.{module}" for module in _METRICS),
 )
-install_import_hook([f"leandit.{package}" for package in CHECKED], "beartype.beartype").__enter__()
+install_import_hook([f"leandit.{package}" for package in CHECKED], "shape_checks.first_calls").__enter__()
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+import shape_checks  # noqa: E402
 
 pytest_plugins = ["tiny_encoders"]
 
@@ -27,6 +29,10 @@ pytest_plugins = ["tiny_encoders"]
 def pytest_fixture_setup() -> Iterator[object]:
     torch.manual_seed(0)  # random weights do not depend on which tests ran before
     return (yield)
+
+
+def pytest_runtest_setup() -> None:
+    shape_checks.begin_test()
 
 
 @pytest.hookimpl(wrapper=True)
