@@ -14,10 +14,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from label_agreement import agreement
 from PIL import Image
 
 import leandit
+from label_agreement import agreement
 from leandit.data import build_source
 from leandit.presets import run_config
 from leandit.probing.content import content_report, record_content
@@ -29,6 +29,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "velocity": _VELOCITY,
     "x0, white is 0": ("objective.prediction=x0", *_WHITE),
     "velocity, white is 0": (*_VELOCITY, *_WHITE),
+    "residual": ("objective.prediction=residual", "objective.data_std=0.8"),
+    "residual, white is 0": ("objective.prediction=residual", *_WHITE),
     "velocity, white is 0, scale 0.5": (*_VELOCITY, *_WHITE, "codec.scale=0.5"),
     "velocity, white is 0, scale 0.7": (*_VELOCITY, *_WHITE, "codec.scale=0.7"),
     "velocity, white is 0, sigmoid": (*_VELOCITY, *_WHITE, "model.moe.gate=sigmoid"),
@@ -64,7 +66,17 @@ def measure(name: str, preset: str, steps: int, out: Path) -> dict[str, object]:
 
 def table(lines: list[dict[str, object]]) -> str:
     """Return the measured runs as a table of Markdown."""
-    head = "| run | steps | detail over flat | by layer | at t = 0.9 ... 0.1 | error corr. | label agreement | distance |"
+    titles = (
+        "run",
+        "steps",
+        "detail over flat",
+        "by layer",
+        "at t = 0.9 ... 0.1",
+        "error",
+        "label agreement",
+        "distance",
+    )
+    head = f"| {' | '.join(titles)} |"
     rows = [head, "| --- " * 8 + "|"]
     for line in lines:
         a = line["allocation"]
