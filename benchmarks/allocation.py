@@ -29,8 +29,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "velocity": _VELOCITY,
     "x0, white is 0": ("objective.prediction=x0", *_WHITE),
     "velocity, white is 0": (*_VELOCITY, *_WHITE),
-    "residual": ("objective.prediction=residual", "objective.data_std=0.8"),
-    "residual, white is 0": ("objective.prediction=residual", *_WHITE),
     "velocity, white is 0, scale 0.5": (*_VELOCITY, *_WHITE, "codec.scale=0.5"),
     "velocity, white is 0, scale 0.7": (*_VELOCITY, *_WHITE, "codec.scale=0.7"),
     "velocity, white is 0, sigmoid": (*_VELOCITY, *_WHITE, "model.moe.gate=sigmoid"),
@@ -49,7 +47,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 def measure(name: str, preset: str, steps: int, out: Path) -> dict[str, object]:
     """Train, probe and draw one variant."""
-    folder = out / name.replace(" ", "-").replace(",", "")
+    folder = out / f"{name.replace(' ', '-').replace(',', '')}-{steps}"
     config = run_config(preset, [*VARIANTS[name], f"train.steps={steps}", "sampling.grid=10"])
     assert leandit.train(config, folder) == 0
     run = leandit.load(folder)

@@ -65,32 +65,6 @@ def test_x0_prediction_is_weighted_by_the_inverse_square_of_the_clamped_time():
     assert objective.loss(batch.x0, batch)["mse"].abs().max() == 0
 
 
-@pytest.mark.parametrize("data_std", [0.3, 0.5, 2.0])
-@pytest.mark.parametrize("time", [0.0, 0.05, 0.5, 0.9, 1.0])
-def test_the_residual_of_gaussian_data_has_variance_one_and_is_unknown_to_a_linear_map(data_std, time):
-    config = RectifiedFlowConfig(prediction="residual", data_std=data_std, timesteps=UniformTimesteps())
-    objective = build_objective(config)
-    # Orthonormal columns: their means, variances and covariance are exact, not drawn.
-    basis = torch.linalg.qr(torch.cat([torch.ones(512, 1, dtype=torch.float64), tensors(512, 2, count=1)[0]], 1))[0]
-    x0, eps = (math.sqrt(512) * basis[:, 1:]).T.reshape(2, 1, 8, 8, 8)
-    batch = objective.draw(data_std * x0, torch.tensor([time], dtype=torch.float64), eps)
-    zero = torch.zeros_like(eps)
-    known, unit = (objective.denoised(value, batch.x_t, batch.t).velocity for value in (zero, zero + 1))
-    left = batch.eps - batch.x0 - known
-    assert float((left * batch.x_t).mean()) == pytest.approx(0, abs=1e-12)  # E[v | x_t] is known
-    residual = left / (unit - known)
-    assert float(residual.square().mean()) == pytest.approx(1, abs=1e-12)
-    torch.testing.assert_close(objective.loss(zero, batch)["mse"], left.square().mean().reshape(1))
-    assert float(objective.loss(residual, batch)["mse"].max()) < 1e-24
-
-
-def test_the_residual_is_the_noise_of_clean_pictures_and_the_picture_in_noise():
-    objective = build_objective(RectifiedFlowConfig(prediction="residual", data_std=0.5, timesteps=UniformTimesteps()))
-    batch = noised(objective, [0.0, 1.0])
-    residual = torch.stack([batch.eps[0], -batch.x0[1] / 0.5])
-    torch.testing.assert_close(objective.denoised(residual, batch.x_t, batch.t).velocity, batch.eps - batch.x0)
-
-
 @pytest.mark.parametrize("prediction", ["epsilon", "velocity"])
 @pytest.mark.parametrize("learned", [False, True])
 def test_ddpm_mse_and_conversion_to_velocity(prediction, learned):
@@ -194,9 +168,7 @@ def test_bound_is_scaled_with_the_length_of_the_chain():
     assert got == pytest.approx(want, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    "config", [*(RectifiedFlowConfig(prediction=kind) for kind in ("x0", "residual")), DDPMConfig()]
-)
+@pytest.mark.parametrize("config", [RectifiedFlowConfig(prediction="x0"), DDPMConfig()])
 def test_half_precision_predictions_are_scored_in_float32(config):
     objective = build_objective(config)
     x0, eps = (v.bfloat16() for v in tensors(2, 2, 2, 2, count=2))

@@ -19,13 +19,10 @@ class RectifiedFlowConfig(Config):
     """Straight path x_t = (1 - t) x0 + t ε, loss on the velocity."""
 
     type: Literal["rectified_flow"] = "rectified_flow"
-    prediction: Literal["velocity", "x0", "residual"] = "velocity"
-    """What the network predicts. The loss is always on the velocity. residual: the part of the velocity that a linear
-    map of x_t does not know, at unit variance: nearly the picture for large t, and nearly the noise for small t."""
+    prediction: Literal["velocity", "x0"] = "velocity"
+    """What the network predicts. The loss is on the velocity in both cases."""
     t_min: float = Field(default=0.05, gt=0, lt=1)
     """Used if the network predicts x0: the velocity is (x_t - x0) / max(t, t_min)."""
-    data_std: float = Field(default=0.5, gt=0, le=100)
-    """Used if the network predicts the residual: root mean square of the values that the model learns."""
     timesteps: TimestepConfig = LogitNormalTimesteps()
     """Distribution of the training times."""
 
@@ -36,15 +33,8 @@ class RectifiedFlow(Objective):
     For x0 prediction the target has the same divisor: (x_t - x0) / max(t, t_min). It equals ε - x0 for t >= t_min, and
     a perfect x̂0 has loss 0 at every t.
 
-    For residual prediction F with data of root mean square s:
-
-        v = (t - (1 - t) s²) / D x_t + s / sqrt(D) F,      D = (1 - t)² s² + t²
-
-    For Gaussian data the first term is E[v | x_t] and s² / D is the variance of v given x_t, so F has variance 1.
-
     Reference: Liu et al. (2209.03003), eq. 1. For x0 prediction: Li & He, "Back to Basics: Let Denoising
-    Generative Models Denoise" (2511.13720), section 4.3; their time runs in the opposite direction. For residual
-    prediction: the preconditioning of Karras et al. (2206.00364), section 5, on the straight path.
+    Generative Models Denoise" (2511.13720), section 4.3; their time runs in the opposite direction.
     """
 
     def __init__(self, config: RectifiedFlowConfig) -> None:
@@ -82,10 +72,5 @@ class RectifiedFlow(Objective):
         prediction = at_least_float32(prediction)
         if self.config.prediction == "velocity":
             return prediction
-        t = at_least_float32(t)
-        if self.config.prediction == "residual":
-            s2 = self.config.data_std**2
-            d = (1 - t).square() * s2 + t.square()
-            known, scale = (t - (1 - t) * s2) / d, (s2 / d).sqrt()
-            return per_sample(known, x_t) * x_t + per_sample(scale, x_t) * prediction
-        return (x_t - prediction) / per_sample(t.clamp(min=self.config.t_min), x_t)
+        divisor = at_least_float32(t).clamp(min=self.config.t_min)
+        return (x_t - prediction) / per_sample(divisor, x_t)
