@@ -22,12 +22,14 @@ from leandit.data import build_source
 from leandit.presets import run_config
 from leandit.probing.content import content_report, record_content
 
+_X0 = ("objective.prediction=x0",)
 _VELOCITY = ("objective.prediction=velocity",)
 _WHITE = ("codec.type=pixels", "codec.shift=1")
+_NO_LAYER_LOSS = ("model.moe.per_layer_regularisation=false", "losses.per_layer_regularisation=0")
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "x0": ("objective.prediction=x0",),
+    "x0": _X0,
     "velocity": _VELOCITY,
-    "x0, white is 0": ("objective.prediction=x0", *_WHITE),
+    "x0, white is 0": (*_X0, *_WHITE),
     "velocity, white is 0": (*_VELOCITY, *_WHITE),
     "velocity, white is 0, scale 0.5": (*_VELOCITY, *_WHITE, "codec.scale=0.5"),
     "velocity, white is 0, scale 0.7": (*_VELOCITY, *_WHITE, "codec.scale=0.7"),
@@ -37,10 +39,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "velocity, white is 0, expert choice": (*_VELOCITY, *_WHITE, "model.moe.strategy=expert_choice"),
     "velocity, white is 0, bl_choice": (*_VELOCITY, *_WHITE, "model.moe.strategy=bl_choice"),
     "velocity, white is 0, no similarity loss": (*_VELOCITY, *_WHITE, "losses.router_similarity=0"),
-    "velocity, white is 0, no layer loss": (
-        *(*_VELOCITY, *_WHITE),
-        *("model.moe.per_layer_regularisation=false", "losses.per_layer_regularisation=0"),
-    ),
+    "velocity, white is 0, no layer loss": (*_VELOCITY, *_WHITE, *_NO_LAYER_LOSS),
+    "velocity, no layer loss": (*_VELOCITY, *_NO_LAYER_LOSS),
+    "x0, white is 0, no layer loss": (*_X0, *_WHITE, *_NO_LAYER_LOSS),
+    "x0, no layer loss": (*_X0, *_NO_LAYER_LOSS),
+    "velocity, white is 0, layer loss 0.01": (*_VELOCITY, *_WHITE, "losses.per_layer_regularisation=0.01"),
     "velocity, white is 0, AdamW": (*_VELOCITY, *_WHITE, "optimizer.type=adamw", "optimizer.lr=0.002"),
 }
 
