@@ -219,8 +219,6 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         # Copy from the memory map of the file, because training may delete the file while the tensors are in use.
         return {name: mapped.clone() for name, mapped in safetensors.torch.load_file(path).items()}
-    except FileNotFoundError:
-        raise DamagedCheckpoint(f"{path}: missing") from None
     except OSError as error:
         raise unreadable(path, error) from None
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -238,8 +236,6 @@ def _refuse_pickle(path: Path) -> None:
     try:
         with path.open("rb") as file:
             head = file.read(9)
-    except FileNotFoundError:
-        raise DamagedCheckpoint(f"{path}: missing") from None
     except OSError as error:
         raise unreadable(path, error) from None
     # A header of 128 (mod 256) bytes begins like a pickle, so check first for the brace of safetensors' header.

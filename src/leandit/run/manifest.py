@@ -107,8 +107,6 @@ def check_size(folder: Path, name: str, record: FileRecord) -> None:
     path = folder / name
     try:
         status = path.stat()
-    except FileNotFoundError:
-        raise DamagedCheckpoint(f"{path}: missing, though the manifest lists it") from None
     except OSError as error:
         raise unreadable(path, error) from None
     # Reading a pipe would wait forever.
@@ -140,8 +138,6 @@ def read_bytes(path: Path) -> bytes:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise DamagedCheckpoint(f"{path}: more than {MAX_JSON_BYTES} bytes, which LeanDiT never writes")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise DamagedCheckpoint(f"{path}: missing") from None
     except OSError as error:
         raise unreadable(path, error) from None
 
@@ -158,7 +154,12 @@ def parse_json_object(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def unreadable(path: Path, error: OSError) -> LeanDiTError:
-    """Return the error for a file that exists but cannot be read. The checkpoint itself may be intact."""
+    """Return the error for a file that cannot be read: DamagedCheckpoint if it is missing.
+
+    In all other cases the checkpoint itself may be intact.
+    """
+    if isinstance(error, FileNotFoundError):
+        return DamagedCheckpoint(f"{path}: missing")
     return LeanDiTError(
         f"{path}: cannot be read: {error.strerror or error}.\n"
         "Nothing was changed. Check permissions and the disk; if the disk is at fault, move this "

@@ -1,0 +1,103 @@
+"""Files of a checkpoint that exist and cannot be read: the error names them, and nothing is set aside."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from leandit.errors import LeanDiTError
+from leandit.run.checkpoint import find_newest, open_checkpoint
+from leandit.run.manifest import DamagedCheckpoint
+from leandit.run.store import CheckpointStore
+
+FILES = ("manifest.json", "state.json", "config.json", "model.safetensors")
+CALLS = ("open", "stat", "read_bytes")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    store = CheckpointStore(tmp_path / "checkpoints")
+    for step in (0, 5):
+        store.publish(step, {"model": {"weight": torch.ones(3)}}, {"step": step}, {"model": {}})
+    return tmp_path / "checkpoints"
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, call: str, name: str, error: OSError) -> list[str]:
+    """Let a method of Path raise for files of this name, and return the list that each failure is added to."""
+    original: Callable[..., Any] = getattr(Path, call)
+    failures: list[str] = []
+
+    def failing(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.name == name:
+            failures.append(str(self))
+            raise error
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, call, failing)
+    return failures
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("error", [OSError(errno.EIO, os.strerror(errno.EIO)), OSError("the disk is gone")], ids=str)
+def test_a_file_that_cannot_be_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, name: str, error: OSError
+) -> None:
+    before = sorted(folder.rglob("*"))
+    with monkeypatch.context() as patch:
+        failures = fail(patch, call, name, error)
+        try:
+            open_checkpoint(folder / "step-00000005", full=True)
+        except DamagedCheckpoint as damaged:
+            pytest.fail(f"an intact file is called damaged: {damaged}")
+        except LeanDiTError as unreadable:
+            # The look for a manifest belongs to the folder.
+            named = "step-00000005" if (name, call) == ("manifest.json", "stat") else name
+            assert f"{named}: cannot be read: {error.strerror or error}." in str(unreadable)
+            assert "Nothing was changed" in str(unreadable)
+        else:
+            assert not failures, f"{failures} failed, and nobody was told"
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_vanishes_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> None:
+    with monkeypatch.context() as patch:
+        failures = fail(patch, call, name, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        try:
+            open_checkpoint(folder / "step-00000005", full=True)
+        except LeanDiTError as error:
+            assert "missing" in str(error) or "no such" in str(error) or f"no {name}" in str(error)
+        else:
+            assert not failures, f"{failures} failed, and nobody was told"
+
+
+def test_the_checkpoint_of_step_0_is_one(folder: Path) -> None:
+    assert open_checkpoint(folder / "step-00000000", full=True).step == 0
+
+
+def test_the_newest_checkpoint_is_proposed_for_the_folder_above(folder: Path) -> None:
+    with pytest.raises(DamagedCheckpoint, match=r"Did you mean .*step-00000005\?"):
+        open_checkpoint(folder)
+
+
+def test_a_damaged_checkpoint_that_cannot_be_renamed_stays_and_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "step-00000005" / "state.json").write_text("{}")
+
+    def refuse(*paths: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(LeanDiTError, match="could not be renamed to step-00000005.corrupt-1: Read-only file system"):
+        CheckpointStore(folder).newest()
+    assert (folder / "step-00000005").is_dir()
+    assert find_newest(folder) is not None
