@@ -45,6 +45,15 @@ def test_velocity_is_the_time_derivative_of_the_mix(path):
     torch.testing.assert_close(path.velocity(x0, eps, t), numeric, rtol=1e-5, atol=1e-5)
 
 
+def test_the_slopes_of_vp_at_both_ends_are_one_sided():
+    vp, h = PATHS["vp"], 1e-7
+    ends, inside = (vp.coefficients(torch.tensor(t, dtype=torch.float64)) for t in ([0.0, 1.0], [h, 1 - h]))
+    sign = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    torch.testing.assert_close(ends.alpha_slope, sign * (inside.alpha - ends.alpha) / h, rtol=1e-5, atol=1e-9)
+    last = sign * (inside.sigma - ends.sigma) / h
+    torch.testing.assert_close(ends.sigma_slope[1], last[1], rtol=1e-5, atol=1e-9)
+
+
 def test_float32_times_on_the_grid_give_the_two_sided_slope():
     vp = PATHS["vp"]
     exact = vp.coefficients(vp.grid()[9:-1])
