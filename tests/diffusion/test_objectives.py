@@ -81,6 +81,7 @@ def test_ddpm_mse_and_conversion_to_velocity(prediction, learned):
     torch.testing.assert_close(objective.auxiliary_loss(objective.mean_part(output), batch), losses["mse"])
     assert losses.keys() == ({"mse", "vlb"} if learned else {"mse"})
     assert objective.out_channels(2) == output.shape[1]
+    assert objective.out_channels(3) == (6 if learned else 3)
     exact = torch.cat([target, raw], 1) if learned else target
     result = objective.denoised(exact, batch.x_t, batch.t)
     torch.testing.assert_close(result.velocity, objective.path.velocity(batch.x0, batch.eps, batch.t))

@@ -14,7 +14,7 @@ from leandit.models import DiTConfig
 from leandit.moe import MoEConfig
 from leandit.presets import papers, text_runs
 from leandit.presets.models import model_config
-from leandit.run import AdamWConfig, MuonConfig, RunConfig, SamplingConfig, ScheduleConfig, TrainConfig
+from leandit.run import AdamWConfig, LossWeights, MuonConfig, RunConfig, SamplingConfig, ScheduleConfig, TrainConfig
 
 # Pictures that look unlike their class, such as a heart on an envelope. A run of minutes cannot learn these few.
 _UNTYPICAL = (
@@ -26,12 +26,19 @@ _UNTYPICAL = (
 def quickstart() -> RunConfig:
     """A small Race-DiT on five classes of the package's emoji. It trains in minutes on two CPU cores.
 
-    The model predicts the velocity, and sees white, the background, as 0, so that experts go to the content of the
-    pictures: docs/design/allocation.md. For pictures without a white background set codec=null.
+    So that experts go to the content of the pictures, the model predicts the velocity, sees white, the background, as
+    0, and learns without per-layer regularisation: docs/design/allocation.md. For pictures without a white background
+    set codec=null.
     """
     return RunConfig(
         name="quickstart",
-        model=DiTConfig(dim=128, depth=4, heads=4, patch_size=4, moe=MoEConfig(k=2, num_experts=8)),
+        model=DiTConfig(
+            dim=128,
+            depth=4,
+            heads=4,
+            patch_size=4,
+            moe=MoEConfig(k=2, num_experts=8, per_layer_regularisation=False),
+        ),
         codec=PixelsConfig(shift=1.0),
         data=DataConfig(
             source=EmojiConfig(
@@ -49,6 +56,7 @@ def quickstart() -> RunConfig:
         ),
         optimizer=MuonConfig(lr=2e-2, adamw=AdamWConfig(lr=2e-3, beta2=0.95)),
         schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.6),
+        losses=LossWeights(per_layer_regularisation=0.0),
         train=TrainConfig(
             steps=1100, batch_size=64, ema_decay=0.995, log_every=10, checkpoint_every=500, sample_every=None
         ),

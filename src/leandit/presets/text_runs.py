@@ -7,6 +7,7 @@ apple, noto emoji". Training never shows the held-out pairs.
 
 from __future__ import annotations
 
+from leandit.autoencoder import PixelsConfig
 from leandit.data import DataConfig, EmojiConfig, ScenesConfig
 from leandit.diffusion import GuidanceConfig, HeunConfig, RectifiedFlowConfig
 from leandit.models import DiTAirConfig, MMDiTConfig, ModelConfig, PixArtConfig
@@ -34,6 +35,9 @@ _SIZE = {"dim": 128, "heads": 4, "patch_size": 4}
 def _run(name: str, model: ModelConfig) -> RunConfig:
     # Expert Race adds two losses to the objective; EC-DiT adds none.
     race = model.moe is not None and model.moe.routing_name == "expert_race"
+    losses = LossWeights() if race else LossWeights(router_similarity=0.0)
+    if model.moe is None or not model.moe.has_target_head:
+        losses = losses.replace(per_layer_regularisation=0.0)
     return RunConfig(
         name=name,
         model=model,
@@ -42,7 +46,7 @@ def _run(name: str, model: ModelConfig) -> RunConfig:
         data=DataConfig(source=EmojiConfig(), validation=EmojiConfig(split="held_out"), image_size=32),
         optimizer=MuonConfig(lr=2e-2, adamw=AdamWConfig(lr=2e-3, beta2=0.95)),
         schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.6),
-        losses=LossWeights() if race else LossWeights(router_similarity=0.0, per_layer_regularisation=0.0),
+        losses=losses,
         train=TrainConfig(
             steps=6000,
             batch_size=64,
@@ -118,8 +122,14 @@ def emoji_race_air() -> RunConfig:
 
 
 def emoji() -> RunConfig:
-    """The run of the model in the package: Expert Race in DiT-Air, slightly less than 4 million weights."""
-    run = _run("emoji", DiTAirConfig(depth=6, moe=MoEConfig(k=2, num_experts=6), **_SIZE))
+    """The run of the model in the package: Expert Race in DiT-Air, slightly less than 4 million weights.
+
+    Its experts go to the content of the pictures, for the same reasons as the quickstart's: docs/design/allocation.md.
+    """
+    moe = MoEConfig(k=2, num_experts=6, per_layer_regularisation=False)
+    run = _run("emoji", DiTAirConfig(depth=6, moe=moe, **_SIZE)).replace(
+        objective=RectifiedFlowConfig(), codec=PixelsConfig(shift=1.0)
+    )
     long = run.train.replace(steps=8_000, ema_decay=0.9995, sample_every=2000, validate_every=500)
     return run.replace(train=long, schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.4375))
 
