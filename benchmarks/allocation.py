@@ -22,30 +22,31 @@ from leandit.data import build_source
 from leandit.presets import run_config
 from leandit.probing.content import content_report, record_content
 
-_X0 = ("objective.prediction=x0",)
-_VELOCITY = ("objective.prediction=velocity",)
-_WHITE = ("codec.type=pixels", "codec.shift=1")
+_X0, _VELOCITY = (("objective.prediction=x0",), ("objective.prediction=velocity",))
+_PIXELS, _WHITE = (("codec=null",), ("codec.type=pixels", "codec.shift=1"))
+_LAYER_LOSS = ("model.moe.per_layer_regularisation=true", "losses.per_layer_regularisation=0.1")
 _NO_LAYER_LOSS = ("model.moe.per_layer_regularisation=false", "losses.per_layer_regularisation=0")
+_BASE, _BEST = (*_VELOCITY, *_WHITE, *_LAYER_LOSS), (*_VELOCITY, *_WHITE, *_NO_LAYER_LOSS)
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "x0": _X0,
-    "velocity": _VELOCITY,
-    "x0, white is 0": (*_X0, *_WHITE),
-    "velocity, white is 0": (*_VELOCITY, *_WHITE),
-    "velocity, white is 0, scale 0.5": (*_VELOCITY, *_WHITE, "codec.scale=0.5"),
-    "velocity, white is 0, scale 0.7": (*_VELOCITY, *_WHITE, "codec.scale=0.7"),
-    "velocity, white is 0, sigmoid": (*_VELOCITY, *_WHITE, "model.moe.gate=sigmoid"),
-    "velocity, white is 0, softmax": (*_VELOCITY, *_WHITE, "model.moe.gate=softmax"),
-    "velocity, white is 0, plain router input": (*_VELOCITY, *_WHITE, "model.moe.router_input=plain"),
-    "velocity, white is 0, expert choice": (*_VELOCITY, *_WHITE, "model.moe.strategy=expert_choice"),
-    "velocity, white is 0, bl_choice": (*_VELOCITY, *_WHITE, "model.moe.strategy=bl_choice"),
-    "velocity, white is 0, no similarity loss": (*_VELOCITY, *_WHITE, "losses.router_similarity=0"),
-    "velocity, white is 0, no layer loss": (*_VELOCITY, *_WHITE, *_NO_LAYER_LOSS),
-    "velocity, no layer loss": (*_VELOCITY, *_NO_LAYER_LOSS),
+    "x0": (*_X0, *_PIXELS, *_LAYER_LOSS),
+    "velocity": (*_VELOCITY, *_PIXELS, *_LAYER_LOSS),
+    "x0, white is 0": (*_X0, *_WHITE, *_LAYER_LOSS),
+    "velocity, white is 0": _BASE,
+    "velocity, white is 0, scale 0.5": (*_BASE, "codec.scale=0.5"),
+    "velocity, white is 0, layer loss 0.01": (*_BASE, "losses.per_layer_regularisation=0.01"),
+    "velocity, white is 0, no layer loss": _BEST,
+    "velocity, no layer loss": (*_VELOCITY, *_PIXELS, *_NO_LAYER_LOSS),
     "x0, white is 0, no layer loss": (*_X0, *_WHITE, *_NO_LAYER_LOSS),
-    "x0, no layer loss": (*_X0, *_NO_LAYER_LOSS),
-    "velocity, white is 0, layer loss 0.01": (*_VELOCITY, *_WHITE, "losses.per_layer_regularisation=0.01"),
-    "velocity, white is 0, AdamW": (*_VELOCITY, *_WHITE, "optimizer.type=adamw", "optimizer.lr=0.002"),
+    "x0, no layer loss": (*_X0, *_PIXELS, *_NO_LAYER_LOSS),
+    "best, sigmoid": (*_BEST, "model.moe.gate=sigmoid"),
+    "best, softmax": (*_BEST, "model.moe.gate=softmax"),
+    "best, plain router input": (*_BEST, "model.moe.router_input=plain"),
+    "best, expert choice": (*_BEST, "model.moe.strategy=expert_choice", "losses.router_similarity=0"),
+    "best, bl_choice": (*_BEST, "model.moe.strategy=bl_choice"),
+    "best, no similarity loss": (*_BEST, "losses.router_similarity=0"),
+    "best, AdamW": (*_BEST, "optimizer.type=adamw", "optimizer.lr=0.002"),
 }
+"""Settings of the preset by name. "best" is velocity, white is 0, no layer loss."""
 
 
 def measure(name: str, preset: str, steps: int, out: Path) -> dict[str, object]:

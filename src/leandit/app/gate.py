@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -17,16 +17,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _MAX_BODY = 64 * 1024
-_API = "/gradio_api"
+API = "/gradio_api"
 _PAGES = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(assets|static|svelte)/[\w./@+-]+"
-    rf"|{_API}/(startup-events|app_id|info/?|theme\.css|queue/data|heartbeat/\w+|call/draw/\w+)"
+    rf"|{API}/(startup-events|app_id|info/?|theme\.css|queue/data|heartbeat/\w+|call/draw/\w+)"
 )
-_RESULT = re.compile(rf"{_API}/call/draw/(\w+)")
-_DRAW = f"{_API}/call/draw"
+_RESULT = re.compile(rf"{API}/call/draw/(\w+)")
+DRAW = f"{API}/call/draw"
 # Requests to these addresses contain the number and the inputs of one of the page's events.
-_EVENTS = (f"{_API}/queue/join", f"{_API}/run/predict")
-_ACTIONS = (_DRAW, *_EVENTS, f"{_API}/cancel", f"{_API}/reset")
+_EVENTS = (f"{API}/queue/join", f"{API}/run/predict")
+_ACTIONS = (DRAW, *_EVENTS, f"{API}/cancel", f"{API}/reset")
 _SESSION = re.compile(r"[\w-]{1,64}")
 
 
@@ -63,11 +63,11 @@ class Gate:
             return None
         refusal = self._judge_host(scope) or _judge_address(scope) or self._judge_result(str(scope["path"]))
         if refusal is None and scope["method"] == "POST":
-            body = await _read(receive)
+            body = await read_body(receive)
             refusal = self._judge_body(scope["path"], body)
-            receive = _replay(body or b"", receive)
+            receive = replay(body or b"", receive)
         if refusal is not None:
-            return await _answer(send, *refusal)
+            return await answer(send, *refusal)
         return await self.app(scope, receive, send)
 
     def _judge_host(self, scope: Scope) -> tuple[int, str] | None:
@@ -92,7 +92,7 @@ class Gate:
         session = content.get("session_hash")
         if session is not None and not (isinstance(session, str) and _SESSION.fullmatch(session)):
             return 400, "session_hash must be a name of letters and digits"
-        if path == _DRAW:
+        if path == DRAW:
             return self._judge_inputs(self.draw, content.get("data"))
         return self._judge_inputs(content.get("fn_index"), content.get("data")) if path in _EVENTS else None
 
@@ -134,7 +134,7 @@ def _finite(text: str) -> float:
     return value
 
 
-async def _read(receive: Receive) -> bytes | None:
+async def read_body(receive: Receive) -> bytes | None:
     """Return the body, or None as soon as it is too large."""
     body = b""
     while True:
@@ -146,7 +146,7 @@ async def _read(receive: Receive) -> bytes | None:
             return body
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that first returns the body that was read, and then calls the original."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -156,8 +156,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def _answer(send: Send, status: int, detail: str) -> None:
+async def answer(send: Send, status: int, detail: str, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    """Send a JSON object with the detail."""
     body = json.dumps({"detail": detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from leandit.app.gate import Gate
+from leandit.app.limits import Limits, impatient
 from leandit.app.page import SCRIPT as PROMPT_SCRIPT
 from leandit.app.page import build_page
 from leandit.app.runs import ServedRun
@@ -80,12 +81,18 @@ def start(runs: Mapping[str, ServedRun], host: str = "127.0.0.1", port: int = 78
     _, url, _ = page.launch(
         server_name=f"[{host}]" if ":" in host else host,
         server_port=port,
-        app_kwargs={"middleware": [_gate(page, host)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={
+            "middleware": [_gate(page, host), _limits(page, queue)],
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+        },
         theme=theme,
         css=CSS,
         head=f"<script>{VIEWER_SCRIPT}{PROMPT_SCRIPT}</script>",
         **_LAUNCH,
     )
+    page.server.config.http_protocol_class = impatient(page.server.config.http_protocol_class)
     return PageServer(page, runs, url)
 
 
@@ -143,6 +150,16 @@ def _gate(page: Any, host: str) -> Any:
     draw = next(number for number, event in page.fns.items() if event.api_name == "draw")
     hosts = {*_LOCAL_NAMES, f"[{host}]" if ":" in host else host.lower()} if is_loopback(host) else None
     return Middleware(Gate, events=events, draw=draw, is_drawing=lambda name: _is_drawing(page, name), hosts=hosts)
+
+
+def _limits(page: Any, most: int) -> Any:
+    from starlette.middleware import Middleware
+
+    async def drop(session: str) -> None:
+        await page._queue.clean_events(session_hash=session)
+        page._queue.pending_event_ids_session.pop(session, None)
+
+    return Middleware(Limits, waiting=lambda: len(page._queue), most=most, drop=drop)
 
 
 def _is_drawing(page: Any, name: str) -> bool:
