@@ -38,7 +38,7 @@ def similarity_loop(logits: np.ndarray, mask: np.ndarray) -> float:
     off = sum(count for (i, j), count in together.items() if i != j)
     total = 0.0
     for (i, j), count in together.items():
-        share = count / diagonal * experts if i == j else count / max(off, 1) * (experts**2 - experts)
+        share = count / max(diagonal, 1) * experts if i == j else count / max(off, 1) * (experts**2 - experts)
         total += share * (p[:, i] @ p[:, j])
     return total / tokens
 
@@ -51,6 +51,14 @@ def test_similarity_equals_the_loop(k: int) -> None:
     assert router_similarity(logits, mask).item() == pytest.approx(expected, rel=1e-6)
     shaped = router_similarity(logits.view(2, 12, 5), mask.view(2, 12, 5))
     assert shaped.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 2])
+def test_similarity_of_hardly_any_pairs_equals_the_loop(pairs: int) -> None:
+    logits, mask = normal(3, 5).double(), torch.zeros(3, 5, dtype=torch.bool)
+    mask[0, :pairs] = True
+    expected = similarity_loop(logits.numpy(), mask.numpy())
+    assert router_similarity(logits, mask).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

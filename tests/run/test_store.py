@@ -145,6 +145,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "version altered": (lambda p: in_manifest(p, '"version": 2', '"version": 9'), r"manifest\.json: altered"),
     "a hash altered": (lambda p: in_manifest(p, "a", "b"), r"manifest\.json: "),
     "checksum missing": (lambda p: in_manifest(p, '"sha256": "', '"sha265": "'), r"manifest\.json: not a manifest"),
+    "a key more": (lambda p: edit_manifest(p, surplus=1), "the key 'surplus' is unknown"),
+    "a key of version 2 missing": (lambda p: in_manifest(p, '"run": ', '"ran": '), r"manifest\.json: "),
     "another step": (lambda p: edit_manifest(p, step=1), r"manifest\.json: says step 1"),
     "manifest a list": (lambda p: (p / "manifest.json").write_text("[]"), "expected a JSON object"),
     "other format": (lambda p: edit_manifest(p, format="other"), "format is 'other'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ def test_a_file_that_vanishes_is_missing(folder: Path, monkeypatch: pytest.Monke
 
 def test_the_checkpoint_of_step_0_is_one(folder: Path) -> None:
     assert open_checkpoint(folder / "step-00000000", full=True).step == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 6, 7])
+def test_a_foreign_folder_is_described_by_its_first_five_names(tmp_path: Path, count: int) -> None:
+    for number in range(count):
+        (tmp_path / f"file{number}").touch()
+    listed = ", ".join(f"file{number}" for number in range(min(count, 5)))
+    found = f"It contains {listed}{', ...' if count > 5 else ''}." if count else "It is empty."
+    with pytest.raises(DamagedCheckpoint, match=re.escape(f"no manifest.json in it. {found}\n")):
+        open_checkpoint(tmp_path)
 
 
 def test_the_newest_checkpoint_is_proposed_for_the_folder_above(folder: Path) -> None:
