@@ -7,10 +7,10 @@ from pathlib import Path
 from leandit.diffusion.samplers import Progress
 from leandit.errors import LeanDiTError
 from leandit.moe import routers
-from leandit.probing import build_report, draw_recorded, plot_compute, plot_curves, write_report
+from leandit.probing import AXES, build_report, draw_recorded, plot_compute, plot_curves, probe_facts, write_report
 from leandit.run import read_metrics
 from leandit.run.conditioner import NO_CAPTION
-from leandit.sampling import LoadedRun, draw_grid, rows_by_label, sample, save_png
+from leandit.sampling import LoadedRun, claim_folder, draw_grid, rows_by_label, sample, save_png
 from leandit.text import CombinedEncoder, attach_finetuned
 from leandit.training import Callback, RunView, StepReport
 from leandit.training.tasks import DenoiseTask
@@ -99,12 +99,14 @@ def _save_routing(run: LoadedRun, progress: Progress) -> None:
     """Write compute.png and the routing report from one drawing of a few pictures."""
     choices = _choices(run, _PROBED)
     wanted = (choices * _PROBED)[: max(len(choices), 3)] if choices else None
-    drawn = draw_recorded(run, wanted, range(len(wanted) if wanted else _PROBED), progress=progress)
+    seeds = range(len(wanted) if wanted else _PROBED)
+    drawn = draw_recorded(run, wanted, seeds, progress=progress)
     moe = run.config.model.moe
     assert moe is not None
     assert drawn.pictures is not None
     plot_compute(drawn.trace, drawn.pictures, drawn.names, moe.k, run.path / "compute.png")
-    write_report([build_report(drawn)], [drawn], run.path / "probe", figures=False)
+    folder = claim_folder(run.path / "probe", False, probe_facts([(run, wanted, seeds, run.config.sampling)], AXES, 0))
+    write_report([build_report(drawn)], [drawn], folder, figures=False)
 
 
 def _choices(run: LoadedRun, most: int) -> list[int | str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,3 +123,19 @@ def test_mistakes(tiny_run: Path, dense_run: Path, tmp_path: Path, fails: Callab
     assert "the folder of a checkpoint" in fails(tiny_run, "--out", tiny_run / "checkpoints/step-00000020/probe")
     (tmp_path / "file").write_text("")
     assert "cannot be written" in fails(tiny_run, "--out", tmp_path / "file")
+
+
+def test_reports_are_never_mixed_or_overwritten(
+    tiny_run: Path, tmp_path: Path, fails: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    trained = (run / "probe/report.json").read_bytes()
+    assert json.loads((run / "probe/drawing.json").read_text())["probe"][0]["step"] == 20
+    for seeds, folder in (("0", "probe-2"), ("1", "probe-3"), ("0", "probe-2")):
+        assert main(["probe", str(run), "--steps", "1", "--seeds", seeds]) == 0
+        assert f"{run / folder}/report." in capsys.readouterr().out
+        assert json.loads((run / folder / "drawing.json").read_text())["probe"][0]["seeds"] == [int(seeds)] * 2
+    assert (run / "probe/report.json").read_bytes() == trained
+    message = fails(run, "--steps", "1", "--seeds", "5", "--out", run / "probe-2")
+    assert "contains another drawing (other probe)" in message

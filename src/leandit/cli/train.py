@@ -37,9 +37,10 @@ def run(options: argparse.Namespace) -> int:
         )
         return code
     say(f"\nDone: {out}")
-    for name, meaning in _PICTURES.items():
-        if (out / name).exists():
-            say(f"  {out / name}: {meaning}")
+    for pattern, meaning in _PICTURES.items():
+        newest = max(out.glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
+        if newest is not None:
+            say(f"  {newest}: {meaning}")
     say(f"Draw more with: leandit sample {out}")
     return 0
 
@@ -48,7 +49,7 @@ _PICTURES = {
     "samples.png": "pictures that the model draws",
     "loss.png": "the losses, and the balance of the experts, over the steps",
     "compute.png": "experts per token over the picture and over the timestep",
-    "probe/report.html": "the same and more as a page for a browser",
+    "probe*/report.html": "the same and more as a page for a browser",
 }
 
 

@@ -7,6 +7,7 @@ from leandit.probing.page import HOW_TO_GET_THE_PAGE
 from leandit.probing.recorder import ComputeRecorder, ComputeTrace
 from leandit.probing.report import AXES, build_report
 from leandit.probing.routing import RoutingRecorder, RoutingTrace
+from leandit.probing.runner import probe_facts
 from leandit.probing.write import write_report
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "draw_recorded",
     "plot_compute",
     "plot_curves",
+    "probe_facts",
     "record_content",
     "write_report",
 ]

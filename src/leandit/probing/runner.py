@@ -15,8 +15,20 @@ from leandit.probing.report import AXES, build_report, rounded
 from leandit.probing.write import write_report
 from leandit.run import SamplingConfig
 from leandit.run.conditioner import Wanted
-from leandit.sampling import LoadedRun, choose, every_pair, load, output_folder, sampling_settings
+from leandit.sampling import (
+    LoadedRun,
+    choose,
+    claim_folder,
+    every_pair,
+    load,
+    output_folder,
+    sampling_settings,
+    weights_hash,
+)
 from leandit.sampling.generate import Progress
+
+Plan = tuple[LoadedRun, Wanted, Sequence[int], SamplingConfig]
+"""A run, the label or prompt of each picture, its seed, and the settings."""
 
 # Default number of classes: a model may have a thousand.
 _MOST_CHOICES = 8
@@ -69,7 +81,8 @@ def probe(
     "model"; a `LoadedRun` already has its weights.
 
     report.json, report.html (if plotly is installed) and, with `figures`, PNGs are written to `out`, by default "probe"
-    in the run's folder. With save=False nothing is written. `progress(done, total)` counts sampler steps of each run.
+    in the run's folder, or "probe-2", ... if there is another report. `drawing.json` has what decided the report. With
+    save=False nothing is written. `progress(done, total)` counts sampler steps of each run.
 
     Raises LeanDiTError, before drawing, for a run without experts, more than 64 pictures, or arguments that do not fit
     the run.
@@ -87,7 +100,8 @@ def probe(
     prompts = prompts if prompts is None or isinstance(prompts, str) else list(prompts)
     each_seed = list(seeds)
     plans = [_plan(each, labels, prompts, each_seed, steps, guidance) for each in loaded]
-    folder = _folder(out, loaded) if save else None
+    facts = probe_facts(plans, axes, pictures)
+    folder = _folder(out, loaded, facts) if save else None
     drawn = tuple(draw_recorded(*plan, progress=progress) for plan in plans)
     reports = tuple({**build_report(each, axes), **_allocation(each.run, pictures, progress)} for each in drawn)
     page = False
@@ -136,7 +150,7 @@ def _plan(
     seeds: Sequence[int],
     steps: int | None,
     guidance: float | None,
-) -> tuple[LoadedRun, Wanted, Sequence[int], SamplingConfig]:
+) -> Plan:
     """Return the label or prompt of each picture, its seed, and the settings. All are checked."""
     settings = sampling_settings(run.config.sampling, steps, guidance)
     build_sampler(settings.sampler, run.objective.path)
@@ -150,16 +164,33 @@ def _plan(
     return run, wanted, each_seed, settings
 
 
-def _folder(given: str | Path | None, runs: Sequence[LoadedRun]) -> Path:
+def probe_facts(plans: Sequence[Plan], axes: Sequence[str], pictures: int) -> dict[str, Any]:
+    """Return what decides a report, as JSON values: weights, choices, seeds and settings of each run."""
+    runs = [
+        {
+            "run": run.path.resolve().name,
+            "step": run.step,
+            "weights": run.weights,
+            "weights_sha256": weights_hash(run),
+            "choices": wanted,
+            "seeds": list(seeds),
+            "sampling": settings.model_dump(mode="json", include={"sampler", "guidance"}),
+        }
+        for run, wanted, seeds, settings in plans
+    ]
+    return {"probe": runs, "by": list(axes), "pictures": pictures}
+
+
+def _folder(given: str | Path | None, runs: Sequence[LoadedRun], facts: dict[str, Any]) -> Path:
     """Create the report's folder: in the run, or for two runs in the current folder, with both names."""
-    if given is None and len(runs) > 1:
-        given = "-".join(["probe", *(each.path.resolve().name for each in runs)])
-    out = output_folder(given, runs[0].path, "probe")
+    name = given
+    if name is None and len(runs) > 1:
+        name = "-".join(["probe", *(each.path.resolve().name for each in runs)])
+    out = output_folder(name, runs[0].path, "probe")
     try:
-        out.mkdir(parents=True, exist_ok=True)  # before drawing, because that may take long
+        return claim_folder(out, given is not None, facts)  # before drawing, because that may take long
     except OSError as error:
         raise _not_written(out, error) from None
-    return out
 
 
 def _not_written(out: Path, error: OSError) -> LeanDiTError:
