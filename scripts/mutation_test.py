@@ -67,9 +67,7 @@ def mutated(file: Path, operator: str, occurrence: int) -> str | None:
 
     source = file.read_text()
     changed = mutate_code(source, get_operator(operator)(), occurrence)
-    if changed is None or _meaning(changed) == _meaning(source):
-        return None
-    return changed
+    return None if changed is None or _meaning(changed) == _meaning(source) else changed
 
 
 def _meaning(source: str) -> str:

@@ -130,7 +130,7 @@ def emoji() -> RunConfig:
     run = _run("emoji", DiTAirConfig(depth=6, moe=moe, **_SIZE)).replace(
         objective=RectifiedFlowConfig(), codec=PixelsConfig(shift=1.0)
     )
-    long = run.train.replace(steps=8_000, ema_decay=0.9995, sample_every=2000, validate_every=500)
+    long = run.train.replace(steps=5_600, ema_decay=0.9995, sample_every=2000, validate_every=500)
     return run.replace(train=long, schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.4375))
 
 
