@@ -61,13 +61,16 @@ def mutants(file: Path) -> dict[tuple[int, int], list[tuple[str, int]]]:
 
 
 def mutated(file: Path, operator: str, occurrence: int) -> str | None:
-    """Return the source with one change, or None if only annotations change."""
+    """Return the source with one change, or None if only annotations change or the result is no Python."""
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
     source = file.read_text()
     changed = mutate_code(source, get_operator(operator)(), occurrence)
-    return None if changed is None or _meaning(changed) == _meaning(source) else changed
+    try:
+        return None if changed is None or _meaning(changed) == _meaning(source) else changed
+    except SyntaxError:
+        return None
 
 
 def _meaning(source: str) -> str:

@@ -91,6 +91,13 @@ def test_deep_models_follow_from_shallow_ones(moe: MoEConfig | None) -> None:
     assert followed == pytest.approx(whole, rel=0.02)
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("impl", ["auto", "grouped_mm"])
+def test_the_memory_of_every_backend_of_the_experts_is_that_of_the_loop(impl: str, bf16: bool) -> None:
+    own, loop = (DiTConfig(**LABELS, moe=RACE.replace(impl=each)) for each in (impl, "loop"))
+    assert training_memory(own, 4, bf16=bf16) == training_memory(loop, 4, bf16=bf16)
+
+
 def test_large_models_are_counted_without_their_memory() -> None:
     """28 layers of 32 experts: 11 GB of weights alone."""
     moe = MoEConfig(k=4, num_experts=32)

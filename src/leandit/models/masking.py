@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from leandit.config import Config
 from leandit.grid import Grid
-from leandit.models.backbone import MAX_DEPTH, MAX_DIM, BackboneConfig, BackboneLayer, hidden_width
+from leandit.models.backbone import MAX_DIM, BackboneConfig, BackboneLayer, hidden_width
 from leandit.models.records import LayerOutput
 from leandit.nn import AdaLN, FeedForward, FinalLayer, Layers, Makers, Parts, SelfAttention, sincos_positions
 from leandit.ops import gated_residual
@@ -25,7 +25,7 @@ class MaskingConfig(Config):
     not describe its decoder.
     """
 
-    decoder_depth: int = Field(8, ge=1, le=MAX_DEPTH)
+    decoder_depth: int = Field(8, ge=1, le=64)
     """Number of layers of the decoder."""
     decoder_dim: int = Field(512, ge=4, le=MAX_DIM)
     """Width of the decoder."""

@@ -59,6 +59,9 @@ def _counted(
     text_tokens: int,
     visible_tokens: int | None,
 ) -> int:
+    # Without content torch's grouped product runs in bf16 only. The loop keeps the same tensors.
+    if config.moe is not None and config.moe.impl == "grouped_mm":
+        config = config.replace(moe=config.moe.replace(impl="loop"))
     with fake_model(config) as model:
         recompute_layers(model, activation_checkpointing)
         parameters = sum(p.numel() for p in model.parameters())
