@@ -147,6 +147,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "checksum missing": (lambda p: in_manifest(p, '"sha256": "', '"sha265": "'), r"manifest\.json: not a manifest"),
     "a key more": (lambda p: edit_manifest(p, surplus=1), "the key 'surplus' is unknown"),
     "a key of version 2 missing": (lambda p: in_manifest(p, '"run": ', '"ran": '), r"manifest\.json: "),
+    "a negative step": (lambda p: edit_manifest(p, step=-1), r"manifest\.json: not a manifest .*step -1"),
     "another step": (lambda p: edit_manifest(p, step=1), r"manifest\.json: says step 1"),
     "manifest a list": (lambda p: (p / "manifest.json").write_text("[]"), "expected a JSON object"),
     "other format": (lambda p: edit_manifest(p, format="other"), "format is 'other'"),

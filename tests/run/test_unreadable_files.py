@@ -116,3 +116,21 @@ def test_a_damaged_checkpoint_that_cannot_be_renamed_stays_and_is_named(
         CheckpointStore(folder).newest()
     assert (folder / "step-00000005").is_dir()
     assert find_newest(folder) is not None
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    rename = os.rename
+
+    def refuse(old: Path, new: Path) -> None:
+        if "step-00000001" in str(old) and ".tmp-" not in str(old):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    for step in (1, 2, 3):
+        store.publish(step, {"model": {"weight": torch.ones(3)}}, {"step": step}, {"model": {}})
+    assert "step-00000001 could not be deleted: " in caplog.text
+    assert store.steps() == [1, 2, 3]
