@@ -51,3 +51,14 @@ def test_a_signal_ends_the_drawing(step: int, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}").is_dir()
     assert not list((tmp_path / "run").rglob("samples.png"))
     assert bool(list((tmp_path / "run").rglob("grids/*.png"))) == (step == 2)
+
+
+def test_a_run_made_longer_keeps_the_pictures_of_its_first_end(tmp_path: Path) -> None:
+    ends = []
+    for steps in (1, 2):
+        assert train(run_config("tiny", [f"train.steps={steps}"]), tmp_path, resume=steps == 2) == 0
+        ends.append([(tmp_path / name).read_bytes() for name in ("samples.png", "compute.png")])
+        for step, pictures in enumerate(ends, 1):
+            kept = [tmp_path / "grids" / f"{name}-{step:08d}.png" for name in ("step", "compute")]
+            assert [path.read_bytes() for path in kept] == pictures
+    assert ends[0][0] != ends[1][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copyfile
 
 from leandit.diffusion.samplers import Progress
 from leandit.errors import LeanDiTError
@@ -29,10 +30,7 @@ class SampleGrids(Callback):
             return
         if every and report.step % every == 0 and report.step < view.config.train.steps:
             try:
-                # Without parents: a run's folder that was moved away must not appear again.
-                view.folder.grids.mkdir(exist_ok=True)
-                run = averaged_run(view)
-                _save_grid(run, view.folder.grids / f"step-{report.step:08d}.png", _stoppable(view))
+                _save_grid(averaged_run(view), _kept(view, "step"), _stoppable(view))
             except OSError as error:
                 view.warn(f"the grid of samples could not be written: {error.strerror or error}")
 
@@ -40,8 +38,9 @@ class SampleGrids(Callback):
 class FinalPictures(Callback):
     """Draws samples.png, loss.png and compute.png into the run's folder once the last step is done.
 
-    With experts it also leaves the routing report in probe/, as numbers and, where plotly is there, as a page. Of a run
-    that learns latents, which are no pictures, it draws loss.png alone.
+    With experts it also leaves the routing report in probe/, as numbers and, if plotly is installed, as a page. Of a run
+    that learns latents, which are no pictures, it draws loss.png alone. A run that is made longer draws them again: those
+    of every end stay in grids/, as step-N.png and compute-N.png.
     """
 
     def on_start(self, view: RunView) -> None:
@@ -53,15 +52,24 @@ class FinalPictures(Callback):
         try:
             run = averaged_run(view) if _draws_pictures(view) else None
             if run is not None:
-                _save_grid(run, path / "samples.png", _stoppable(view))
+                _save_grid(run, _kept(view, "step"), _stoppable(view))
+                copyfile(_kept(view, "step"), path / "samples.png")
             plot_curves(read_metrics(view.folder.metrics), path / "loss.png")
             if run is not None and any(True for _ in routers(run.model)):
-                _save_routing(run, _stoppable(view))
+                _save_routing(run, _kept(view, "compute"), _stoppable(view))
+                copyfile(_kept(view, "compute"), path / "compute.png")
         except OSError as error:
             raise LeanDiTError(
                 f"{path}: the pictures cannot be written: {error.strerror}.\n"
                 "The last checkpoint is safe; with space at hand, `leandit sample` draws from it"
             ) from None
+
+
+def _kept(view: RunView, name: str) -> Path:
+    """Return the path of this step's picture in grids/, which exists then."""
+    # Without parents: a run's folder that was moved away must not appear again.
+    view.folder.grids.mkdir(exist_ok=True)
+    return view.folder.grids / f"{name}-{view.step:08d}.png"
 
 
 def _draws_pictures(view: RunView) -> bool:
@@ -95,8 +103,8 @@ def _save_grid(run: LoadedRun, path: Path, progress: Progress) -> None:
     save_png(draw_grid(rows_by_label(pictures, wanted, run.class_names)), path)
 
 
-def _save_routing(run: LoadedRun, progress: Progress) -> None:
-    """Write compute.png and the routing report from one drawing of a few pictures."""
+def _save_routing(run: LoadedRun, compute: Path, progress: Progress) -> None:
+    """Write the map of compute and the routing report from one drawing of a few pictures."""
     choices = _choices(run, _PROBED)
     wanted = (choices * _PROBED)[: max(len(choices), 3)] if choices else None
     seeds = range(len(wanted) if wanted else _PROBED)
@@ -104,7 +112,7 @@ def _save_routing(run: LoadedRun, progress: Progress) -> None:
     moe = run.config.model.moe
     assert moe is not None
     assert drawn.pictures is not None
-    plot_compute(drawn.trace, drawn.pictures, drawn.names, moe.k, run.path / "compute.png")
+    plot_compute(drawn.trace, drawn.pictures, drawn.names, moe.k, compute)
     folder = claim_folder(run.path / "probe", False, probe_facts([(run, wanted, seeds, run.config.sampling)], AXES, 0))
     write_report([build_report(drawn)], [drawn], folder, figures=False)
 
