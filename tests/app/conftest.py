@@ -70,9 +70,7 @@ def server(start_server: Callable[..., Server], tiny_run: Path, text_run: Path) 
     return start_server(tiny_run, text_run, "--queue", 16)
 
 
-@pytest.fixture
-def stepwise_server(start_server: Callable[..., Server], tiny_run: Path, text_run: Path) -> Iterator[Server]:
-    """A server of the same runs for one test, which says how far a drawing gets: see Server.evaluate."""
-    server = start_server(tiny_run, text_run, program=(str(Path(__file__).parent / "stepwise_server.py"),))
-    yield server
-    server.process.kill()
+@pytest.fixture(scope="session")
+def stepwise_server(start_server: Callable[..., Server], tiny_run: Path, text_run: Path) -> Server:
+    """A server of the same runs, of which tests say how far a drawing gets: see Server.evaluate."""
+    return start_server(tiny_run, text_run, program=(str(Path(__file__).parent / "stepwise_server.py"),))

@@ -17,7 +17,7 @@ from leandit.training.utilisation import Utilisation, peak_flops
 
 
 def test_the_share_is_flops_per_second_over_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(utilisation, "peak_flops", lambda device, dtype: 1e9)
+    monkeypatch.setattr(utilisation, "peak_flops", lambda device, dtype, threads: 1e9)
     assert Utilisation(run_config("tiny", ["train.device=cpu"])).share(3e8) == pytest.approx(0.3)
 
 
@@ -31,4 +31,4 @@ def test_a_step_counts_three_forward_passes(tmp_path: Path) -> None:
 
 
 def test_the_peak_is_that_of_a_matrix_product() -> None:
-    assert 1e8 < peak_flops(torch.device("cpu"), torch.float32) < 1e14
+    assert 1e8 < peak_flops(torch.device("cpu"), torch.float32, 1) < 1e14

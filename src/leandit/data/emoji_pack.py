@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from importlib import resources
 from typing import Any, Literal
 
@@ -93,7 +94,9 @@ def _captions(record: Record) -> tuple[Caption, ...]:
     )
 
 
+@lru_cache
 def _read_pack() -> tuple[np.ndarray, list[Record]]:
+    """Return all pictures and their records, to be read only: a process unpacks them once."""
     folder = resources.files("leandit.data") / "emoji"
     try:
         records = json.loads((folder / "index.json").read_text(encoding="utf-8"))
@@ -101,6 +104,7 @@ def _read_pack() -> tuple[np.ndarray, list[Record]]:
             images = arrays["images"]
     except (OSError, ValueError, KeyError) as error:
         raise LeanDiTError(f"the package's emoji cannot be read ({error}); reinstall leandit") from None
+    images.flags.writeable = False
     return images, records
 
 

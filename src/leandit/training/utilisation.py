@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 import torch
 
@@ -24,15 +25,19 @@ class Utilisation:
 
     def __init__(self, config: RunConfig) -> None:
         dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-        self._peak = peak_flops(torch.device(config.train.device), dtype)
+        self._peak = peak_flops(torch.device(config.train.device), dtype, torch.get_num_threads())
 
     def share(self, flops_per_second: float) -> float:
         """Return the MFU."""
         return flops_per_second / self._peak
 
 
-def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the FLOPs per second of a large square matrix product: the best of a few rounds."""
+@lru_cache
+def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    """Return the FLOPs per second of a large square matrix product: the best of a few rounds.
+
+    `threads` is the number of torch's threads. A process measures each combination once.
+    """
     side = _SIDE.get(device.type, 1024)
     a = torch.ones(side, side, device=device, dtype=dtype)
     seconds = []
