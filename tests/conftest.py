@@ -28,7 +28,7 @@ pytest_plugins = ["tiny_encoders"]
 
 
 def _seed() -> None:
-    # Random weights do not depend on which tests ran before. torch.manual_seed formats the stack on each call, for CUDA.
+    # Random weights do not depend on which tests ran before. torch.manual_seed also formats the stack, for CUDA.
     torch.default_generator.manual_seed(0)
 
 

@@ -38,9 +38,9 @@ class SampleGrids(Callback):
 class FinalPictures(Callback):
     """Draws samples.png, loss.png and compute.png into the run's folder once the last step is done.
 
-    With experts it also leaves the routing report in probe/, as numbers and, if plotly is installed, as a page. Of a run
-    that learns latents, which are no pictures, it draws loss.png alone. A run that is made longer draws them again: those
-    of every end stay in grids/, as step-N.png and compute-N.png.
+    With experts it also leaves the routing report in probe/, as numbers and, if plotly is installed, as a page. Of a
+    run that learns latents, which are no pictures, it draws loss.png alone. A run that is made longer draws them again:
+    those of every end stay in grids/, as step-N.png and compute-N.png.
     """
 
     def on_start(self, view: RunView) -> None:
