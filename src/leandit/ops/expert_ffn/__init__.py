@@ -114,7 +114,7 @@ def expert_rows(
     supports it, and nothing waits for the device. It needs about 9 extra bytes per row and expert.
     """
     row_R1 = torch.arange(len(x_RD), device=x_RD.device)[:, None]
-    starts_E = torch.nn.functional.pad(ends_E[:-1], (1, 0))
+    starts_E = F.pad(ends_E[:-1], (1, 0))
     mask_RE = (row_R1 >= starts_E) & (row_R1 < ends_E)
     ones_RE = x_RD.new_ones(()).expand(mask_RE.shape)
     weights = (w1_EDF, b1_EF, w2_EHD, b2_ED)
@@ -141,11 +141,9 @@ def choose(impl: str, device: str, dtype: torch.dtype) -> str:
         require_triton("expert_ffn", impl, device, dtype)
         if dtype == torch.bfloat16 and interpreted():
             raise LeanDiTError("expert_ffn: Triton's interpreter cannot multiply bfloat16: use float32 or float16")
-    if impl == "grouped_mm" and dtype not in _GROUPED_DTYPES:
-        raise LeanDiTError(
-            f"expert_ffn: impl = 'grouped_mm' takes float32, bfloat16 and float16, not {dtype}: choose another impl"
-        )
     if impl == "grouped_mm":
+        if dtype not in _GROUPED_DTYPES:
+            raise LeanDiTError(f"expert_ffn: impl = 'grouped_mm' takes float32, bfloat16 and float16, not {dtype}")
         load(_GROUPED)
     return impl
 
