@@ -62,8 +62,12 @@ class BackboneConfig(Config):
     """Also predict a variance: twice the output channels. objective.learned_sigma must be the same."""
     timestep_freq_shift: float = Field(0.0, ge=0, lt=128)
     """Shift in the frequencies of the time embedding: 0 in DiT's code and checkpoints, 1 in those of diffusers."""
+    time_scale: float = Field(1000.0, gt=0, le=1e6)
+    """Factor of the time t in [0, 1] in its embedding: 1000 in DiT, PixArt and SD3; 1 in SiT, REPA and DiffMoE."""
     norm_eps: float = Field(1e-6, gt=0, le=1)
-    """Added to the variance in norms: 1e-6 in DiT's code and checkpoints, 1e-5 in those of diffusers."""
+    """Added to the variance in norms."""
+    feed_forward_norm_eps: float | None = Field(None, gt=0, le=1)
+    """The same in norms before a feed-forward or experts; null is norm_eps. diffusers' DiT checkpoints have 1e-5."""
     sharing: Sharing = "none"
     """Weights that the layers share: none, the AdaLN modulation (adaln), also attention (attention), or all (block)."""
     attention_impl: Annotated[AttentionImpl, Fact.BACKEND] = "auto"
@@ -256,14 +260,18 @@ class BackboneLayer(Layer):
         return parts["adaln"](modulation) if isinstance(modulation, Tensor) else modulation
 
     def modulate(
-        self, x: Float[Tensor, "batch tokens dim"], shift: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch dim"]
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        shift: Float[Tensor, "batch dim"],
+        scale: Float[Tensor, "batch dim"],
+        eps: float | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Return LayerNorm(x) (1 + scale) + shift."""
-        return norm_modulate(x, shift, scale, self.config.norm_eps)
+        """Return LayerNorm(x) (1 + scale) + shift. `eps` None is norm_eps."""
+        return norm_modulate(x, shift, scale, eps or self.config.norm_eps)
 
-    def norm(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        """Return LayerNorm(x), without weights."""
-        return F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
+    def norm(self, x: Float[Tensor, "batch tokens dim"], eps: float | None = None) -> Float[Tensor, "batch tokens dim"]:
+        """Return LayerNorm(x), without weights. `eps` None is norm_eps."""
+        return F.layer_norm(x, x.shape[-1:], eps=eps or self.config.norm_eps)
 
     def feed_forward_or_experts(
         self,
@@ -278,11 +286,12 @@ class BackboneLayer(Layer):
 
         Without shift and scale it is the norm of x. Routers with another input get the time and `plain`, by default it.
         """
-        modulated = self.norm(x) if shift is None or scale is None else self.modulate(x, shift, scale)
+        eps = self.config.feed_forward_norm_eps
+        modulated = self.norm(x, eps) if shift is None or scale is None else self.modulate(x, shift, scale, eps)
         if "moe" not in parts:
             return parts["feed_forward"](modulated), None
         if plain is None and parts["moe"].router_input != "modulated":
-            plain = self.norm(x)
+            plain = self.norm(x, eps)
         return parts["moe"](modulated, plain, time)
 
 

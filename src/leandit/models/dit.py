@@ -51,7 +51,7 @@ class DiT(Backbone):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__(config)
         self.patch_embedding = Linear(self.patch_dim, config.dim)
-        self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
+        self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift, config.time_scale)
         self.label_embedding = LabelEmbedding(config.num_classes, config.dim) if config.num_classes else None
         attention = (config.dim, config.heads, config.qk_norm, config.norm_eps, config.attention_impl)
         parts: Makers = {"adaln": lambda: AdaLN(config.dim, 6), "attention": lambda: SelfAttention(*attention)}

@@ -38,7 +38,7 @@ class JointBackbone(Backbone):
         assert config.text_dim is not None  # the base class has checked both
         assert config.pooled_dim is not None
         self.patch_embedding = Linear(self.patch_dim, config.dim)
-        self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift)
+        self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift, config.time_scale)
         self.pooled_embedding = PooledEmbedding(config.pooled_dim, config.dim)
         self.text_embedding = TextEmbedding(config.text_dim, config.dim)
         makers = [self._makers(index) for index in range(config.depth)]

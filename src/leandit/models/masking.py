@@ -104,7 +104,8 @@ class DecoderLayer(BackboneLayer):
         parts = self.parts(shared)
         shift1, scale1, gate1, shift2, scale2, gate2 = parts["adaln"](condition)
         x = gated_residual(x, gate1, parts["attention"](self.modulate(x, shift1, scale1)))
-        return LayerOutput(gated_residual(x, gate2, parts["feed_forward"](self.modulate(x, shift2, scale2))))
+        modulated = self.modulate(x, shift2, scale2, self.config.feed_forward_norm_eps)
+        return LayerOutput(gated_residual(x, gate2, parts["feed_forward"](modulated)))
 
 
 def take_tokens(

@@ -76,7 +76,7 @@ class MMDiTLayer(BackboneLayer):
         image = gated_residual(image, image_gate2, y)
         if not last:
             text = gated_residual(text, gate1, y_text)
-            y_text = parts["text_feed_forward"](self.modulate(text, shift2, scale2))
+            y_text = parts["text_feed_forward"](self.modulate(text, shift2, scale2, self.config.feed_forward_norm_eps))
             text = gated_residual(text, gate2, y_text)
         return LayerOutput(image, routing, text)
 

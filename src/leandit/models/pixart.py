@@ -130,7 +130,8 @@ class PixArt(Backbone):
         super().__init__(config)
         assert config.text_dim is not None
         self.patch_embedding = Linear(self.patch_dim, config.dim)
-        self.time_embedding = TimestepEmbedding(config.dim, config.timestep_freq_shift, config.time_dim or config.dim)
+        frequencies = config.timestep_freq_shift, config.time_scale, config.time_dim or config.dim
+        self.time_embedding = TimestepEmbedding(config.dim, *frequencies)
         self.text_projection = TextEmbedding(config.text_dim, config.dim) if config.project_text else None
         self.text_width = config.dim if config.project_text else config.text_dim
         makers = [self._makers(index) for index in range(config.depth)]

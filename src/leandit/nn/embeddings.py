@@ -16,34 +16,33 @@ from leandit.nn.parts import Linear
 from leandit.ops import row_stable_linear
 
 _MAX_PERIOD = 10_000
-_TIME_SCALE = 1000  # t in [0, 1] is embedded as the step of a 1,000-step schedule, as public checkpoints expect
 
 
 def sinusoids(
-    t: Float[Tensor, " batch"], num_frequencies: int, freq_shift: float
+    t: Float[Tensor, " batch"], num_frequencies: int, freq_shift: float, time_scale: float
 ) -> Float[Tensor, "batch {2*num_frequencies}"]:
-    """Return [cos(1000 t w_i), sin(1000 t w_i)] with w_i = 10000^(-i / (n - freq_shift)), i = 0..n-1.
+    """Return [cos(s t w_i), sin(s t w_i)] with the time scale s and w_i = 10000^(-i / (n - freq_shift)), i = 0..n-1.
 
     Reference: DiT uses freq_shift 0; diffusers' DiT pipeline uses 1.
     """
-    index = torch.arange(num_frequencies, device=t.device, dtype=torch.float32)
+    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    index = torch.arange(num_frequencies, device=t.device, dtype=t.dtype)
     frequency = torch.exp(-math.log(_MAX_PERIOD) * index / (num_frequencies - freq_shift))
-    angle = _TIME_SCALE * t.float()[:, None] * frequency
+    angle = time_scale * t[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 class TimestepEmbedding(nn.Module):
     """Sinusoids -> Linear -> SiLU -> Linear."""
 
-    def __init__(self, dim: int, freq_shift: float, num_sinusoids: int = 256) -> None:
+    def __init__(self, dim: int, freq_shift: float, time_scale: float, num_sinusoids: int = 256) -> None:
         super().__init__()
-        self.num_frequencies = num_sinusoids // 2
-        self.freq_shift = freq_shift
+        self.frequencies = num_sinusoids // 2, freq_shift, time_scale
         self.first = Linear(num_sinusoids, dim)
         self.second = Linear(dim, dim)
 
     def forward(self, t: Float[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
-        hidden = sinusoids(t, self.num_frequencies, self.freq_shift).to(self.first.weight.dtype)
+        hidden = sinusoids(t, *self.frequencies).to(self.first.weight.dtype)
         hidden = F.silu(row_stable_linear(hidden, self.first.weight, self.first.bias))
         return row_stable_linear(hidden, self.second.weight, self.second.bias)
 
@@ -60,10 +59,6 @@ class LabelEmbedding(nn.Module):
     def forward(self, label: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Embed labels 0..num_classes-1. Any negative label means "no label"."""
         return self.table(torch.where(label < 0, self.num_classes, label))
-
-
-# Number of tables of each kind that are kept: those for the last grids, widths and devices.
-_KEPT = 32
 
 
 def sincos_positions(
@@ -91,13 +86,13 @@ def sincos_positions(
 
 
 def kept_table(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keep the last results of a function of (device, dtype, ...), except fake tensors, which have no content."""
+    """Keep the last 32 results of a function of (device, dtype, ...), except fake tensors, which have no content."""
 
     def plain(device: torch.device, dtype: torch.dtype, *arguments: object) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
             return compute(device, dtype, *arguments)
 
-    cached = lru_cache(maxsize=_KEPT)(plain)
+    cached = lru_cache(maxsize=32)(plain)
 
     @wraps(compute)
     def call(device: torch.device, dtype: torch.dtype, *arguments: object) -> Tensor:

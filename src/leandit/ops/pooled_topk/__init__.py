@@ -73,7 +73,10 @@ def _pooled_topk(scores_RP: Tensor, budget_R: Tensor, impl: str, largest: int) -
         top_RK = scores_RP.topk(min(largest, scores_RP.shape[1]), dim=1).values
         found_R = top_RK.gather(1, (budget_R - 1).clamp(min=0)[:, None])[:, 0]
     cutoff_R = torch.where(budget_R > 0, found_R, torch.inf)
-    return _keep(scores_RP, budget_R, cutoff_R), cutoff_R
+    # The scores above the cutoff, and of those equal to it the first ones, up to the budget.
+    above_RP, tie_RP = scores_RP > cutoff_R[:, None], scores_RP == cutoff_R[:, None]
+    room_R = budget_R - above_RP.sum(1)
+    return above_RP | tie_RP & (tie_RP.cumsum(1) <= room_R[:, None]), cutoff_R
 
 
 @_pooled_topk.register_fake
@@ -93,12 +96,3 @@ def pooled_topk_naive(
         if budget:
             cutoff_R[row] = scores_RP[row, order[-1]]
     return mask_RP, cutoff_R
-
-
-def _keep(
-    scores_RP: Float[Tensor, "rows pool"], budget_R: Int[Tensor, " rows"], cutoff_R: Float[Tensor, " rows"]
-) -> Bool[Tensor, "rows pool"]:
-    """Return the mask of the scores above the cutoff, and of the first scores equal to it, up to the budget."""
-    above_RP, tie_RP = scores_RP > cutoff_R[:, None], scores_RP == cutoff_R[:, None]
-    room_R = budget_R - above_RP.sum(1)
-    return above_RP | tie_RP & (tie_RP.cumsum(1) <= room_R[:, None])
