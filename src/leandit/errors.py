@@ -5,9 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# Emoji and several scripts are written with them.
-_JOINERS = "\u200c\u200d"
-
 
 class LeanDiTError(Exception):
     """What is wrong, where (file, line, key), what to do. The command line prints it and exits with 2.
@@ -26,7 +23,7 @@ class NotFoundError(LeanDiTError):
 
 def is_printable(character: str) -> bool:
     """Return whether a character can be shown: no control character, no half of a pair, no change of direction."""
-    return character.isprintable() or character in _JOINERS
+    return character.isprintable() or character in "\u200c\u200d"  # the joiners of emoji and of several scripts
 
 
 def printable(text: str) -> str:

@@ -112,7 +112,7 @@ def _save_routing(run: LoadedRun, compute: Path, progress: Progress) -> None:
     moe = run.config.model.moe
     assert moe is not None
     assert drawn.pictures is not None
-    plot_compute(drawn.trace, drawn.pictures, drawn.names, moe.k, compute)
+    plot_compute(drawn.trace, drawn.pictures, drawn.names, moe.experts_per_token(training=False), compute)
     folder = claim_folder(run.path / "probe", False, probe_facts([(run, wanted, seeds, run.config.sampling)], AXES, 0))
     write_report([build_report(drawn)], [drawn], folder, figures=False)
 

@@ -38,7 +38,8 @@ TOLERANCE = {"eager": 1e-6, "aot_eager": 1e-6, "inductor": 1e-4}
 def experts(strategy: str) -> MoEConfig:
     if strategy == "biased":
         return MoEConfig(k=2, num_experts=4, routing=BiasedRouterConfig(num_groups=2))
-    return MoEConfig(strategy=strategy, k=2, num_experts=4, threshold_init=0.0)
+    factor = 1.5 if strategy == "expert_choice" else None
+    return MoEConfig(strategy=strategy, k=2, num_experts=4, threshold_init=0.0, capacity_factor=factor)
 
 
 def build(kind: str, strategy: str) -> Backbone:

@@ -204,8 +204,8 @@ def test_evaluation_has_its_own_capacity_and_groups(changes: dict[str, Any], dro
     ("changes", "message"),
     [
         (
-            {"strategy": "expert_choice"},
-            "capacity_factor is for strategy=token_choice; with expert_choice leave it null",
+            {"strategy": "le_choice"},
+            "capacity_factor is for token_choice and expert_choice; with le_choice leave it null",
         ),
         ({"capacity_factor": None, "inference_capacity_factor": 2.0, "strategy": "expert_race"}, "inference_capacity"),
         ({"capacity_factor": 0.0}, "greater than 0"),

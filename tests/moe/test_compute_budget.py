@@ -8,7 +8,7 @@ from torch import nn
 
 from leandit.errors import LeanDiTError
 from leandit.moe import MoEConfig, MoELayer, routers
-from leandit.moe.budget import Calibration, check_share, has_thresholds, record_scores, shifted
+from leandit.moe.budget import Calibration, check_share, has_thresholds, record_scores, scaled, shifted
 
 
 def layer(**changes: object) -> MoELayer:
@@ -71,6 +71,22 @@ def test_what_cannot_be_spent_is_refused(model: nn.Module, share: float, message
     with pytest.raises(LeanDiTError, match=message):
         check_share(model, share)
     assert has_thresholds(model) is (share in (0.0, float("inf")) or share != share)
+
+
+@pytest.mark.parametrize("group_tokens", [None, 25])
+def test_expert_choice_has_exactly_the_share(group_tokens: int | None) -> None:
+    model, x = layer(strategy="expert_choice", inference_group_tokens=group_tokens), torch.randn(3, 50, 8)
+    before = model(x)
+    for share in (0.25, 0.57, 1.5, 2.0):
+        check_share(model, share)
+        with scaled(model, share):
+            size = group_tokens or 50
+            assert model(x)[1].mask.sum() == 150 // size * int(round(2 * share * size, 6))
+    with pytest.raises(ZeroDivisionError), scaled(model, 0.5):
+        assert 1 / 0
+    assert torch.equal(model(x)[0], before[0])
+    with pytest.raises(LeanDiTError, match="every token has every expert at 2; give at most this"):
+        check_share(model, 2.1)
 
 
 def test_one_is_as_trained_for_every_model() -> None:

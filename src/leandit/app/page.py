@@ -151,7 +151,7 @@ def _about(served: ServedRun) -> str:
     run, config = served.run, served.config
     moe = config.moe
     count = count_parameters(config)
-    experts = f"{moe.routing_name}, {moe.k} of {moe.num_experts} experts" if moe else "dense"
+    experts = f"{moe.routing_name}, {_k(served):g} of {moe.num_experts} experts" if moe else "dense"
     size = f"{config.size} px, {config.depth} layers, {count.total / 1e6:.1f} M parameters in the blocks"
     return (
         f'<div class="ld-about"><b>{html.escape(served.name)}</b> · {run.config.model.type}, {experts} · '
@@ -159,9 +159,9 @@ def _about(served: ServedRun) -> str:
     )
 
 
-def _k(served: ServedRun) -> int | None:
+def _k(served: ServedRun) -> int | float | None:
     moe = served.config.moe
-    return None if moe is None else moe.k
+    return None if moe is None else moe.experts_per_token(training=False)
 
 
 def _drawer(runs: Mapping[str, ServedRun]) -> Any:

@@ -12,7 +12,7 @@ _GREY = "#8a8f98"
 _ACCENT = "#f97316"
 
 
-def experts_over_time(drawing: Drawing, k: int) -> Any:
+def experts_over_time(drawing: Drawing, k: int | float) -> Any:
     """Return a plotly figure: experts per token against t, with one line per layer, the mean, and the budget k."""
     import plotly.graph_objects as go
 
@@ -28,7 +28,7 @@ def experts_over_time(drawing: Drawing, k: int) -> Any:
     figure.add_hline(
         y=k,
         line={"color": _GREY, "dash": "dash", "width": 1},
-        annotation={"text": f"k = {k}", "x": 0, "xanchor": "left", "yanchor": "bottom"},
+        annotation={"text": f"k = {k:g}", "x": 0, "xanchor": "left", "yanchor": "bottom"},
     )
     figure.update_xaxes(title="t (0 = picture, 1 = noise)", range=[0, 1])
     figure.update_yaxes(rangemode="tozero")

@@ -35,14 +35,14 @@ def empty_view(experts: bool) -> str:
     return _view([_blank()], [_blank()] if experts else [], ["Nothing drawn yet"], None)
 
 
-def frame_view(frame: Frame, done: int, total: int, k: int | None) -> str:
+def frame_view(frame: Frame, done: int, total: int, k: int | float | None) -> str:
     """Return the viewer during a drawing: it shows the newest frame."""
     maps = [] if frame.experts is None or k is None else [_colours(frame.experts, k)]
     label = f"drawing: {done} of {total} · {_label(frame)}"
     return _view([frame.picture.numpy()], maps, [label], k, progress=done / total)
 
 
-def drawing_view(drawing: Drawing, k: int | None) -> str:
+def drawing_view(drawing: Drawing, k: int | float | None) -> str:
     """Return the viewer of a finished picture: all frames, and at the end the picture with the mean map."""
     height, width = drawing.picture.shape[:2]
     frames = _spread(drawing.frames, max(1, _MAX_PIXELS // (height * width) - 1))
@@ -73,7 +73,7 @@ def _view(
     pictures: Sequence[np.ndarray],
     maps: Sequence[np.ndarray],
     labels: Sequence[str],
-    k: int | None,
+    k: int | float | None,
     progress: float | None = None,
 ) -> str:
     last = len(labels) - 1
@@ -104,18 +104,20 @@ def _pane(kind: str, name: str, frames: Sequence[np.ndarray], legend: str) -> st
     )
 
 
-def _legend(k: int | None) -> str:
+def _legend(k: int | float | None) -> str:
     if k is None:
         return ""
     stops = ",".join(f"rgb({r},{g},{b})" for r, g, b in _palette(np.linspace(0, 1, 9)))
-    return f'<span class="ld-legend">0<i style="background:linear-gradient(90deg,{stops})"></i>{2 * k}+ experts</span>'
+    return (
+        f'<span class="ld-legend">0<i style="background:linear-gradient(90deg,{stops})"></i>{2 * k:g}+ experts</span>'
+    )
 
 
 def _blank() -> np.ndarray:
     return np.zeros((1, 1, 4), np.uint8)
 
 
-def _colours(experts: np.ndarray, k: int) -> np.ndarray:
+def _colours(experts: np.ndarray, k: int | float) -> np.ndarray:
     """Return colours (height, width, 3) for 0 to 2 k experts. The scale is fixed, so that drawings can be compared."""
     return _palette(np.clip(experts / (2 * k), 0, 1))
 

@@ -48,7 +48,7 @@ def count_parameters(config: BackboneConfig) -> ParameterCount:
         total += size
         router += size if ".router." in name else 0
         if ".experts." in name and config.moe is not None:
-            size = size * config.moe.k // config.moe.num_experts
+            size = int(size * config.moe.experts_per_token() // config.moe.num_experts)
         activated += size
     return ParameterCount(total, activated, router, embedders)
 

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from math import prod
-from operator import mul
 from types import MappingProxyType
 from typing import Any
 
@@ -27,8 +26,12 @@ def meta_model(config: BackboneConfig) -> Backbone:
         model = config.build().train()
     if config.moe is not None:
         for _, router in routers(model):
-            router.most_pairs = partial(mul, config.moe.k)  # type: ignore[method-assign]
+            router.most_pairs = partial(_pairs, config.moe.experts_per_token())  # type: ignore[method-assign]
     return model
+
+
+def _pairs(k: int | float, num_tokens: int) -> int:
+    return int(num_tokens * k)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
-"""The compute budget: move the thresholds of a trained model, so that tokens get fewer or more experts.
+"""The compute budget: let the tokens of a trained model have fewer or more experts.
 
-If the pool of a strategy spans samples, the router keeps every score S >= tau in evaluation. The scores of a few
-evaluations are recorded once. For a share b of the trained compute, the threshold is chosen so that b times as many
-recorded scores reach it:
+In expert choice the number of pairs is a setting, the capacity factor: it is multiplied by the share. If the pool of
+a strategy spans samples, the router keeps every score S >= tau in evaluation. The scores of a few evaluations are
+recorded once. For a share b of the trained compute, the threshold is chosen so that b times as many recorded scores
+reach it:
 
     n(tau) = #{S >= tau},    tau_b = the round(b n(tau))-th largest score
 
@@ -21,7 +22,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
+from leandit.moe.router import PooledRouter
 from leandit.moe.seams import RouterModule, RouterOutput, routers
+from leandit.moe.strategies import GROUPED
 from leandit.moe.threshold import Threshold
 
 
@@ -61,6 +64,11 @@ def check_share(model: nn.Module, share: float, name: str = "compute") -> None:
     if not 0 < share < float("inf"):
         raise LeanDiTError(f"{name} {share:g}: give a share above 0, such as 0.5; 1 is the trained compute")
     if share == 1 or has_thresholds(model):
+        return
+    if choosing := _choosing(model):
+        most = min(router.config.num_experts / router.config.experts_per_token(False) for router in choosing)
+        if share > most:
+            raise LeanDiTError(f"{name} {share:g}: every token has every expert at {most:g}; give at most this")
         return
     why = "its experts are selected without a threshold, so their number is fixed"
     if not any(True for _ in routers(model)):
@@ -111,6 +119,25 @@ def shifted(model: nn.Module, thresholds: Sequence[Tensor]) -> Iterator[None]:
         yield
     finally:
         _copy(before, values)
+
+
+@contextlib.contextmanager
+def scaled(model: nn.Module, share: float) -> Iterator[None]:
+    """Multiply the capacity factor of expert choice at inference by `share` inside the context."""
+    before = [(router, router.config) for router in _choosing(model)]
+    try:
+        for router, config in before:
+            router.config = config.replace(inference_capacity_factor=share * config.experts_per_token(False))
+        yield
+    finally:
+        for router, config in before:
+            router.config = config
+
+
+def _choosing(model: nn.Module) -> list[PooledRouter]:
+    """Return the routers whose experts choose tokens, so that the number of pairs can be set."""
+    found = (router for _, router in routers(model) if isinstance(router, PooledRouter))
+    return [router for router in found if router.config.strategy in GROUPED]
 
 
 def _thresholds(model: nn.Module) -> list[Threshold]:

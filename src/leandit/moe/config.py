@@ -53,10 +53,11 @@ class MoEConfig(Config):
     """The same in evaluation and sampling. With null a picture does not depend on the other pictures of its batch. With
     a number it does, unless each group is exactly one picture. EC-DiT: 512, two pictures."""
     capacity_factor: float | None = Field(None, gt=0)
-    """Token choice in training: each expert has (tokens of a group) * capacity_factor / num_experts slots, rounded
-    down. First choices come before second choices. null drops no token. GShard: 2 at k = 2."""
+    """In training each expert has (tokens of a group) * capacity_factor / num_experts slots. Expert choice fills them:
+    the factor, EC-DiT's f_c, is the mean number of experts per token; null is k. Token choice drops what finds no slot,
+    second choices first, and rounds slots down; null drops no token. GShard: 2 at k = 2."""
     inference_capacity_factor: float | None = Field(None, gt=0)
-    """The same in evaluation and sampling."""
+    """The same in evaluation and sampling. For expert choice null is the factor of training."""
     gate: Literal[tuple(GATES)] = "identity"  # type: ignore[valid-type]
     """The function from logits to scores, before the selection."""
     renormalize: bool = False
@@ -129,8 +130,10 @@ class MoEConfig(Config):
     def _check_groups(self, phase: str) -> None:
         factor, group = f"{phase}capacity_factor", f"{phase}group_tokens"
         limited = getattr(self, factor) is not None
-        if limited and self.strategy != "token_choice":
-            raise ValueError(f"{factor} is for strategy=token_choice; with {self.strategy} leave it null")
+        if limited and self.strategy not in ("token_choice", *GROUPED):
+            raise ValueError(f"{factor} is for token_choice and expert_choice; with {self.strategy} leave it null")
+        if limited and self.strategy in GROUPED and getattr(self, factor) > self.num_experts:
+            raise ValueError(f"{factor} = {getattr(self, factor):g} is more than num_experts = {self.num_experts}")
         if getattr(self, group) is not None and self.strategy not in GROUPED and not limited:
             remedy = f"also set {factor}, or leave it null" if self.strategy == "token_choice" else "leave it null"
             raise ValueError(f"{group} is for strategy=expert_choice; with {self.strategy} {remedy}")
@@ -144,6 +147,11 @@ class MoEConfig(Config):
     def routing_name(self) -> str:
         """The strategy of the pooled router, or the type of another router."""
         return self.strategy if self.routing is None else self.routing.type
+
+    def experts_per_token(self, training: bool = True) -> int | float:
+        """Return the mean number of experts per token: k, or the capacity factor of expert choice."""
+        factor = self.capacity_factor if training else self.inference_capacity_factor or self.capacity_factor
+        return factor if factor and self.strategy in GROUPED else self.k
 
     def router_width(self, dim: int) -> int:
         """Return the width of a router's input in a model of width `dim`."""

@@ -136,9 +136,7 @@ class MoELayer(nn.Module):
         else:
             y_TD = self.dispatcher(x_TD, weight_TE, mask_TE, bound, self.experts.rows)
         y = y_TD.reshape(x.shape)
-        if self.shared_experts is not None:
-            y = y + self.shared_experts(x)
-        return y, routing
+        return (y if self.shared_experts is None else y + self.shared_experts(x)), routing
 
     def _routed(self, x: Tensor, plain: Tensor | None, time: Tensor | None) -> Float[Tensor, "batch tokens width"]:
         """Return the router's input; time comes first, as in Nucleus-Image."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -57,7 +59,8 @@ class PooledRouter(RouterModule):
         if not self.training and self.threshold is not None and self.spans_samples:
             return self.threshold.select(scores), None
         group_tokens = self._group_tokens if c.strategy in GROUPED else None
-        mask, row_cutoff = self.selector(scores, strategy=c.strategy, k=c.k, group_tokens=group_tokens)
+        k = c.experts_per_token(self.training)
+        mask, row_cutoff = self.selector(scores, strategy=c.strategy, k=k, group_tokens=group_tokens)
         return mask, None if self.threshold is None or not self.training else self.threshold.reduce(row_cutoff)
 
     def _serve(
@@ -66,13 +69,15 @@ class PooledRouter(RouterModule):
         """Return the chosen pairs that find a slot; without a capacity these are all."""
         c = self.config
         factor = c.capacity_factor if self.training else c.inference_capacity_factor
-        if factor is None:
+        if factor is None or c.strategy in GROUPED:
             return chosen
         return within_capacity(scores, chosen, k=c.k, capacity_factor=factor, group_tokens=self._group_tokens)
 
     def most_pairs(self, num_tokens: int) -> int | None:
         """Return an upper bound on the pairs of `num_tokens` tokens; None if a threshold decides."""
-        return None if not self.training and self.spans_samples else num_tokens * self.config.k
+        if not self.training and self.spans_samples:
+            return None
+        return math.ceil(num_tokens * self.config.experts_per_token(self.training))
 
     @property
     def spans_samples(self) -> bool:

@@ -59,7 +59,7 @@ class Selector(Protocol):
         /,
         *,
         strategy: str,
-        k: int,
+        k: int | float,
         group_tokens: int | None = None,
     ) -> tuple[Bool[Tensor, "batch tokens experts"], Float[Tensor, " rows"]]:
         """Return the mask of the winning pairs, and the smallest kept score of each row of `strategy`."""

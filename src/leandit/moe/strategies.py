@@ -11,7 +11,8 @@ Scores S in R^{B x L x E} are viewed as rows x pool. The best scores of each row
     expert_race     -        B, L, E    B L k
 
 If k L / E (k B L / E) is not an integer, every row keeps the floor. The remaining pairs go to the rows with the highest
-next-best scores: for expert choice within a sample, so that samples stay independent.
+next-best scores: for expert choice within a sample, so that samples stay independent. k may be a fraction, as EC-DiT's
+f_c; a sample (without B in rows, the batch) then has floor(L k) pairs.
 
 Expert choice can also run over groups of G consecutive tokens of the flattened batch: each expert keeps k G / E tokens
 of a group, across samples. The last group may be shorter.
@@ -36,8 +37,6 @@ from torch import Tensor
 from leandit.errors import LeanDiTError, unknown
 from leandit.ops import pooled_topk
 
-_AXES = "BLE"
-
 
 @dataclass(frozen=True)
 class Strategy:
@@ -60,36 +59,36 @@ STRATEGIES: dict[str, Strategy] = {
     "le_choice": Strategy("B", "LE"),
     "expert_race": Strategy("", "BLE"),
 }
-# Strategies that support groups of tokens.
-GROUPED = ("expert_choice",)
+GROUPED = ("expert_choice",)  # strategies that support groups of tokens
 
 
 @torch.no_grad()
 def select_mask(
-    scores: Float[Tensor, "batch tokens experts"], *, strategy: str, k: int, group_tokens: int | None = None
+    scores: Float[Tensor, "batch tokens experts"], *, strategy: str, k: int | float, group_tokens: int | None = None
 ) -> tuple[Bool[Tensor, "batch tokens experts"], Float[Tensor, " rows"]]:
     """Return the mask of the B*L*k pairs that win under `strategy`, and the smallest kept score of each row.
 
-    `scores` are gated, `k` is the mean number of experts per token, 1 <= k <= E. If scores are tied, earlier positions
+    `scores` are gated, `k` is the mean number of experts per token, 0 < k <= E. If scores are tied, earlier positions
     win. Raises LeanDiTError for an unknown strategy, a k out of range, or a strategy that does not support groups.
 
     Reference: Expert Race, Table 6.
     """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
-    if not 1 <= k <= scores.shape[-1]:
-        raise LeanDiTError(f"k = {k} experts per token: choose 1 to {scores.shape[-1]}, the number of experts")
+    if not 0 < k <= scores.shape[-1]:
+        raise LeanDiTError(f"k = {k} experts per token: choose more than 0 and at most all, {scores.shape[-1]}")
     if group_tokens is not None:
         return _select_in_groups(scores, strategy, k, group_tokens)
     rule = STRATEGIES[strategy]
-    order = [_AXES.index(axis) for axis in rule.rows + rule.pool]
+    order = ["BLE".index(axis) for axis in rule.rows + rule.pool]
     permuted = scores.permute(order)
     num_rows = prod(permuted.shape[: len(rule.rows)])
     if scores.numel() == 0:
         return torch.zeros_like(scores, dtype=torch.bool), scores.new_full((num_rows,), torch.inf)
     scores_RP = permuted.reshape(num_rows, -1)
     groups = scores.shape[0] if "B" in rule.rows else 1
-    total = scores.shape[0] * scores.shape[1] * k
+    tokens = scores.shape[0] // groups * scores.shape[1]
+    total = groups * (tokens * k if isinstance(k, int) else int(tokens * k + 1e-6))  # 100 * 0.57 is 57
     most = (total + num_rows - 1) // num_rows
     mask_RP, cutoff_R = pooled_topk(scores_RP, _budgets(scores_RP, groups, total), largest=most)
     inverse = [order.index(axis) for axis in range(len(order))]
@@ -97,7 +96,7 @@ def select_mask(
 
 
 def _select_in_groups(
-    scores: Float[Tensor, "batch tokens experts"], strategy: str, k: int, group_tokens: int
+    scores: Float[Tensor, "batch tokens experts"], strategy: str, k: int | float, group_tokens: int
 ) -> tuple[Bool[Tensor, "batch tokens experts"], Float[Tensor, " rows"]]:
     """Select as if every group were one sample."""
     if strategy not in GROUPED:
@@ -149,17 +148,14 @@ def within_capacity(
     size = group_tokens or scores.shape[1]
     choice_TK = scores.reshape(num_tokens, num_experts).sort(dim=1, descending=True, stable=True).indices[:, :k]
     group_T = torch.arange(num_tokens, device=scores.device) // size
-    place_KT = _places((group_T * num_experts + choice_TK.T).reshape(-1)).reshape(k, num_tokens)
+    # A pair's place is the number of earlier pairs in its queue. Sorting costs less than a one-hot matrix.
+    queue_P = (group_T * num_experts + choice_TK.T).reshape(-1)
+    sorted_P, order_P = queue_P.sort(stable=True)
+    index_P = torch.arange(len(queue_P), device=queue_P.device) - torch.searchsorted(sorted_P, sorted_P)
+    place_KT = torch.empty_like(queue_P).scatter_(0, order_P, index_P).reshape(k, num_tokens)
     # Only the last group can be shorter; its index is then num_tokens // size.
     slots, fewer = (int(tokens * capacity_factor / num_experts) for tokens in (size, num_tokens % size))
     slots_T = torch.where(group_T == num_tokens // size, fewer, slots)
     kept_TE = torch.zeros(num_tokens, num_experts, dtype=torch.bool, device=scores.device)
     kept_TE.scatter_(1, choice_TK, (place_KT < slots_T).T)
     return chosen & kept_TE.reshape(chosen.shape)
-
-
-def _places(queue_P: Int[Tensor, " pairs"]) -> Int[Tensor, " pairs"]:
-    """Return the number of earlier pairs in each pair's queue. Sorting costs less than a one-hot matrix."""
-    sorted_P, order_P = queue_P.sort(stable=True)
-    index_P = torch.arange(len(queue_P), device=queue_P.device)
-    return torch.empty_like(queue_P).scatter_(0, order_P, index_P - torch.searchsorted(sorted_P, sorted_P))

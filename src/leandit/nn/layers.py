@@ -93,9 +93,7 @@ class Layers(nn.Module):
     Reference: DiT-Air (arXiv 2503.10618), section on parameter sharing (Lite).
     """
 
-    def __init__(
-        self, layers: Sequence[Makers], sharing: Sharing, make: Callable[[Sequence[str], Parts], Layer]
-    ) -> None:
+    def __init__(self, layers: Sequence[Makers], sharing: Sharing, make: Callable[..., Layer]) -> None:
         super().__init__()
         common = SHARED_PARTS[sharing]
         self.shared = nn.ModuleDict()

@@ -154,8 +154,9 @@ def dit_air_xxl_sft() -> RunConfig:
 def _ec_dit(size: str) -> RunConfig:
     """EC-DiT, section on training: 800k steps with batches of 4,096, half of the tokens hidden; RMSProp, 20k warm-up.
 
-    The capacity factor f_c is 2.0 in training and at inference (`model.moe.k`). In training, experts choose from 1,024
-    tokens: 8 pictures with 128 visible tokens each.
+    The capacity factor f_c is 2.0 in training and at inference (`model.moe.k`, which `model.moe.capacity_factor` and
+    `model.moe.inference_capacity_factor` replace by any number). In training, experts choose from 1,024 tokens: 8
+    pictures with 128 visible tokens each.
 
     Not as in the paper: the text encoder, flan-t5-large, has 341M parameters and width 1,024, since the paper's encoder
     of 670M, which is based on T5, is not public. When sampling, experts choose within each picture, so that a picture

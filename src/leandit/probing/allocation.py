@@ -66,7 +66,7 @@ def spent_flops(config: BackboneConfig, trace: RoutingTrace) -> Int[np.ndarray, 
     moe = config.moe
     assert moe is not None
     pair = 2 * (3 if moe.expert == "swiglu" else 2) * config.dim * moe.expert_hidden(config.hidden)
-    at_budget = len(trace.layers) * config.grid.tokens * moe.k * pair
+    at_budget = len(trace.layers) * config.grid.tokens * moe.experts_per_token(training=False) * pair
     lengths, place = np.unique(trace.text_tokens, return_inverse=True)
     fixed = np.array([forward_flops(config, int(length)) - at_budget for length in lengths])
     pairs = trace.counts.sum((1, 3)) + trace.twin_pairs.sum(1)

@@ -44,7 +44,7 @@ def plot_compute(
     trace: ComputeTrace,
     pictures: UInt8[Tensor, "batch height width channels"],
     names: Sequence[str],
-    k: int,
+    k: int | float,
     path: Path,
 ) -> None:
     """Write a figure with one row per picture (the picture, its mean map, maps at five times) and curves below.
@@ -89,12 +89,12 @@ def _draw_row(axes: Any, picture: Tensor, name: str, maps: np.ndarray, scale: di
     return image
 
 
-def _draw_curve(axis: Any, trace: ComputeTrace, k: int) -> None:
+def _draw_curve(axis: Any, trace: ComputeTrace, k: int | float) -> None:
     times, means = trace.by_time()
     for layer, name in enumerate(trace.layers):
         axis.plot(times, means[:, layer], label=name, alpha=0.6, linewidth=1.2)
     axis.plot(times, means.mean(1), color="black", linewidth=2.2, label="all layers")
-    axis.axhline(k, color="gray", linestyle="--", linewidth=1, label=f"budget k = {k}")
+    axis.axhline(k, color="gray", linestyle="--", linewidth=1, label=f"budget k = {k:g}")
     axis.set_xlabel("t  (0 = picture, 1 = noise)")
     axis.set_ylabel("experts per token")
     axis.set_title("Mean over the picture against t", fontsize=10)

@@ -71,7 +71,7 @@ def _about(drawn: Drawn) -> dict[str, Any]:
         "sharing": config.model.sharing,
         "grid": drawn.trace.grid.plain,
         "strategy": moe.routing_name,
-        "k": moe.k,
+        "k": moe.experts_per_token(training=False),
         "num_experts": moe.num_experts,
         "per_layer_regularisation": config.losses.per_layer_regularisation if moe.has_target_head else 0.0,
         "sampler": drawn.settings.sampler.type,

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from leandit.models import uncompiled
-from leandit.moe.budget import Calibration, check_share, record_scores, shifted
+from leandit.moe.budget import Calibration, check_share, has_thresholds, record_scores, scaled, shifted
 from leandit.run.conditioner import Wanted
 from leandit.sampling.generate import draw
 from leandit.sampling.load import LoadedRun
@@ -30,13 +30,16 @@ def calibrate(run: LoadedRun) -> Calibration:
 def at_compute(run: LoadedRun, share: float) -> Iterator[None]:
     """Let the run's model spend about `share` times the experts per token that it was trained with; 1 changes nothing.
 
-    The exact number depends on the picture. The context moves the model's thresholds, so draw one picture at a time.
-    Raises LeanDiTError if the share is not above 0, or if no threshold selects the model's experts.
+    With thresholds the exact number depends on the picture; expert choice has it exactly. The context changes the
+    model, so draw one picture at a time. Raises LeanDiTError if the share is not above 0, or more than all experts, or
+    if the number of the model's experts is fixed.
     """
     check_share(run.model, share)
     with contextlib.ExitStack() as stack:
-        if share != 1:
+        if share != 1 and has_thresholds(run.model):
             stack.enter_context(shifted(run.model, calibrate(run).thresholds(share)))
+        elif share != 1:
+            stack.enter_context(scaled(run.model, share))
         yield
 
 
