@@ -22,13 +22,6 @@ def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"leandit.probing.write.{name}", lambda *arguments: Path(arguments[-1]).touch())
 
 
-@pytest.fixture(scope="module")
-def dense_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dense") / "run"
-    assert train(run_config("tiny", ["model.moe=null", "train.steps=1", "sampling.grid=2"]), out) == 0
-    return out
-
-
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def run(*arguments: object) -> str:
@@ -103,12 +96,9 @@ def test_a_text_model(tmp_path: Path, folders: dict[str, Path], fails: Callable[
     assert "more than max_caption_chars" in fails(run, "--prompts", "a" * 10_001)
 
 
-def test_mistakes(tiny_run: Path, dense_run: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
+def test_mistakes(tiny_run: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
     assert "name a run" in fails()
     assert "not both" in fails(tiny_run, "--compare", tiny_run, tiny_run)
-    assert "no MoE layer" in fails(dense_run)
-    assert "no MoE layer" in fails("--compare", tiny_run, dense_run)
-    assert not (dense_run / "probe").exists()
     assert "Did you mean 'timestep'?" in fails(tiny_run, "--by", "layer,timesteps")
     assert "--by caption needs a model that reads text" in fails(tiny_run, "--by", "caption")
     assert "the model reads no text" in fails(tiny_run, "--prompts", "red apple")

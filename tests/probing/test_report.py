@@ -116,7 +116,7 @@ def test_a_dense_run_and_too_many_pictures() -> None:
         draw_recorded(run, [0] * 65, range(65))
     dense = run_config("tiny", ["model.moe=null"])
     model = dense.model.complete(input_size=32, channels=3, num_classes=2).build()
-    with pytest.raises(LeanDiTError, match=r"no MoE layer(.|\n)*with experts"):
+    with pytest.raises(LeanDiTError, match=r"no MoE layer(.|\n)*leandit probe"):
         draw_recorded(replace(run, model=model, config=dense), [0], [0])
 
 

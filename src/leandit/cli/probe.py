@@ -35,6 +35,12 @@ def run(options: argparse.Namespace) -> int:
             out=options.out,
             progress=progress,
         )
+    assert probed.folder is not None
+    if not probed.drawn:
+        for report in probed.reports:
+            print(_on_norms(report))
+        say(f"{probed.folder / 'report.json'}: the norms of the blocks' outputs; norms.png beside it shows them")
+        return 0
     for report in probed.reports:
         pairs, about = report["pairs"], report["run"]
         say(
@@ -42,12 +48,23 @@ def run(options: argparse.Namespace) -> int:
             f"{pairs['experts_per_token']:.2f} experts per token (k = {about['k']})"
         )
         print(_on_real_pictures(report.get("allocation"), about["folder"], options.pictures))
-    assert probed.folder is not None
     name = "report.html" if probed.page else "report.json"
     say(f"{probed.folder / name}: the report; figures and numbers are beside it")
     if not probed.page:
         say(f"plotly is not installed: {HOW_TO_GET_THE_PAGE}")
     return 0
+
+
+def _on_norms(report: dict[str, Any]) -> str:
+    about = f"{report['run']['folder']}, step {report['run']['step']}: no routing to report"
+    if "layer" not in report:
+        return about
+    norms = report["layer"]["block_norms"]
+    added, growth = norms["added"], norms["growth"]
+    return (
+        f"{about}; L2 norm per token of what a block adds: {added[0]:.3g} in block 1, {added[-1]:.3g} in block "
+        f"{len(added)}{'' if growth is None else f' ({growth:.1f} times)'}"
+    )
 
 
 def _on_real_pictures(allocation: dict[str, Any] | None, folder: str, pictures: int) -> str:

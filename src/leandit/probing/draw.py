@@ -11,6 +11,7 @@ from torch import Tensor
 
 from leandit.errors import LeanDiTError
 from leandit.moe import routers
+from leandit.probing.norms import NormRecorder, NormTrace, joined
 from leandit.probing.routing import RoutingRecorder, RoutingTrace, join
 from leandit.run import SamplingConfig
 from leandit.run.conditioner import Wanted
@@ -40,12 +41,17 @@ class Drawn:
         return [class_name(choice, self.run.class_names) for choice in self.wanted]
 
 
+def has_experts(run: LoadedRun) -> bool:
+    """Return whether the run's model has layers with experts."""
+    return any(True for _ in routers(run.model))
+
+
 def check_has_experts(run: LoadedRun) -> None:
     """Raise LeanDiTError for a dense run, which has no routing."""
-    if not any(True for _ in routers(run.model)):
+    if not has_experts(run):
         raise LeanDiTError(
             f"{run.path}: the run has no MoE layer, so there is no routing to report.\n"
-            "Probe a run with experts, such as one of `leandit train quickstart`, or draw with `leandit sample`"
+            "Probe it for the norms of its blocks with `leandit probe`, or draw with `leandit sample`"
         )
 
 
@@ -78,3 +84,24 @@ def draw_recorded(
         traces.append(recorder.trace())
     pictures = None if run.codec.no_pictures is not None else to_pictures(run.codec.decode(torch.cat(drawn)))
     return Drawn(run, wanted, tuple(seeds), settings, join(traces), pictures)
+
+
+def draw_norms(
+    run: LoadedRun,
+    wanted: Wanted,
+    seeds: Sequence[int],
+    settings: SamplingConfig | None = None,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> NormTrace:
+    """Draw one picture for each seed, as `draw_recorded` does, and return the norms of the blocks' outputs.
+
+    The run needs no experts. Raises LeanDiTError if no seed is given, if one is out of range, or for more than 64.
+    """
+    check_pictures(seeds)
+    traces = []
+    for part, part_seeds, advance in in_batches(wanted, seeds, batch_size, progress):
+        with NormRecorder(run.model, len(part_seeds)) as recorder:
+            draw(run, part, part_seeds, settings or run.config.sampling, advance)
+        traces.append(recorder.trace())
+    return joined(traces)

@@ -13,7 +13,8 @@ from leandit.moe import MoELayer, combination_usage, max_violation
 from leandit.probing import allocation, balance
 from leandit.probing.draw import Drawn
 from leandit.probing.routing import RoutingTrace
-from leandit.sampling import class_name
+from leandit.run import SamplingConfig
+from leandit.sampling import LoadedRun, class_name
 
 # Axes along which the numbers can be split.
 AXES = ("layer", "timestep", "class", "position", "caption")
@@ -58,25 +59,33 @@ def _num_moments(trace: RoutingTrace) -> int:
     return min(max(_MAP_ENTRIES // (layers * batch * tokens), 8), _MOST_MOMENTS)
 
 
+def about(run: LoadedRun, settings: SamplingConfig) -> dict[str, Any]:
+    """Return the part of a report about its run that does not depend on experts."""
+    config = run.config
+    return {
+        "name": config.name,
+        "folder": run.path.name,
+        "step": run.step,
+        "model": config.model.type,
+        "depth": config.model.depth,
+        "sharing": config.model.sharing,
+        "sampler": settings.sampler.type,
+        "steps": settings.sampler.steps,
+        "guidance": settings.guidance.scale,
+    }
+
+
 def _about(drawn: Drawn) -> dict[str, Any]:
     config = drawn.run.config
     moe = config.model.moe
     assert moe is not None
     return {
-        "name": config.name,
-        "folder": drawn.run.path.name,
-        "step": drawn.run.step,
-        "model": config.model.type,
-        "depth": config.model.depth,
-        "sharing": config.model.sharing,
+        **about(drawn.run, drawn.settings),
         "grid": drawn.trace.grid.plain,
         "strategy": moe.routing_name,
         "k": moe.experts_per_token(training=False),
         "num_experts": moe.num_experts,
         "per_layer_regularisation": config.losses.per_layer_regularisation if moe.has_target_head else 0.0,
-        "sampler": drawn.settings.sampler.type,
-        "steps": drawn.settings.sampler.steps,
-        "guidance": drawn.settings.guidance.scale,
     }
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
 
 from leandit.models import Backbone, Conditioning
 from leandit.models.records import LayerOutput
 from leandit.moe import RouterOutput
+from leandit.probing.norms import layer_norms
 from leandit.probing.recorder import ComputeRecorder, ComputeTrace
 
 
@@ -96,8 +96,7 @@ class RoutingRecorder(ComputeRecorder):
         self._twins.append(twins if len(twins) else np.zeros(self.batch, np.int64))
 
     def _note_norms(self, layer: Any, arguments: tuple[Any, ...], output: LayerOutput) -> None:
-        image = arguments[1 if output.text is None else 2]  # after the shared parts, and the text if there is one
-        self._norms.append(_norms(image[: self.batch], output.image[: self.batch]))
+        self._norms.append(layer_norms(arguments, output, self.batch))
 
 
 def join(traces: Sequence[RoutingTrace]) -> RoutingTrace:
@@ -115,11 +114,6 @@ def join(traces: Sequence[RoutingTrace]) -> RoutingTrace:
         np.concatenate([trace.text_tokens for trace in traces], 1),
         np.concatenate([trace.norms for trace in traces], 2),
     )
-
-
-def _norms(before: Tensor, after: Tensor) -> np.ndarray:
-    stream, added = after.float(), after.float() - before.float()
-    return torch.stack([y.norm(dim=-1).mean(-1) for y in (stream, added)], -1).detach().cpu().numpy()
 
 
 def _text_tokens(cond: Conditioning) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError, unknown
 from leandit.probing.content import content_report, find_pictures, record_content
-from leandit.probing.draw import Drawn, check_has_experts, check_pictures, draw_recorded
-from leandit.probing.report import AXES, build_report, rounded
+from leandit.probing.draw import Drawn, check_pictures, draw_norms, draw_recorded, has_experts
+from leandit.probing.norms import norm_report, write_norms
+from leandit.probing.report import AXES, about, build_report, rounded
 from leandit.probing.write import write_report
 from leandit.run import SamplingConfig
 from leandit.run.conditioner import Wanted
@@ -19,6 +20,7 @@ from leandit.sampling import (
     LoadedRun,
     choose,
     claim_folder,
+    class_name,
     every_pair,
     load,
     output_folder,
@@ -84,33 +86,52 @@ def probe(
     in the run's folder, or "probe-2", ... if there is another report. `drawing.json` has what decided the report. With
     save=False nothing is written. `progress(done, total)` counts sampler steps of each run.
 
-    Raises LeanDiTError, before drawing, for a run without experts, more than 64 pictures, or arguments that do not fit
-    the run.
+    Of a run without experts, and of one that is compared with it, only the norms of the blocks' outputs are reported,
+    by layer and by timestep: report.json and norms.png; `drawn` is empty.
+
+    Raises LeanDiTError, before drawing, for more than 64 pictures, or arguments that do not fit the run.
     """
     axes = _axes(by)
     if pictures < 0:
         raise LeanDiTError(f"pictures = {pictures}: give the number of real pictures to measure on, or 0 for none")
     given = [run] if compare is None else [run, compare]
     loaded = [each if isinstance(each, LoadedRun) else load(each, weights=weights) for each in given]
+    dense = next((each for each in loaded if not has_experts(each)), None)
     for each in loaded:
-        check_has_experts(each)
-        _check_applies(by, each)
+        _check_applies(None if by is None else axes, each, dense)
     # Two runs may read the choices, but an iterator can be read only once.
     labels = None if labels is None else list(labels)
     prompts = prompts if prompts is None or isinstance(prompts, str) else list(prompts)
     each_seed = list(seeds)
     plans = [_plan(each, labels, prompts, each_seed, steps, guidance) for each in loaded]
-    facts = probe_facts(plans, axes, pictures)
+    facts = probe_facts(plans, axes, pictures if dense is None else 0)
     folder = _folder(out, loaded, facts) if save else None
-    drawn = tuple(draw_recorded(*plan, progress=progress) for plan in plans)
-    reports = tuple({**build_report(each, axes), **_allocation(each.run, pictures, progress)} for each in drawn)
+    drawn: tuple[Drawn, ...] = ()
+    if dense is None:
+        drawn = tuple(draw_recorded(*plan, progress=progress) for plan in plans)
+        reports = tuple({**build_report(each, axes), **_allocation(each.run, pictures, progress)} for each in drawn)
+    else:
+        reports = tuple(_norms(plan, axes, progress) for plan in plans)
     page = False
     if folder is not None:
         try:
-            page = write_report(reports, drawn, folder, figures)
+            if dense is None:
+                page = write_report(reports, drawn, folder, figures)
+            else:
+                write_norms(reports, folder, figures)
         except OSError as error:
             raise _not_written(folder, error) from None
     return Probed(reports, drawn, folder, page)
+
+
+def _norms(plan: Plan, axes: Sequence[str], progress: Progress | None) -> dict[str, Any]:
+    """Return the report of a run of which only the norms of the blocks' outputs are wanted."""
+    run, wanted, seeds, settings = plan
+    entries = norm_report(draw_norms(*plan, progress=progress))
+    names = [""] * len(seeds) if wanted is None else [class_name(choice, run.class_names) for choice in wanted]
+    pictures = [{"name": name, "seed": seed} for name, seed in zip(names, seeds, strict=True)]
+    report = {"format": 1, "run": about(run, settings), "pictures": pictures}
+    return rounded({**report, **{axis: entry for axis, entry in entries.items() if axis in axes}})
 
 
 def _allocation(run: LoadedRun, pictures: int, progress: Progress | None) -> dict[str, Any]:
@@ -133,10 +154,12 @@ def _axes(by: Sequence[str] | None) -> Sequence[str]:
     return chosen
 
 
-def _check_applies(by: Sequence[str] | None, run: LoadedRun) -> None:
-    """Raise LeanDiTError if `by` names an axis that the run does not have."""
+def _check_applies(by: Sequence[str] | None, run: LoadedRun, dense: LoadedRun | None) -> None:
+    """Raise LeanDiTError if `by` names an axis that the run does not have. `dense` is a run without experts, if any."""
     if by is None:
         return
+    if dense is not None and not set(by) <= {"layer", "timestep"}:
+        raise LeanDiTError(f"{dense.path}: the run has no experts, so --by can only be layer, timestep or both")
     if "caption" in by and run.text is None:
         raise LeanDiTError(f"{run.path}: --by caption needs a model that reads text; this one does not")
     if "class" in by and not run.model.config.num_classes:
