@@ -15,10 +15,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leandit.api import create_model, evaluate, load, probe, run_config, sample, train
+    from leandit.api import create_model, evaluate, list_models, list_runs, load, probe, run_config, sample, train
     from leandit.errors import LeanDiTError
 
-__all__ = ["LeanDiTError", "create_model", "evaluate", "load", "probe", "run_config", "sample", "train"]
+__all__ = [
+    "LeanDiTError",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "list_runs",
+    "load",
+    "probe",
+    "run_config",
+    "sample",
+    "train",
+]
 __version__ = "0.1.0.dev0"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from leandit.config import validate
 from leandit.evaluation.runner import evaluate
 from leandit.models import Backbone
 from leandit.pictures import FinalPictures, SampleGrids
-from leandit.presets import model_config, run_config
+from leandit.presets import MODELS, model_config, run_config
 from leandit.probing.runner import probe
 from leandit.run import RunConfig
+from leandit.run.listing import list_runs
 from leandit.sampling import LoadedRun, choose, every_pair, load, picture_size, sampling_settings
 from leandit.training import Callback, Task, TaskContext, run_training
 
@@ -25,6 +27,8 @@ __all__ = [
     "create_model",
     "evaluate",
     "every_pair",
+    "list_models",
+    "list_runs",
     "load",
     "probe",
     "run_config",
@@ -42,6 +46,11 @@ def create_model(name: str, **overrides: Any) -> Backbone:
     """
     config = model_config(name)
     return validate(type(config), {**config.model_dump(mode="json"), **overrides}, f"create_model({name!r})").build()
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of the named models that match a pattern such as "race*", whatever the case."""
+    return [name for name in MODELS if fnmatchcase(name.lower(), pattern.lower())]
 
 
 def train(

@@ -30,7 +30,7 @@ class SampleGrids(Callback):
             return
         if every and report.step % every == 0 and report.step < view.config.train.steps:
             try:
-                _save_grid(averaged_run(view), _kept(view, "step"), _stoppable(view))
+                _save_grid(averaged_run(view), _kept(view, "step"), _progress(view, "a grid of samples"))
             except OSError as error:
                 view.warn(f"the grid of samples could not be written: {error.strerror or error}")
 
@@ -52,11 +52,11 @@ class FinalPictures(Callback):
         try:
             run = averaged_run(view) if _draws_pictures(view) else None
             if run is not None:
-                _save_grid(run, _kept(view, "step"), _stoppable(view))
+                _save_grid(run, _kept(view, "step"), _progress(view, "samples"))
                 copyfile(_kept(view, "step"), path / "samples.png")
             plot_curves(read_metrics(view.folder.metrics), path / "loss.png")
             if run is not None and any(True for _ in routers(run.model)):
-                _save_routing(run, _kept(view, "compute"), _stoppable(view))
+                _save_routing(run, _kept(view, "compute"), _progress(view, "where experts go"))
                 copyfile(_kept(view, "compute"), path / "compute.png")
         except OSError as error:
             raise LeanDiTError(
@@ -90,9 +90,14 @@ def averaged_run(view: RunView) -> LoadedRun:
     return LoadedRun(view.config, model.eval(), task.objective, names, view.step, path, text)
 
 
-def _stoppable(view: RunView) -> Progress:
-    """Return a callback for `sample` that raises Stopped once a signal has come: drawing may take long."""
-    return lambda *_: view.stop.check()
+def _progress(view: RunView, what: str) -> Progress:
+    """Return a callback for `sample`. It raises Stopped once a signal has come, because drawing may take long."""
+
+    def progress(done: int, total: int) -> None:
+        view.stop.check()
+        view.drawing(what, done, total)
+
+    return progress
 
 
 def _save_grid(run: LoadedRun, path: Path, progress: Progress) -> None:

@@ -442,7 +442,7 @@ def test_an_out_that_cannot_be_written(fails: Fails, tiny_run: Path, tmp_path: P
     assert (tmp_path / "file").read_text() == "x"
 
 
-@pytest.mark.parametrize("arguments", [[], ["trian"], ["sample"], ["train", "tiny", "--steps", "3"]])
+@pytest.mark.parametrize("arguments", [["trian"], ["sample"], ["train", "tiny", "--steps", "3"]])
 def test_words_that_the_parser_does_not_know(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)

@@ -29,6 +29,20 @@ def test_toml(tmp_path: Path) -> None:
     assert read_tree(path) == {"name": "x", "group": {"key": [1, 2]}}
 
 
+def test_yaml_is_read_as_people_expect_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "preset: tiny\nlr: 1e-3\nother: 1.5E+2\nname: no\non: off\ntime: 1:30\nzero: 007\nfull: true\nnone: null\n"
+        "empty:\nlist: [1, -2, .5, a b]\nquoted: '3'\ndate: 2026-11-26\nnested:\n  key: x # why\n",
+        encoding="utf-8",
+    )
+    assert read_tree(path) == {
+        **{"preset": "tiny", "lr": 1e-3, "other": 150.0, "name": "no", "on": "off", "time": "1:30", "zero": 7},
+        **{"full": True, "none": None, "empty": None, "list": [1, -2, 0.5, "a b"], "quoted": "3"},
+        **{"date": "2026-11-26", "nested": {"key": "x"}},
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -41,6 +55,17 @@ def test_toml(tmp_path: Path) -> None:
         ("deep.json", b'{"a": ' + b"[" * 100_000, r"deep\.json: not usable JSON: .*nested too deep"),
         ("deep.toml", b"a = " + b"[" * 100_000, r"deep\.toml: not usable TOML: .*nested too deep"),
         ("empty.json", b"", r"empty\.json: not valid JSON: .*line 1"),
+        ("bad.yaml", b"a: 1\nb: [1, 2\n", r"bad\.yaml: not usable YAML: .*, line 3"),
+        ("tab.yml", b"a:\n\tb: 1\n", r"tab\.yml: not usable YAML: .*, line 2"),
+        ("twice.yaml", b"a: 1\nb: 2\na: 3\n", r"twice\.yaml: not usable YAML: the key 'a' is there twice, line 3"),
+        ("bomb.yaml", b"a: &a [1, 1]\nb: [*a, *a]\n", r"bomb\.yaml: not usable YAML: anchors .*, line 1"),
+        ("alias.yaml", b"a: 1\nb: *c\n", r"alias\.yaml: not usable YAML: anchors .*, line 2"),
+        ("code.yaml", b"a: !!python/object/apply:os.getcwd []\n", r"code\.yaml: not usable YAML: .*python.*, line 1"),
+        ("list.yaml", b"- 1\n- 2\n", r"list\.yaml: a configuration is a table of keys, not a list"),
+        ("empty.yaml", b"", r"empty\.yaml: a configuration is a table of keys, not a NoneType"),
+        ("deep.yaml", b"a: " + b"[" * 100_000, r"deep\.yaml: not usable YAML"),
+        ("two.yaml", b"a: 1\n---\nb: 2\n", r"two\.yaml: not usable YAML: .*, line 2"),
+        ("long.yaml", b"a: " + b"9" * 5000, r"long\.yaml: not usable YAML: a number too long"),
     ],
 )
 def test_unreadable_files(name: str, content: bytes, message: str, tmp_path: Path) -> None:

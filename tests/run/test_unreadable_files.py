@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from leandit.errors import LeanDiTError
-from leandit.run.checkpoint import find_newest, open_checkpoint
+from leandit.run import manifest
+from leandit.run.checkpoint import find_newest, list_steps, open_checkpoint
 from leandit.run.manifest import DamagedCheckpoint
 from leandit.run.store import CheckpointStore
 
@@ -134,3 +135,39 @@ def test_an_old_checkpoint_that_cannot_be_deleted_is_a_warning(
         store.publish(step, {"model": {"weight": torch.ones(3)}}, {"step": step}, {"model": {}})
     assert "step-00000001 could not be deleted: " in caplog.text
     assert store.steps() == [1, 2, 3]
+
+
+def test_of_two_places_with_checkpoints_the_runs_own_is_proposed(folder: Path) -> None:
+    """A folder that has checkpoints/ and, beside it, checkpoints of its own that somebody copied there."""
+    above = folder.parent
+    (folder / "step-00000000").rename(above / "step-00000000")
+    (folder / "step-00000005").rename(folder / "step-00000004")
+    (above / "step-00000000").rename(above / "step-00000009")
+    with pytest.raises(LeanDiTError, match=re.escape(f"Did you mean {folder / 'step-00000004'}?")):
+        open_checkpoint(above)
+
+
+def test_a_folder_of_checkpoints_that_is_a_file_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(LeanDiTError, match="checkpoints: cannot be read: Not a directory"):
+        list_steps(tmp_path / "checkpoints")
+
+
+def test_remains_that_cannot_be_deleted_stop_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".tmp-remains").mkdir()
+    names = {entry.name for entry in folder.iterdir()}
+
+    def refuse(path: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    CheckpointStore(folder, keep=9).publish(6, {"model": {"weight": torch.ones(3)}}, {"step": 6}, {"model": {}})
+    assert names < {entry.name for entry in folder.iterdir()}
+    assert list_steps(folder) == [0, 5, 6]
+
+
+@pytest.mark.parametrize("size", [-1, 2**63, 2**63 + 1, 2**70, 1.0, True, "7"])
+def test_sizes_that_no_file_has_are_refused(size: object) -> None:
+    assert manifest._file_record("state.json", {"size": 2**63 - 1, "sha256": "0" * 64}).size == 2**63 - 1
+    with pytest.raises(ValueError, match=r"record of 'state.json'"):
+        manifest._file_record("state.json", {"size": size, "sha256": "0" * 64})

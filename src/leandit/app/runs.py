@@ -55,11 +55,11 @@ class ServedRun:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def open_runs(folders: Sequence[str | Path]) -> dict[str, ServedRun]:
+def open_runs(folders: Sequence[str | Path], device: str = "auto", precision: str = "fp32") -> dict[str, ServedRun]:
     """Load the runs, by their names on the page. Raises LeanDiTError for a run on latents, which are not pictures."""
     served: dict[str, ServedRun] = {}
     for folder in folders:
-        run = load(folder)
+        run = load(folder, device=device, precision=precision)
         if run.codec.no_pictures is not None:
             raise LeanDiTError(
                 f"{run.path}: the run learned latents, which are not pictures, so a page cannot show them; "

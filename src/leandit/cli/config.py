@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from leandit.config.describe import describe
+from leandit.config.describe import describe, overview
 from leandit.config.toml import to_toml
 from leandit.errors import printable
 from leandit.presets import run_config
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     if options.what == "schema":
         text = _json(file_schema())
     elif options.what == "doc":
-        text = describe(RunConfig, options.key)
+        text = describe(RunConfig, options.key) if options.key else overview(RunConfig)
     else:
         config = run_config(options.preset, options.overrides)
         text = _json(config.model_dump(mode="json")) if options.json else to_toml(config)

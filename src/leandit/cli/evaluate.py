@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from leandit.api import evaluate
 from leandit.cli.output import say
-from leandit.cli.progress import PLAIN_EVERY, SamplingProgress, time_left
+from leandit.cli.progress import SamplingProgress
 from leandit.errors import LeanDiTError
 from leandit.evaluation.compare import compare
 from leandit.evaluation.runner import DEFAULT_METRICS
@@ -24,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
         raise LeanDiTError("name a run, as in `leandit evaluate runs/quickstart`, or two results with --compare")
     if options.anyway:
         raise LeanDiTError("--anyway belongs to --compare")
-    with _DrawingProgress() as progress:
+    with SamplingProgress("pictures") as progress:
         result = evaluate(
             options.folder,
             options.metrics or DEFAULT_METRICS,
@@ -33,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
             steps=options.steps,
             guidance=options.guidance,
             weights=options.weights,
+            device=options.device,
+            precision=options.precision,
             batch_size=options.batch_size,
             out=options.out,
             weights_from=_paths(options.weights_from),
@@ -66,37 +66,6 @@ def _compare(first: Path, second: Path, anyway: bool) -> int:
         for difference in found.differences:
             say(f"  {difference}")
     return 0
-
-
-class _DrawingProgress:
-    """Pictures drawn, set by set: a bar on a terminal, a line every ten seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self._bar: SamplingProgress | None = None
-
-    def __enter__(self) -> _DrawingProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(kind, error, trace)
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._bar is None:
-            self._bar = SamplingProgress().__enter__()
-            # Pictures of an earlier evaluation took no time.
-            self._first, self._started, self._printed = done, now, now
-        self._bar(done, total)
-        if done == total:
-            # Whatever is printed next is not mixed with the bar; another set begins a new one.
-            self._bar.__exit__(None, None, None)
-            self._bar = None
-        elif not self._bar.console.is_terminal and now - self._printed > PLAIN_EVERY and done > self._first:
-            self._printed = now
-            say(f"{done}/{total} pictures  ETA {time_left(now - self._started, done - self._first, total - done)}")
 
 
 def _paths(given: Sequence[str]) -> dict[str, str]:

@@ -5,16 +5,35 @@ from __future__ import annotations
 import io
 import os
 import sys
+from dataclasses import dataclass
+from typing import IO
 
 from leandit.errors import printable
 
 
-def say(text: str = "") -> None:
+@dataclass
+class Talk:
+    """What the program says besides results and errors; the option -q sets `quiet`."""
+
+    quiet: bool = False
+
+
+TALK = Talk()
+
+
+def status(text: str, file: IO[str] | None = None) -> None:
+    """Print a line about what the program does, unless it is to be quiet; results are for `say`."""
+    if not TALK.quiet:
+        say(text, file)
+
+
+def say(text: str = "", file: IO[str] | None = None) -> None:
     """Print a line immediately. If stdout is closed, discard this line and all later output."""
     try:
-        print(printable(text), flush=True)
+        print(printable(text), flush=True, file=file)
     except OSError:
-        discard_output()
+        if file is None:
+            discard_output()
 
 
 def accept_any_text() -> None:

@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
             guidance=options.guidance,
             pictures=options.pictures,
             weights=options.weights,
+            device=options.device,
+            precision=options.precision,
             out=options.out,
             progress=progress,
         )

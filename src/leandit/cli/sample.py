@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     seeds = parse_seeds(options.seeds)
     if options.batch_size < 1:
         raise LeanDiTError(f"--batch-size {options.batch_size}: must be at least 1")
-    loaded = load(options.folder, weights=options.weights, precision=options.precision, compile=options.compile)
+    loaded = load(options.folder, options.weights, options.device, options.precision, options.compile)
     settings = sampling_settings(loaded.config.sampling, options.steps, options.guidance)
     build_sampler(settings.sampler, loaded.objective.path)
     if (size := picture_size(options.size)) is not None:

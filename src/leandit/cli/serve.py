@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     if not 1 <= options.queue <= 10_000:
         raise LeanDiTError(f"--queue {options.queue}: choose a number from 1 to 10000")
     free_port(options.host, options.port)
-    runs = open_runs(options.folders)
+    runs = open_runs(options.folders, options.device, options.precision)
     server = start(runs, options.host, options.port, options.queue)
     try:
         names = ", ".join(f"{name} (step {served.run.step})" for name, served in runs.items())

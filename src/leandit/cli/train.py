@@ -6,15 +6,18 @@ import argparse
 import itertools
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from leandit.api import train
 from leandit.cli.dry_run import dry_run
-from leandit.cli.output import say
+from leandit.cli.output import say, status
 from leandit.cli.progress import TrainingProgress
 from leandit.errors import LeanDiTError
 from leandit.presets import run_config
-from leandit.run.checkpoint import list_steps
+from leandit.run import RunConfig
+from leandit.run.checkpoint import CONFIG, list_steps
+from leandit.run.folder import RunFolder
 
 _RUNS = Path("runs")
 
@@ -24,16 +27,21 @@ def run(options: argparse.Namespace) -> int:
     config = run_config(options.preset, options.overrides)
     if options.dry_run:
         return dry_run(config)
-    out = Path(options.out) if options.out else _default_folder(config.name, options.resume)
-    say(f"{'Resuming' if options.resume else 'Training'} {config.name} in {out}")
-    code = train(config, out, resume=options.resume, callbacks=[TrainingProgress()])
+    out = Path(options.out) if options.out else _default_folder(options.preset, config.name, options.resume)
+    again = ["leandit", "train", options.preset, *options.overrides, "--out", str(out), "--resume"]
+    return train_in(out, config, options.resume, again)
+
+
+def train_in(out: Path, config: RunConfig, resume: bool, again: Sequence[str]) -> int:
+    """Train in the folder `out` with everything that a user wants to know; `again` is the command that continues."""
+    status(f"{'Resuming' if resume else 'Training'} {config.name} in {out}")
+    code = train(config, out, resume=resume, callbacks=[TrainingProgress()])
     if code:
-        again = shlex.join(["leandit", "train", options.preset, *options.overrides, "--out", str(out), "--resume"])
         complete = config.train.steps in list_steps(out / "checkpoints")
         say(
-            f"Stopped: the run is complete, only pictures are missing; draw them with: {again}"
+            f"Stopped: the run is complete, only pictures are missing; draw them with: {shlex.join(again)}"
             if complete
-            else f"Stopped after a checkpoint; continue with: {again}"
+            else f"Stopped after a checkpoint; continue with: {shlex.join(again)}"
         )
         return code
     say(f"\nDone: {out}")
@@ -53,8 +61,14 @@ _PICTURES = {
 }
 
 
-def _default_folder(name: str, resume: bool) -> Path:
-    """Return the first free folder of runs/NAME, runs/NAME-2, ..., or the last existing one with `resume`."""
+def _default_folder(preset: str, name: str, resume: bool) -> Path:
+    """Return the first free folder of runs/NAME, runs/NAME-2, ...
+
+    With `resume` it is the run whose config.json was named as `preset`, or the last existing one of these.
+    """
+    given = Path(preset)
+    if resume and given.name == CONFIG and RunFolder(given.parent).checkpoints.is_dir():
+        return given.parent
     if not resume:
         numbered = (_RUNS / f"{name}-{number}" for number in itertools.count(2))
         return next(folder for folder in itertools.chain([_RUNS / name], numbered) if not folder.exists())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pydantic import BaseModel
 
 from leandit.config.base import Fact
-from leandit.config.docs import class_doc
+from leandit.config.docs import class_doc, first_sentence
 from leandit.config.fields import IDENTITY, ConfigField, fields_of, find
 from leandit.config.schema import default_text, type_text
 
@@ -26,6 +26,12 @@ def describe(root: type[BaseModel], key: str) -> str:
     beside = {kind for node in (find(root, above) if above else []) for kind in node.kinds}
     named = len(groups) > 1 or beside > {field.owner for field in found}
     return "\n\n".join("\n".join(_lines(same, named)) for same in groups)
+
+
+def overview(root: type[BaseModel]) -> str:
+    """Return all keys of the first level with a sentence each."""
+    lines = [line for field in fields_of(root) for line in _field_line(field.key, field.doc, "")]
+    return "\n".join([*lines, "", "`leandit config KEY` explains a key, and lists the keys below it."])
 
 
 def group(fields: Iterable[ConfigField]) -> list[list[ConfigField]]:
@@ -68,11 +74,11 @@ def _lines(fields: list[ConfigField], named: bool) -> Iterator[str]:
         yield from _wrapped(class_doc(kind) or kind.__name__, f"  type = {tag}: " if tag else "  fields: ", "    ")
         for below in fields_of(kind, field):
             if below.name != "type":
-                yield from _wrapped(_first_sentence(below.doc or ""), f"    {below.name:<24} ", " " * 29)
+                yield from _field_line(below.name, below.doc, "    ")
 
 
-def _first_sentence(text: str) -> str:
-    return text.partition(". ")[0].removesuffix(".")
+def _field_line(name: str, doc: str | None, indent: str) -> list[str]:
+    return _wrapped(first_sentence(doc or ""), f"{indent}{name:<24} ", " " * (len(indent) + 25))
 
 
 def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:

@@ -31,6 +31,11 @@ def class_doc(kind: type) -> str | None:
     return " ".join(inspect.cleandoc(text).partition("\n\n")[0].split()) if text else None
 
 
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a docstring, on one line and without its full stop."""
+    return " ".join(text.split()).partition(". ")[0].removesuffix(".")
+
+
 @cache
 def _own_docs(kind: type[BaseModel]) -> dict[str, str]:
     """Return the docstrings of the fields that a class declares itself; none without source, as in a console."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from leandit.config.base import Config
 from leandit.config.tree import Tree
+from leandit.config.yaml import YamlMistake, read_yaml
 from leandit.errors import LeanDiTError
 
 NULL = "null"
@@ -16,9 +18,10 @@ NULL = "null"
 
 
 def read_tree(path: Path) -> Tree:
-    """Read a .json or .toml file into plain data; a syntax error names the file and the line.
+    """Read a .json, .toml or .yaml file into plain data; a syntax error names the file and the line.
 
-    In TOML, which has no null, a key whose value is the text "null" is null.
+    In TOML, which has no null, a key whose value is the text "null" is null. YAML is read as people expect it: `no` is
+    a text, 1e-3 is a number, a key given twice is an error. Anchors are not read: few lines can stand for gigabytes.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -26,9 +29,11 @@ def read_tree(path: Path) -> Tree:
         raise LeanDiTError(f"{path}: no such configuration file") from None
     except (OSError, ValueError) as error:
         raise LeanDiTError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    language = "TOML" if path.suffix == ".toml" else "JSON"
+    language = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML"}.get(path.suffix, "JSON")
     try:
-        tree = tomllib.loads(text) if language == "TOML" else json.loads(text)
+        tree = _READERS[language](text)
+    except YamlMistake as error:
+        raise LeanDiTError(f"{path}: not usable YAML: {error}") from None
     except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
         raise LeanDiTError(f"{path}: not valid {language}: {error}") from None
     except (ValueError, RecursionError):
@@ -48,6 +53,9 @@ def _with_nulls(tree: Tree) -> Tree:
 def _in_list(value: Any) -> Any:
     """Tables in a list have nulls; a text in a list stays a text."""
     return [_with_nulls(item) if isinstance(item, dict) else item for item in value] if type(value) is list else value
+
+
+_READERS: dict[str, Callable[[str], Any]] = {"TOML": tomllib.loads, "JSON": json.loads, "YAML": read_yaml}
 
 
 def write_config(config: Config, path: Path) -> None:

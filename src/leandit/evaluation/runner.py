@@ -67,6 +67,8 @@ def evaluate(
     steps: int | None = None,
     guidance: float | None = None,
     weights: str = "ema",
+    device: str = "auto",
+    precision: str = "fp32",
     batch_size: int = 64,
     out: str | Path | None = None,
     weights_from: Mapping[str, str | Path] | None = None,
@@ -78,7 +80,7 @@ def evaluate(
 
     `metrics` are names as on the command line, or objects. `reference` are the real pictures: a folder, a data source,
     or a data source as JSON; None is the run's training data. `steps` and `guidance` default to the run's own.
-    `weights` are "ema" or "model"; a run that is loaded has its own.
+    `weights` are "ema" or "model", `device` and `precision` as in `leandit.load`; a run that is loaded has its own.
 
     Pictures and result go into `out`, by default "evaluation" in the run's folder; pictures that are there from an
     earlier evaluation are not drawn again. `weights_from` maps names of `leandit.evaluation.registry.WEIGHTS` to the
@@ -94,7 +96,7 @@ def evaluate(
     if batch_size < 1:
         raise LeanDiTError(f"--batch-size {batch_size}: must be at least 1")
     chosen = _metrics(metrics)
-    loaded = run if isinstance(run, LoadedRun) else load(run, weights=weights, device=_device(rank))
+    loaded = run if isinstance(run, LoadedRun) else load(run, weights, _device(rank, device), precision)
     settings = sampling_settings(loaded.config.sampling, steps, guidance)
     build_sampler(settings.sampler, loaded.objective.path)
     real = open_reference(loaded, reference)
@@ -143,11 +145,11 @@ def _paths(given: Mapping[str, str | Path]) -> dict[str, Path]:
     return {name: Path(path).expanduser() for name, path in given.items()}
 
 
-def _device(rank: Rank) -> str:
-    """Return a GPU of its own for each rank of this machine; without ranks or GPUs the choice is left to the run."""
+def _device(rank: Rank, device: str) -> str:
+    """Return for "auto" a GPU of its own for each rank of this machine; without ranks or GPUs the given device."""
     count = torch.cuda.device_count()
-    if rank.count == 1 or not count:
-        return "auto"
+    if device != "auto" or rank.count == 1 or not count:
+        return device
     local = os.environ.get("LOCAL_RANK", str(rank.number))
     return f"cuda:{int(local) % count}" if local.isdecimal() else "auto"
 

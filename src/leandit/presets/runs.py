@@ -130,16 +130,20 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
 
 
 def run_config(name: str, overrides: list[str] | None = None) -> RunConfig:
-    """Return the config of a preset or of a .json or .toml file, with `a.b.c=value` overrides.
+    """Return the config of a preset or of a .json, .toml or .yaml file, with `a.b.c=value` overrides.
 
     A file can start from a preset with `preset = "quickstart"` and state only changes; without `preset` it must be
     complete. `model` can be the name of a model, as in `model=DiT-S/2`: this sets its shape, and the data sets its
     input and its text. Raises LeanDiTError for an unknown preset, key or model, or an invalid value.
     """
-    if name.endswith((".json", ".toml")):
+    if name.endswith((".json", ".toml", ".yaml", ".yml")):
         tree, source = _from_file(Path(name)), name
     elif name in PRESETS:
         tree, source = PRESETS[name]().model_dump(mode="json"), f"preset {name}"
+    elif (Path(name) / "config.json").is_file():
+        raise LeanDiTError(
+            f"{name} is a run; continue it with `leandit resume {name}`, or train {name}/config.json anew"
+        )
     else:
         raise unknown("preset", name, PRESETS)
     if overrides:

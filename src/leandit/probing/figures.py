@@ -115,6 +115,10 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     violations = sorted({key for record in records for key in record if key.startswith("max_violation/")}, key=_depth)
     figure = new_figure(11.5 if violations else 7.0, 4.2)
     axes = figure.subplots(1, 2 if violations else 1, squeeze=False)[0]
+    # What the progress shows; without further terms it is the same as the objective's.
+    total = _column(records, "loss")
+    if any(name in record for record in records for name in _LOSSES[3:]) or not _column(records, "mse")[0]:
+        axes[0].plot(*total, label="loss: all terms", color="black", linewidth=1)
     for name in _LOSSES:
         steps, values = _column(records, name)
         if steps:

@@ -68,6 +68,8 @@ def probe(
     guidance: float | None = None,
     pictures: int = 64,
     weights: str = "ema",
+    device: str = "auto",
+    precision: str = "fp32",
     out: str | Path | None = None,
     save: bool = True,
     figures: bool = True,
@@ -80,7 +82,7 @@ def probe(
     along which the numbers are split: "layer", "timestep", "class", "position" and "caption"; None is all that apply.
     `pictures` real pictures of the run's data are noised to measure whether experts go to detail (see
     `leandit.probing.content_report`); if the data are not on this machine, `allocation` is None. `weights` is "ema" or
-    "model"; a `LoadedRun` already has its weights.
+    "model", `device` and `precision` are as in `leandit.load`; a `LoadedRun` already has its own.
 
     report.json, report.html (if plotly is installed) and, with `figures`, PNGs are written to `out`, by default "probe"
     in the run's folder, or "probe-2", ... if there is another report. `drawing.json` has what decided the report. With
@@ -95,7 +97,7 @@ def probe(
     if pictures < 0:
         raise LeanDiTError(f"pictures = {pictures}: give the number of real pictures to measure on, or 0 for none")
     given = [run] if compare is None else [run, compare]
-    loaded = [each if isinstance(each, LoadedRun) else load(each, weights=weights) for each in given]
+    loaded = [each if isinstance(each, LoadedRun) else load(each, weights, device, precision) for each in given]
     dense = next((each for each in loaded if not has_experts(each)), None)
     for each in loaded:
         _check_applies(None if by is None else axes, each, dense)
@@ -195,6 +197,7 @@ def probe_facts(plans: Sequence[Plan], axes: Sequence[str], pictures: int) -> di
             "step": run.step,
             "weights": run.weights,
             "weights_sha256": weights_hash(run),
+            **({} if run.precision == "fp32" else {"precision": run.precision}),
             "choices": wanted,
             "seeds": list(seeds),
             "sampling": settings.model_dump(mode="json", include={"sampler", "guidance"}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from leandit.data import Source, naming
@@ -154,6 +156,8 @@ def resolve_device(device: str) -> str:
     """Return the device for "auto", or check the given device. Raises LeanDiTError if it does not exist."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", device):
+        raise LeanDiTError(f"device {device!r}: choose auto, cpu, cuda, or cuda:N for one of several GPUs")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise LeanDiTError(f"device {device!r}: torch finds no CUDA device here; use cpu or auto")
     index = device.partition(":")[2]

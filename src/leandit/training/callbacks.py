@@ -46,6 +46,9 @@ class RunView(Protocol):
     def warn(self, message: str) -> None:
         """Pass a warning for the user to the callbacks."""
 
+    def drawing(self, what: str, done: int, total: int) -> None:
+        """Pass on that `done` of `total` steps of drawing `what`, such as "samples", are done."""
+
 
 class Callback:
     """Base of all callbacks. Every hook does nothing unless it is overridden."""
@@ -64,6 +67,9 @@ class Callback:
 
     def on_warning(self, run: RunView, message: str) -> None:
         """Called with a warning for the user, for example about a collapsed expert."""
+
+    def on_drawing(self, run: RunView, what: str, done: int, total: int) -> None:
+        """Called while pictures are drawn, after every step of the sampler."""
 
     def on_finish(self, run: RunView) -> None:
         """Called after the last step, when its checkpoint is published."""

@@ -361,6 +361,11 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_warning(self, line)
 
+    def drawing(self, what: str, done: int, total: int) -> None:
+        """Pass the progress of a drawing to the callbacks."""
+        for callback in self.callbacks:
+            callback.on_drawing(self, what, done, total)
+
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:
     """Return the batch with its tensors on the device. Copies come from pinned memory, so the host does not wait."""

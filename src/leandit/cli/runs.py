@@ -1,0 +1,59 @@
+"""`leandit runs`: a table of runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from leandit.errors import printable
+from leandit.run.listing import RunSummary, list_runs
+
+_MOST_METRICS = 3
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the runs as a table, or as JSON with everything that is known of them."""
+    runs = list_runs(options.folders or ["runs"])
+    if options.json:
+        print(json.dumps([_as_json(each) for each in runs], indent=2))
+        return 0
+    if not runs:
+        print("No runs here; train one with `leandit train quickstart`")
+        return 0
+    metrics = list(dict.fromkeys(name for each in runs for name in each.evaluation or ()))[:_MOST_METRICS]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("run", "model", "state"):
+        table.add_column(title, overflow="fold")
+    for title in ("step", "loss", "validation", *metrics):
+        table.add_column(title, justify="right")
+    table.add_column("changed")
+    for each in runs:
+        table.add_row(*map(escape, _cells(each, metrics)))
+    # Render first and print then: rich itself exits with 1 if the reader of the pipe is gone.
+    console = Console(width=max(Console().width, 120))
+    with console.capture() as rendered:
+        console.print(table)
+    print(rendered.get(), end="")
+    for each in runs:
+        if each.problem is not None:
+            print(printable(f"damaged: {each.problem}"))
+    return 0
+
+
+def _cells(run: RunSummary, metrics: list[str]) -> list[str]:
+    changed = f"{run.changed:%Y-%m-%d %H:%M}"
+    if run.state == "damaged":
+        return [printable(str(run.path)), "", run.state, "", "", "", *[""] * len(metrics), changed]
+    numbers = [run.loss, run.validation_loss, *((run.evaluation or {}).get(name) for name in metrics)]
+    shown = ["" if value is None else f"{value:.4g}" for value in numbers]
+    return [printable(str(run.path)), run.model, run.state, f"{run.step:,}/{run.steps:,}", *shown, changed]
+
+
+def _as_json(run: RunSummary) -> dict[str, Any]:
+    return {**asdict(run), "path": str(run.path), "changed": run.changed.isoformat()}
