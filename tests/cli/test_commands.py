@@ -129,7 +129,7 @@ def test_sample_writes_a_file_per_picture_a_grid_and_plain_arrays(
     command = ["sample", str(tiny_run), "--labels", "cat, 0", "--seeds", "3,7-8", "--steps", "2", "--npz"]
     assert main([*command, "--out", str(out), "--batch-size", "4"]) == 0
     assert f"6 pictures and grid.png in {out}" in capsys.readouterr().out
-    names = [f"label-{label:04d}_seed-{seed:06d}.png" for label in (1, 0) for seed in (3, 7, 8)]
+    names = [f"label-{label}_seed-{seed:06d}.png" for label in ("0001-cat", "0000-heart") for seed in (3, 7, 8)]
     assert {path.name for path in out.iterdir()} == {*names, "grid.png", "samples.npz", "drawing.json"}
     with np.load(out / "samples.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"images", "labels", "seeds"}
@@ -157,8 +157,8 @@ def test_sample_by_default_goes_into_the_runs_folder_and_never_into_a_checkpoint
     assert {path.name for path in (run / "samples").iterdir()} == {
         "drawing.json",
         "grid.png",
-        "label-0000_seed-000000.png",
-        "label-0001_seed-000000.png",
+        "label-0000-heart_seed-000000.png",
+        "label-0001-cat_seed-000000.png",
     }
     checkpoint = run / "checkpoints" / "step-00000010"
     before = sorted(path.name for path in checkpoint.iterdir())

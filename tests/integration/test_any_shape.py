@@ -87,7 +87,7 @@ def test_any_shape_that_the_patches_divide_can_be_drawn(
         str(tmp_path),
     ]
     assert main(command) == 0
-    assert size(tmp_path / "label-0001_seed-000003.png") == (32, 48)
+    assert size(tmp_path / "label-0001-cat_seed-000003.png") == (32, 48)
     assert np.array_equal(np.load(tmp_path / "samples.npz")["images"], tall.numpy())
     with pytest.raises(LeanDiTError, match=r"size 20x32 .* is not divisible by the model's patch_size = 8"):
         sample(loaded, ["cat"], [3], size=(20, 32))

@@ -61,7 +61,7 @@ def test_the_command_draws_what_python_draws(run: LoadedRun, tiny_run: Path, tmp
     command = ["sample", str(tiny_run), "--labels", "0", "--seeds", "0-5", "--steps", "4", "--guidance", "1"]
     assert main([*command, "--compute", "0.5", "--out", str(tmp_path / "half")]) == 0
     half, _ = draw(run, compute=0.5)
-    with Image.open(tmp_path / "half" / "label-0000_seed-000003.png") as picture:
+    with Image.open(tmp_path / "half" / "label-0000-heart_seed-000003.png") as picture:
         drawn = torch.tensor(list(picture.tobytes()), dtype=torch.uint8).reshape(half[3].shape)
     assert torch.equal(drawn, half[3])
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         return _write_latents(torch.cat(drawn), wanted, seeds, out)
     with at_compute(loaded, options.compute), SamplingProgress() as progress:
         batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress, size)
-        shown = _write(batches, wanted, seeds, out, loaded.class_names, options.npz)
+        shown = _write(batches, wanted, seeds, out, loaded.class_names, options.npz, facts)
     say(f"{len(seeds)} pictures and grid.png in {out} (weights of step {loaded.step})")
     if shown < len(seeds):
         say(f"grid.png shows {shown} of the {len(seeds)} pictures: at most 16 rows and 32 columns")
@@ -158,6 +160,7 @@ def _write(
     out: Path,
     class_names: Sequence[str],
     npz: bool,
+    facts: Mapping[str, Any],
 ) -> int:
     """Write each picture as soon as its batch is drawn, then the arrays and the grid; return how many it shows."""
     shown = fits_grid(wanted, len(seeds))
@@ -165,10 +168,13 @@ def _write(
     needed = range(len(seeds)) if npz else frozenset(shown)
     kept: dict[int, Tensor] = {}
     order = {choice: index for index, choice in enumerate(dict.fromkeys(wanted or ()))}
+    common = {name: value for name, value in facts.items() if name not in ("choices", "seeds", "npz")}
     for index, picture in enumerate(itertools.chain.from_iterable(batches)):
-        prefix = "" if wanted is None else _prefix(wanted[index], order)
+        shows = None if wanted is None else _shows(wanted[index], class_names)
+        prefix = "" if wanted is None else _prefix(wanted[index], order, shows)
         with _writing(out):
-            save_png(to_image(picture), out / f"{prefix}seed-{seeds[index]:06d}.png")
+            made_by = {"shows": shows, "seed": seeds[index], **common}
+            save_png(to_image(picture), out / f"{prefix}seed-{seeds[index]:06d}.png", made_by)
         if index in needed:
             kept[index] = picture.clone()  # a view would keep its whole batch
     with _writing(out):
@@ -192,8 +198,19 @@ def _write_latents(latents: Tensor, wanted: Wanted, seeds: list[int], out: Path)
     return 0
 
 
-def _prefix(choice: int | str, order: dict[int | str, int]) -> str:
-    return f"prompt-{order[choice]:04d}_" if isinstance(choice, str) else f"label-{choice:04d}_"
+def _shows(choice: int | str, class_names: Sequence[str]) -> str:
+    """Return the prompt, or the name of the class."""
+    if isinstance(choice, str):
+        return choice
+    return class_names[choice] if choice < len(class_names) else f"class {choice}"
+
+
+def _prefix(choice: int | str, order: dict[int | str, int], shows: str | None) -> str:
+    """Return the begin of a file's name: a number, so that names are sorted and differ, and what the picture shows."""
+    number = f"prompt-{order[choice]:04d}" if isinstance(choice, str) else f"label-{choice:04d}"
+    words = re.sub(r"\W+", "-", (shows or "").lower()).strip("-")
+    # 40 characters have at most 160 bytes, and a name on disk 255.
+    return f"{number}-{words[:40].rstrip('-')}_" if words else f"{number}_"
 
 
 def _write_arrays(arrays: dict[str, np.ndarray], wanted: Wanted, seeds: list[int], path: Path) -> None:

@@ -4,7 +4,16 @@ from leandit.sampling.bundled import bundled_name, find_run
 from leandit.sampling.compute import at_compute, calibrate
 from leandit.sampling.drawing_record import claim_folder, weights_hash
 from leandit.sampling.generate import check_size, draw, draw_batches, sample, sample_batches, to_pictures
-from leandit.sampling.grid import class_name, data_uri, draw_grid, fits_grid, rows_by_label, save_png, to_image
+from leandit.sampling.grid import (
+    class_name,
+    data_uri,
+    draw_grid,
+    fits_grid,
+    read_made_by,
+    rows_by_label,
+    save_png,
+    to_image,
+)
 from leandit.sampling.load import LoadedRun, load
 from leandit.sampling.output_folder import output_folder
 from leandit.sampling.request import choose, every_pair, picture_size, sampling_settings
@@ -28,6 +37,7 @@ __all__ = [
     "load",
     "output_folder",
     "picture_size",
+    "read_made_by",
     "rows_by_label",
     "sample",
     "sample_batches",

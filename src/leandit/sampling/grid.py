@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from leandit.run.conditioner import Wanted
@@ -21,6 +24,7 @@ _MAX_ROWS = 16
 _MAX_COLUMNS = 32
 _MARGIN = 4
 _MAX_NAME = 60
+_MADE_BY = "leandit"  # the keyword of the text chunk
 _MIN_CELL = 72  # small pictures are enlarged by an integer factor to about this size
 
 
@@ -85,10 +89,26 @@ def fits_grid(wanted: Wanted, count: int) -> list[int]:
     return kept
 
 
-def save_png(image: Image.Image, path: Path) -> None:
-    """Write a PNG, creating its folder."""
+def save_png(image: Image.Image, path: Path, made_by: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG, creating its folder. `made_by`, JSON values, are written into it: see `read_made_by`.
+
+    Viewers show the text chunks Description (the prompt or class, if there is one) and Software.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, format="PNG")
+    chunks = PngInfo()
+    if made_by is not None:
+        chunks.add_itxt("Software", f"LeanDiT {version('leandit')}")
+        if made_by.get("shows"):
+            chunks.add_itxt("Description", str(made_by["shows"]))
+        chunks.add_itxt(_MADE_BY, json.dumps(made_by, ensure_ascii=False))
+    image.save(path, format="PNG", pnginfo=chunks)
+
+
+def read_made_by(path: str | Path) -> dict[str, Any] | None:
+    """Return what made a picture of `leandit sample`: prompt, seed, run, step and settings; None for other PNGs."""
+    with Image.open(path) as image:
+        written = getattr(image, "text", {}).get(_MADE_BY)
+    return None if written is None else json.loads(written)
 
 
 def data_uri(image: Image.Image, kind: str = "png", **options: Any) -> str:
