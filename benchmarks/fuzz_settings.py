@@ -22,13 +22,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leandit.cli.dry_run import dry_run
 from leandit.config.describe import tag_of
 from leandit.config.fields import ConfigField, walk
 from leandit.config.schema import json_schema
 from leandit.errors import LeanDiTError
 from leandit.presets import run_config
 from leandit.run import RunConfig
+from leandit.training.dry_run import dry_run
 
 PRESETS = ("tiny", "quickstart", "emoji-pixart", "emoji-ec-dit", "emoji-mmdit", "emoji-dit-air", "scenes-race-air")
 MAX_SECONDS = 10

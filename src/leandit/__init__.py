@@ -15,12 +15,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leandit.api import create_model, evaluate, list_models, list_runs, load, probe, run_config, sample, train
+    from leandit.api import (
+        create_model,
+        dry_run,
+        evaluate,
+        list_models,
+        list_runs,
+        load,
+        probe,
+        run_config,
+        sample,
+        train,
+    )
     from leandit.errors import LeanDiTError
 
 __all__ = [
     "LeanDiTError",
     "create_model",
+    "dry_run",
     "evaluate",
     "list_models",
     "list_runs",

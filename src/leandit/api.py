@@ -21,10 +21,12 @@ from leandit.run import RunConfig
 from leandit.run.listing import list_runs
 from leandit.sampling import LoadedRun, choose, every_pair, load, picture_size, sampling_settings
 from leandit.training import Callback, Task, TaskContext, run_training
+from leandit.training.dry_run import dry_run
 
 __all__ = [
     "choose",
     "create_model",
+    "dry_run",
     "evaluate",
     "every_pair",
     "list_models",

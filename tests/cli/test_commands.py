@@ -43,15 +43,22 @@ def test_dry_run_prints_config_and_cost_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "tiny", "train.steps=7", "--dry-run"]) == 0
-    output = capsys.readouterr().out
-    text, costs = output.split("\n}\n")
-    config = json.loads(text + "}")
-    assert config["train"]["steps"] == 7
-    assert (config["model"]["input_size"], config["model"]["num_classes"]) == (32, 2)
+    costs = capsys.readouterr().out
     model = run_config("tiny").model.complete(input_size=32, channels=3, num_classes=2).build()
-    assert f"parameters            {sum(p.numel() for p in model.parameters()):,}" in costs
-    for word in ("FLOPs per step", "memory", "GiB", "2 classes"):
+    parameters = sum(p.numel() for p in model.parameters())
+    assert f"parameters      {parameters:,};" in costs
+    for word in ("7 steps of 8", "FLOPs per step", "memory", "GiB", "2 classes", "measured on 8 of 8", "time in all"):
         assert word in costs
+    assert len(costs.splitlines()) < 16
+    assert main(["train", "tiny", "train.steps=7", "--dry-run", "--json"]) == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["config"]["train"]["steps"] == 7
+    assert (tree["config"]["model"]["input_size"], tree["config"]["model"]["num_classes"]) == (32, 2)
+    assert tree["cost"]["parameters"] == parameters
+    assert tree["cost"]["step_seconds"] > 0
+    assert tree["missing"] == {}
+    assert main(["train", "tiny", "--json"]) == 2
+    assert "--json belongs to --dry-run" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,8 +116,8 @@ def test_a_file_restates_a_preset_in_part(tmp_path: Path, capsys: pytest.Capture
     else:
         tree = {"preset": "tiny", "name": "mine", "train": {"steps": 3}, "optimizer": {"type": "muon"}}
         path.write_text(json.dumps(tree))
-    assert main(["train", str(path), "train.batch_size=4", "--dry-run"]) == 0
-    config = json.loads(capsys.readouterr().out.split("\n}\n")[0] + "}")
+    assert main(["train", str(path), "train.batch_size=4", "--dry-run", "--json"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
     assert (config["name"], config["train"]["steps"], config["train"]["batch_size"]) == ("mine", 3, 4)
     assert config["optimizer"]["type"] == "muon"
     assert "beta1" not in config["optimizer"]

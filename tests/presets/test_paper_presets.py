@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+import leandit
 from leandit.cli import main
+from leandit.cli.dry_run import print_dry_run
 from leandit.models import Backbone
 from leandit.presets import PRESETS, model_config, run_config
 from leandit.run.recipe import AdafactorConfig, RMSPropConfig
@@ -108,13 +109,12 @@ def test_a_dry_run_needs_nothing_of_it_here(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Backbone, "init_weights", _never)
-    assert main(["train", name, "--dry-run"]) == 0
-    config = run_config(name)
-    text, rest = capsys.readouterr().out.split("\n}\n")
-    assert json.loads(text + "}")["train"]["steps"] == config.train.steps
-    cost, missing = rest.split("\nNot here yet:\n")
-    assert "FLOPs per step" in cost
-    keys = [line.split(":")[0].strip() for line in missing.strip().splitlines()]
+    found = leandit.dry_run(config := run_config(name))
+    assert found.config.train.steps == config.train.steps
+    assert found.cost.measured_on == 0
+    print_dry_run(found, False)
+    assert "time per step   at least" in capsys.readouterr().out
+    keys = list(found.missing)
     encoders = len(config.text.encoders) if config.text else 0
     assert keys == [
         "data.source",
@@ -148,7 +148,7 @@ def test_a_dry_run_lists_a_start_run_alone_when_all_else_is_here(
 ) -> None:
     assert dry(tmp_path, monkeypatch, "tiny", "start.path=absent") == 0
     output = capsys.readouterr().out
-    assert output.endswith("set start=null to start from random weights\n")
+    assert "set start=null to start from random weights\n" in output
     assert output.split("Not here yet:\n")[1].startswith("  start: start.path: absent: no such run")
     assert "in 2 classes" in output
     assert dry(tmp_path, monkeypatch, "tiny", f"start.path={tiny_run}") == 0
@@ -198,7 +198,9 @@ def test_the_memory_of_a_dry_run_has_the_optimisers_own_state(
     optimizer: str, least: float, most: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[float] = []
-    monkeypatch.setattr("leandit.cli.dry_run.training_memory", lambda *_, moments, **rest: given.append(moments) or 1)
+    monkeypatch.setattr(
+        "leandit.training.dry_run.training_memory", lambda *_, moments, **rest: given.append(moments) or 1
+    )
     assert dry(tmp_path, monkeypatch, "tiny", f"optimizer.type={optimizer}") == 0
     assert least <= given[0] <= most
 

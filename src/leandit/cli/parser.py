@@ -82,7 +82,8 @@ def _add_train(commands: Commands) -> None:
     train.add_argument("overrides", nargs="*", metavar="a.b.c=value", help="change the config, as in train.steps=100")
     train.add_argument("--out", help="the run's folder; default: the first free one of runs/NAME, runs/NAME-2, ...")
     train.add_argument("--resume", action="store_true", help="continue from the newest intact checkpoint")
-    train.add_argument("--dry-run", action="store_true", help="show the config and its cost, and stop")
+    train.add_argument("--dry-run", action="store_true", help="show what the run would cost, and stop")
+    train.add_argument("--json", action="store_true", help="with --dry-run: print cost and configuration as JSON")
     train.set_defaults(run=_command("train"), only_prints=False)
 
 

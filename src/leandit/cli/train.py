@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from leandit.api import train
-from leandit.cli.dry_run import dry_run
+from leandit.api import dry_run, train
+from leandit.cli.dry_run import print_dry_run
 from leandit.cli.output import say, status
 from leandit.cli.progress import TrainingProgress
 from leandit.errors import LeanDiTError
@@ -25,8 +25,11 @@ _RUNS = Path("runs")
 def run(options: argparse.Namespace) -> int:
     """Train in the chosen folder, and name it at the end."""
     config = run_config(options.preset, options.overrides)
+    if options.json and not options.dry_run:
+        raise LeanDiTError("--json belongs to --dry-run")
     if options.dry_run:
-        return dry_run(config)
+        print_dry_run(dry_run(config), options.json)
+        return 0
     out = Path(options.out) if options.out else _default_folder(options.preset, config.name, options.resume)
     again = ["leandit", "train", options.preset, *options.overrides, "--out", str(out), "--resume"]
     return train_in(out, config, options.resume, again)
