@@ -9,6 +9,7 @@ from leandit.diffusion.samplers import Progress
 from leandit.errors import LeanDiTError
 from leandit.moe import routers
 from leandit.probing import AXES, build_report, draw_recorded, plot_compute, plot_curves, probe_facts, write_report
+from leandit.probing.verdict import verdict
 from leandit.run import read_metrics
 from leandit.run.conditioner import NO_CAPTION
 from leandit.sampling import LoadedRun, claim_folder, draw_grid, rows_by_label, sample, save_png
@@ -119,7 +120,8 @@ def _save_routing(run: LoadedRun, compute: Path, progress: Progress) -> None:
     assert drawn.pictures is not None
     plot_compute(drawn.trace, drawn.pictures, drawn.names, moe.experts_per_token(training=False), compute)
     folder = claim_folder(run.path / "probe", False, probe_facts([(run, wanted, seeds, run.config.sampling)], AXES, 0))
-    write_report([build_report(drawn)], [drawn], folder, figures=False)
+    report = build_report(drawn)
+    write_report([{**report, "verdict": verdict(report)}], [drawn], folder, figures=False)
 
 
 def _choices(run: LoadedRun, most: int) -> list[int | str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,28 @@ def test_a_device_that_is_not_there_is_named(command: str, tiny_run: Path, capsy
     assert "device 'tpu': choose auto, cpu, cuda" in capsys.readouterr().err
     assert main([command, str(tiny_run), "--precision", "fp8"]) == 2
     assert "precision 'fp8'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["config", "-q"], ["-q", "config"], ["-q", "config", "train.steps"], ["config", "train.steps", "-v"]]
+)
+def test_config_with_options_anywhere(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    assert ("type       integer" in capsys.readouterr().out) is ("train.steps" in words)
+
+
+def test_what_cannot_be_resumed_is_refused_and_left_alone(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    checkpoint = run / "checkpoints/step-00000020"
+    before = sorted(path.name for path in checkpoint.iterdir())
+    assert main(["resume", str(checkpoint)]) == 2
+    assert "a checkpoint; resume the run" in capsys.readouterr().err
+    assert sorted(path.name for path in checkpoint.iterdir()) == before
+    (tmp_path / "empty").mkdir()
+    shutil.copy(run / "config.json", tmp_path / "empty")
+    assert main(["resume", str(tmp_path / "empty")]) == 2
+    assert "no checkpoint to resume from; start the run with" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["config.json"]

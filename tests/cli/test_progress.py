@@ -139,3 +139,21 @@ def test_quiet_says_nothing(clock: Clock, quiet: None, capsys: pytest.CaptureFix
     progress.on_data(["data.source: 3 pictures"])
     progress.on_finish(view(3))
     assert capsys.readouterr().out == ""
+
+
+def test_each_drawing_of_a_kind_has_its_own_eta(clock: Clock) -> None:
+    file = io.StringIO()
+    bars = plain(file), Bars(terminal(120)[0])
+    for _ in range(2):
+        clock.now += 1000
+        for done in range(5):
+            for each in bars:
+                each.show("drawing a grid", done, 4)
+            clock.now += 10
+    assert file.getvalue().splitlines() == ["drawing a grid 0/4", *_quarters(), "drawing a grid 0/4", *_quarters()]
+    assert bars[1]._tasks == {}
+    bars[1].stop()
+
+
+def _quarters() -> list[str]:
+    return [f"drawing a grid {done}/4  ETA 0:{10 * (4 - done):02d}" for done in (1, 2, 3, 4)]

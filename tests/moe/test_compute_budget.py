@@ -93,3 +93,16 @@ def test_one_is_as_trained_for_every_model() -> None:
     check_share(nn.Linear(2, 2), 1.0)
     check_share(layer(strategy="token_choice"), 1.0)
     assert len(list(routers(layer()))) == 1
+
+
+def test_a_share_that_leaves_no_pair_or_more_than_all_is_told_with_a_number_that_works() -> None:
+    model = layer(strategy="expert_choice", k=3, num_experts=8, hidden_split=1, inference_group_tokens=16)
+    with pytest.raises(LeanDiTError, match=r"every token has every expert at 2\.666; give at most this"):
+        check_share(model, 2.66667)
+    check_share(model, 2.666)
+    for share in (0.01, 1e-60, 1e-300):
+        with pytest.raises(LeanDiTError, match="so small a share leaves no expert a token"):
+            check_share(model, share)
+    check_share(model, 1 / 48)
+    with scaled(model, 1 / 48):
+        assert model(torch.randn(1, 16, 8))[1].mask.sum() == 1

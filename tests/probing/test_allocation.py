@@ -8,10 +8,10 @@ from math import ceil
 import numpy as np
 import pytest
 import torch
-from routed_models import CONFIGS, build, condition, noisy
+from routed_models import CONFIGS, build, class_run, condition, noisy
 
 from leandit.models import forward_flops
-from leandit.probing import RoutingRecorder, RoutingTrace
+from leandit.probing import RoutingRecorder, RoutingTrace, draw_recorded
 from leandit.probing.allocation import budget_flops, largest_share, moment_sums, moments, spent_flops, top_shares
 
 
@@ -77,3 +77,15 @@ def test_at_exactly_k_experts_the_flops_are_the_budget() -> None:
     trace = recorded("dit", 1)
     even = replace(trace, experts=torch.full_like(trace.experts, 2))
     assert np.array_equal(spent_flops(CONFIGS["dit"], even), budget_flops(CONFIGS["dit"], even))
+
+
+def test_flops_of_an_inference_factor_are_those_of_its_own_pairs() -> None:
+    """Two runs that draw with the same pairs cost the same, whatever they were trained with."""
+    spent = []
+    for trained in (2.0, 0.5):
+        factors = {"capacity_factor": trained, "inference_capacity_factor": 0.5}
+        run = class_run(hidden_split=1, strategy="expert_choice", gate="softmax", **factors)
+        trace = draw_recorded(run, [0], [0]).trace
+        spent.append(spent_flops(run.model.config, trace).tolist())
+        assert budget_flops(run.model.config, trace).tolist() == spent[-1]
+    assert spent[0] == spent[1]

@@ -14,6 +14,7 @@ from routed_models import CONFIGS, build, condition, noisy
 import leandit
 from leandit.api import train
 from leandit.cli import main
+from leandit.cli.probe import _on_norms
 from leandit.models import Backbone
 from leandit.presets import run_config
 from leandit.probing.norms import NormRecorder, NormTrace, norm_report
@@ -112,3 +113,15 @@ def test_axes_and_python(dense_run: Path, tmp_path: Path, capsys: pytest.Capture
     assert main(["probe", str(dense_run), "--by", "layer,position"]) == 2
     assert "no experts, so --by can only be layer, timestep or both" in capsys.readouterr().err
     assert not (dense_run / "probe").exists()
+
+
+def test_norms_that_are_not_finite_are_drawn_and_said(
+    dense_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = leandit.load(dense_run)
+    for parameter in run.model.blocks.parameters():
+        parameter.data.fill_(float("nan"))
+    probed = leandit.probe(run, [0], [0], steps=1, out=tmp_path / "out")
+    assert probed.report["layer"]["block_norms"]["added"] == [None, None]
+    assert (tmp_path / "out/norms.png").exists()
+    assert "not finite in block 1" in _on_norms(probed.report)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,60 @@ def test_the_command(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "No runs here" in capsys.readouterr().out
     monkeypatch.chdir(runs / "notes")
     assert main(["runs"]) == 2
+
+
+def test_odd_numbers_and_files_are_passed_over(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "finished", run)
+    (run / "evaluation").mkdir()
+    (run / "evaluation/step-1.json").symlink_to("nowhere")
+    (run / "evaluation/step-2.json").write_text(json.dumps({"metrics": {"kid": {"values": {"a": "x", "b": 2}}}}))
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "loss": "nan", "validation_loss": "abc"}\n{"step": 3, "validation_loss": [1]}\n')
+    [listed] = list_runs([run])
+    assert listed.evaluation == {"b": 2.0}
+    assert listed.loss != listed.loss
+    assert isinstance(listed.validation_loss, float)
+    assert main(["runs", str(run)]) == 0
+    capsys.readouterr()
+    assert main(["runs", str(run), "--json"]) == 0
+    text = capsys.readouterr().out
+    assert "NaN" not in text
+    assert json.loads(text)[0]["loss"] is None
+
+
+def test_a_run_that_may_not_be_read_is_listed_beside_the_others(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = os.stat
+
+    def refuse(path: object, *arguments: object, **options: object) -> os.stat_result:
+        if "stopped/" in os.fspath(path):  # type: ignore[arg-type]
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))  # type: ignore[arg-type]
+        return original(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refuse)
+    found = {run.path.name: run for run in list_runs([runs])}
+    assert found["finished"].state == "finished"
+    assert found["stopped"].state == "damaged"
+    assert "cannot be read: Permission denied" in (found["stopped"].problem or "")
+
+
+def test_listing_beside_a_start_costs_the_start_nothing(runs: Path) -> None:
+    """A killed run leaves its holder's name in the lock; only such a lock is tried, and the start tries again."""
+    lock = runs / "stopped/.lock"
+    lock.write_text('{"pid": 1}')
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            list_runs([runs / "stopped"])
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(50):
+            with RunLock(runs / "stopped"):
+                pass
+            lock.write_text('{"pid": 1}')
+    finally:
+        stop.set()
+        thread.join()

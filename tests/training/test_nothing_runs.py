@@ -17,6 +17,7 @@ from leandit.presets import run_config
 from leandit.run import RunConfig
 from leandit.run.resolve import resolve
 from leandit.training import TaskContext
+from leandit.training.dry_run import dry_run
 from leandit.training.tasks import DenoiseTask
 
 # 16 tokens of a picture (32 pixels in patches of 8), 4 experts.
@@ -97,3 +98,19 @@ def test_guidance_without_dropped_labels_is_refused_when_drawing(tiny_run: Path)
             sample(never_dropped, [0], [0], steps=1, guidance=scale)
     assert sample(never_dropped, [0], [0], steps=1, guidance=1.0).shape == (1, 32, 32, 3)
     assert sample(run, [0], [0], steps=1, guidance=2.0).shape == (1, 32, 32, 3)
+
+
+CHOICE = ("model.moe.strategy=expert_choice", "model.moe.gate=softmax")
+
+
+def test_expert_choice_needs_one_pair_in_training_and_in_drawing() -> None:
+    """Experts share floor(16 f) pairs of a picture of 16 tokens; without a factor of its own, drawing has f, too."""
+    for factor, phase in (("0.06", ""), ("0.06", "inference_")):
+        settings = [*CHOICE, f"model.moe.{phase}capacity_factor={factor}"]
+        with pytest.raises(LeanDiTError, match=rf"model.moe.{phase}capacity_factor = 0.06 leaves no expert a slot"):
+            dry_run(run_config("tiny", settings))
+    hole = [*CHOICE, "model.moe.capacity_factor=0.06", "model.moe.group_tokens=128", "train.batch_size=16"]
+    with pytest.raises(LeanDiTError, match=r"inference_capacity_factor = 0.06 leaves .* 16 tokens \* 0.06 is below 1"):
+        dry_run(run_config("tiny", hole))
+    for factor in ("0.0625", "0.2", "4"):
+        dry_run(run_config("tiny", [*CHOICE, f"model.moe.capacity_factor={factor}"]))

@@ -16,7 +16,7 @@ from torch import Tensor
 from leandit.app.request import DrawRequest
 from leandit.app.runs import ServedRun
 from leandit.grid import Grid
-from leandit.moe.budget import shifted
+from leandit.moe.budget import has_thresholds, scaled, shifted
 from leandit.probing import RoutingRecorder, RoutingTrace
 from leandit.probing.allocation import spent_flops
 from leandit.sampling import draw, to_pictures
@@ -105,8 +105,10 @@ def _draw(request: DrawRequest, emit: Emit) -> None:
     run = request.served.run
     frames: list[Frame] = []
     with contextlib.ExitStack() as stack:
-        if request.budget != 1:
+        if request.budget != 1 and has_thresholds(run.model):
             stack.enter_context(shifted(run.model, request.served.calibration.thresholds(request.budget)))
+        elif request.budget != 1:
+            stack.enter_context(scaled(run.model, request.budget))
         recorder = stack.enter_context(RoutingRecorder(run.model, batch=1))
         has_experts = run.model.config.moe is not None
 

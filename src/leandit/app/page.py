@@ -119,7 +119,7 @@ def _settings(served: ServedRun) -> dict[str, Any]:
     choices, is_text = served.choices, served.run.text is not None
     prompts = [*sampling.prompts][:_EXAMPLES]
     hint = "1 is the compute of the trained model; a new value draws again"
-    without = "this run has no threshold: its compute is fixed" if _k(served) else "a dense model has no experts"
+    without = "the number of this run's experts is fixed" if _k(served) else "a dense model has no experts"
     return {
         "about": _about(served),
         "prompt": {"visible": is_text, "value": prompts[0] if prompts else "", "placeholder": "what to draw"},

@@ -10,6 +10,7 @@ from leandit.api import sampling_settings
 from leandit.app.runs import ServedRun
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError, unknown
+from leandit.moe.budget import check_share
 from leandit.run import SamplingConfig
 from leandit.sampling import LoadedRun
 from leandit.text import check_captions
@@ -134,7 +135,8 @@ def _check_guidance(run: LoadedRun, value: object) -> None:
 def _check_budget(served: ServedRun, value: object) -> None:
     budget = number("compute budget", value, *BUDGETS)
     if budget != 1 and not served.has_budget:
-        raise LeanDiTError("compute budget: this run has no threshold to shift; leave it at 1")
+        raise LeanDiTError("compute budget: the number of this run's experts is fixed; leave it at 1")
+    check_share(served.run.model, float(budget), "compute budget")
 
 
 def _settings(run: LoadedRun, given: Mapping[str, Any]) -> SamplingConfig:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from leandit.errors import LeanDiTError
 from leandit.models import BackboneConfig
-from leandit.moe.budget import Calibration, has_thresholds
+from leandit.moe.budget import Calibration, can_change
 from leandit.sampling import LoadedRun, calibrate, load
 
 
@@ -37,8 +37,8 @@ class ServedRun:
 
     @property
     def has_budget(self) -> bool:
-        """Whether a threshold decides the number of experts of a token. The page can then shift the threshold."""
-        return has_thresholds(self.run.model)
+        """Whether the number of experts per token can be changed."""
+        return can_change(self.run.model)
 
     @cached_property
     def calibration(self) -> Calibration:

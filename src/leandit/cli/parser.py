@@ -16,8 +16,10 @@ _CONFIG = ("schema", "show", "doc")
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line. Overrides can be before and after options, which argparse by itself does not accept."""
     words = list(arguments)
-    if words[:1] == ["config"] and (len(words) == 1 or (words[1] not in _CONFIG and not words[1].startswith("-"))):
-        words.insert(1, "doc")
+    named = [place for place, word in enumerate(words) if not word.startswith("-")]
+    command, what = ([words[place] for place in named] + ["", ""])[:2]
+    if command == "config" and what not in _CONFIG and not {"-h", "--help"} & set(words):
+        words.insert(named[0] + 1, "doc")  # `leandit config KEY` is short for `leandit config doc KEY`
     parser = build_parser()
     options, rest = parser.parse_known_args(words)
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):

@@ -49,6 +49,10 @@ def run(options: argparse.Namespace) -> int:
             f"{about['folder']}, step {about['step']}: {pairs['total']:,} pairs of token and expert, "
             f"{pairs['experts_per_token']:.2f} experts per token (k = {about['k']})"
         )
+        print(f"{about['folder']}: {report['verdict']['sentence']}")
+        for check in report["verdict"]["checks"]:
+            if check["advice"]:
+                print(f"  {check['name']} {check['value']}, normal is {check['normal']}. {check['advice']}")
         print(_on_real_pictures(report.get("allocation"), about["folder"], options.pictures))
     name = "report.html" if probed.page else "report.json"
     say(f"{probed.folder / name}: the report; figures and numbers are beside it")
@@ -62,10 +66,11 @@ def _on_norms(report: dict[str, Any]) -> str:
     if "layer" not in report:
         return about
     norms = report["layer"]["block_norms"]
-    added, growth = norms["added"], norms["growth"]
+    growth = norms["growth"]
+    first, *_, last = ("not finite" if norm is None else f"{norm:.3g}" for norm in (norms["added"] * 2))
     return (
-        f"{about}; L2 norm per token of what a block adds: {added[0]:.3g} in block 1, {added[-1]:.3g} in block "
-        f"{len(added)}{'' if growth is None else f' ({growth:.1f} times)'}"
+        f"{about}; L2 norm per token of what a block adds: {first} in block 1, {last} in block "
+        f"{len(norms['added'])}{'' if growth is None else f' ({growth:.1f} times)'}"
     )
 
 

@@ -52,11 +52,16 @@ class Bars:
         first, started = self._first.setdefault(name, (done, now))
         if self.on_terminal:
             self._draw(name, done, total, about())
+            if done == total and not always and self._live is not None:
+                self._live.remove_task(self._tasks.pop(name))
         elif now - self._printed > PLAIN_EVERY or (done == total and (always or name in self._spoken)):
             self._printed = now
             self._spoken.add(name)
             left = f"ETA {time_left(now - started, done - first, total - done)}" if done > first else ""
             status("  ".join(part for part in (f"{name} {done}/{total}", about(), left) if part), self._file)
+        if done == total:  # the same work may begin anew
+            self._first.pop(name)
+            self._spoken.discard(name)
 
     def _draw(self, name: str, done: int, total: int, about: str) -> None:
         with self.unless_gone():

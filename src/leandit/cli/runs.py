@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -56,4 +57,11 @@ def _cells(run: RunSummary, metrics: list[str]) -> list[str]:
 
 
 def _as_json(run: RunSummary) -> dict[str, Any]:
-    return {**asdict(run), "path": str(run.path), "changed": run.changed.isoformat()}
+    values = {**asdict(run), "path": str(run.path), "changed": run.changed.isoformat()}
+    values["evaluation"] = None if run.evaluation is None else {k: _finite(v) for k, v in run.evaluation.items()}
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Return None for a number that JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -23,11 +23,15 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.MarkedYAMLError(problem="anchors (& and *) are not read", problem_mark=event.start_mark)
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem=f"tags ({event.tag}) are not read", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key that is no text", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -55,3 +59,7 @@ def read_yaml(text: str) -> Any:
         raise YamlMistake(f"{error.problem or error.context}{line}") from None
     except yaml.YAMLError as error:
         raise YamlMistake(str(error).splitlines()[0]) from None
+    except (ValueError, OverflowError) as error:
+        if "chr()" in str(error):
+            raise YamlMistake("a code such as \\U00110000 for no character") from None
+        raise

@@ -14,6 +14,7 @@ in one layer change the input of the next.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.errors import LeanDiTError
+from leandit.grid import Grid
 from leandit.moe.router import PooledRouter
 from leandit.moe.seams import RouterModule, RouterOutput, routers
 from leandit.moe.strategies import GROUPED
@@ -59,6 +61,11 @@ def has_thresholds(model: nn.Module) -> bool:
     return bool(_thresholds(model))
 
 
+def can_change(model: nn.Module) -> bool:
+    """Return whether the model can spend another share of its compute than the trained one."""
+    return has_thresholds(model) or bool(_choosing(model))
+
+
 def check_share(model: nn.Module, share: float, name: str = "compute") -> None:
     """Raise LeanDiTError, with `name` for the setting, if the model cannot spend this share of its trained compute."""
     if not 0 < share < float("inf"):
@@ -68,7 +75,10 @@ def check_share(model: nn.Module, share: float, name: str = "compute") -> None:
     if choosing := _choosing(model):
         most = min(router.config.num_experts / router.config.experts_per_token(False) for router in choosing)
         if share > most:
-            raise LeanDiTError(f"{name} {share:g}: every token has every expert at {most:g}; give at most this")
+            exact = math.floor(most * 1000) / 1000
+            raise LeanDiTError(f"{name} {share:g}: every token has every expert at {exact:g}; give at most this")
+        if share * _least_pairs(model, choosing) < 1:
+            raise LeanDiTError(f"{name} {share:g}: so small a share leaves no expert a token; give a larger one")
         return
     why = "its experts are selected without a threshold, so their number is fixed"
     if not any(True for _ in routers(model)):
@@ -119,6 +129,14 @@ def shifted(model: nn.Module, thresholds: Sequence[Tensor]) -> Iterator[None]:
         yield
     finally:
         _copy(before, values)
+
+
+def _least_pairs(model: nn.Module, choosing: Sequence[PooledRouter]) -> float:
+    """Return the pairs of the smallest pool from which experts choose; infinity if the number of tokens is unknown."""
+    grid = getattr(model, "grid", None)
+    tokens = grid.tokens if isinstance(grid, Grid) else math.inf
+    configs = [router.config for router in choosing]
+    return min((c.inference_group_tokens or tokens) * c.experts_per_token(False) for c in configs) + 1e-6
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def run_config(name: str, overrides: list[str] | None = None) -> RunConfig:
         tree, source = _from_file(Path(name)), name
     elif name in PRESETS:
         tree, source = PRESETS[name]().model_dump(mode="json"), f"preset {name}"
-    elif (Path(name) / "config.json").is_file():
+    elif os.path.isfile(os.path.join(name, "config.json")):  # False also for a folder that may not be read
         raise LeanDiTError(
             f"{name} is a run; continue it with `leandit resume {name}`, or train {name}/config.json anew"
         )

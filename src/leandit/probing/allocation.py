@@ -63,18 +63,27 @@ def spent_flops(config: BackboneConfig, trace: RoutingTrace) -> Int[np.ndarray, 
     This is `models.cost.forward_flops` with the actual pairs instead of k experts per token. A pair has 4 d h FLOPs
     for experts of width h (SwiGLU: 6 d h). The embedding of text counts in every call, but a sampler computes it once.
     """
-    moe = config.moe
-    assert moe is not None
-    pair = 2 * (3 if moe.expert == "swiglu" else 2) * config.dim * moe.expert_hidden(config.hidden)
-    at_budget = len(trace.layers) * config.grid.tokens * moe.experts_per_token(training=False) * pair
-    lengths, place = np.unique(trace.text_tokens, return_inverse=True)
-    fixed = np.array([forward_flops(config, int(length)) - at_budget for length in lengths])
     pairs = trace.counts.sum((1, 3)) + trace.twin_pairs.sum(1)
-    return trace.passes[:, None] * fixed[place.reshape(trace.text_tokens.shape)] + pair * pairs
+    return _flops_without_pairs(config, trace) + _pair_flops(config) * pairs
 
 
 def budget_flops(config: BackboneConfig, trace: RoutingTrace) -> Int[np.ndarray, "calls batch"]:
-    """Return the FLOPs of each call for each picture if every token in every layer gets exactly k experts."""
+    """Return the FLOPs of each call for each picture if tokens get k experts on average, or those of inference."""
+    assert config.moe is not None
+    pairs = int(len(trace.layers) * config.grid.tokens * config.moe.experts_per_token(training=False))
+    return _flops_without_pairs(config, trace) + trace.passes[:, None] * pairs * _pair_flops(config)
+
+
+def _pair_flops(config: BackboneConfig) -> int:
+    moe = config.moe
+    assert moe is not None
+    return 2 * (3 if moe.expert == "swiglu" else 2) * config.dim * moe.expert_hidden(config.hidden)
+
+
+def _flops_without_pairs(config: BackboneConfig, trace: RoutingTrace) -> Int[np.ndarray, "calls batch"]:
+    """Return the FLOPs of each call for each picture without its experts; `forward_flops` has those of training."""
+    assert config.moe is not None
+    trained = int(len(trace.layers) * config.grid.tokens * config.moe.experts_per_token()) * _pair_flops(config)
     lengths, place = np.unique(trace.text_tokens, return_inverse=True)
-    flops = np.array([forward_flops(config, int(length)) for length in lengths])
-    return trace.passes[:, None] * flops[place.reshape(trace.text_tokens.shape)]
+    fixed = np.array([forward_flops(config, int(length)) - trained for length in lengths])
+    return trace.passes[:, None] * fixed[place.reshape(trace.text_tokens.shape)]

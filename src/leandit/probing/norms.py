@@ -120,7 +120,8 @@ def _plot(reports: Sequence[dict[str, Any]], path: Path) -> None:
     if "layer" in parts:
         _plot_blocks(axes.pop(0), reports)
     if "timestep" in parts:
-        highest = max(np.max(report["timestep"]["block_norms"]["added"]) for report in reports)
+        added = [np.array(report["timestep"]["block_norms"]["added"], float) for report in reports]  # None becomes nan
+        highest = max((float(np.nanmax(values)) for values in added if np.isfinite(values).any()), default=1.0)
         for axis, report in zip(axes, reports, strict=True):
             image = _plot_times(axis, report, highest)
         figure.colorbar(image, ax=axes, label="L2 norm per token")
@@ -132,7 +133,7 @@ def _plot_blocks(axis: Any, reports: Sequence[dict[str, Any]]) -> None:
         norms, run = report["layer"]["block_norms"], report["run"]
         blocks = range(1, len(norms["added"]) + 1)
         label = f"{drawable(run['folder'])}, step {run['step']}"
-        axis.plot(blocks, norms["added"], color=colour, marker="o", label=label)
+        axis.plot(blocks, np.array(norms["added"], float), color=colour, marker="o", label=label)
     axis.set_title("L2 norm per token of what a block adds", fontsize=10)
     axis.set_xlabel("block")
     axis.set_ylim(bottom=0)
@@ -143,7 +144,7 @@ def _plot_blocks(axis: Any, reports: Sequence[dict[str, Any]]) -> None:
 
 def _plot_times(axis: Any, report: dict[str, Any], highest: float) -> Any:
     """Draw one run's map, with noise on the left and the picture on the right."""
-    times, added = report["timestep"]["times"], np.array(report["timestep"]["block_norms"]["added"])
+    times, added = report["timestep"]["times"], np.array(report["timestep"]["block_norms"]["added"], float)
     edges = np.arange(added.shape[1] + 1) + 0.5
     image = axis.pcolormesh(np.arange(len(times) + 1), edges, added[::-1].T, vmin=0, vmax=highest, cmap="inferno")
     shown = np.linspace(0, len(times) - 1, min(len(times), 6)).round().astype(int)

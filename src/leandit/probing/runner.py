@@ -13,6 +13,7 @@ from leandit.probing.content import content_report, find_pictures, record_conten
 from leandit.probing.draw import Drawn, check_pictures, draw_norms, draw_recorded, has_experts
 from leandit.probing.norms import norm_report, write_norms
 from leandit.probing.report import AXES, about, build_report, rounded
+from leandit.probing.verdict import verdict
 from leandit.probing.write import write_report
 from leandit.run import SamplingConfig
 from leandit.run.conditioner import Wanted
@@ -111,7 +112,8 @@ def probe(
     drawn: tuple[Drawn, ...] = ()
     if dense is None:
         drawn = tuple(draw_recorded(*plan, progress=progress) for plan in plans)
-        reports = tuple({**build_report(each, axes), **_allocation(each.run, pictures, progress)} for each in drawn)
+        built = ({**build_report(each, axes), **_allocation(each.run, pictures, progress)} for each in drawn)
+        reports = tuple({**report, "verdict": verdict(report)} for report in built)
     else:
         reports = tuple(_norms(plan, axes, progress) for plan in plans)
     page = False

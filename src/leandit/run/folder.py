@@ -70,7 +70,11 @@ class RunFolder:
 
     def read_config(self) -> RunConfig:
         """Return the run's resolved config."""
-        if not self.config.exists():
+        try:
+            there = self.config.exists()
+        except OSError as error:
+            raise LeanDiTError(f"{self.path}: cannot be read: {error.strerror}") from None
+        if not there:
             raise LeanDiTError(
                 f"{self.path}: not a run of LeanDiT (it has no config.json); give the folder that training printed"
             )

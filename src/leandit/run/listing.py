@@ -52,19 +52,27 @@ def list_runs(folders: Iterable[str | Path] = ("runs",)) -> list[RunSummary]:
     for given in map(Path, folders):
         if not given.is_dir():
             raise LeanDiTError(f"{given}: no such folder of runs; train one with `leandit train quickstart`")
-        for path in [given] if _is_run(given) else sorted(filter(_is_run, given.iterdir())):
+        try:
+            paths = [given] if _is_run(given) else sorted(filter(_is_run, given.iterdir()))
+        except OSError as error:
+            raise LeanDiTError(f"{given}: cannot be read: {error.strerror}") from None
+        for path in paths:
             found.setdefault(path.resolve(), _summary(path))
     return sorted(found.values(), key=lambda run: run.changed, reverse=True)
 
 
 def _is_run(path: Path) -> bool:
-    return RunFolder(path).config.is_file() and (RunFolder(path).checkpoints.is_dir() or (path / LOCK_FILE).exists())
+    folder = RunFolder(path)
+    try:
+        return folder.config.is_file() and (folder.checkpoints.is_dir() or (path / LOCK_FILE).exists())
+    except PermissionError:
+        return path.is_dir()  # perhaps: it is listed with what is wrong
 
 
 def _summary(path: Path) -> RunSummary:
     folder = RunFolder(path)
-    newest = max(each.stat().st_mtime for each in (folder.config, folder.metrics, folder.checkpoints) if each.exists())
-    changed = datetime.fromtimestamp(newest).astimezone().replace(microsecond=0)
+    times = [time for each in (folder.config, folder.metrics, folder.checkpoints, path) if (time := _time(each))]
+    changed = datetime.fromtimestamp(max(times[:3], default=0)).astimezone().replace(microsecond=0)
     try:
         config = folder.read_config()
         metrics = read_metrics(folder.metrics) if folder.metrics.exists() else []
@@ -92,27 +100,43 @@ def _model(config: RunConfig) -> str:
     return size if moe is None else f"{size}, {moe.routing_name} {moe.experts_per_token():g}/{moe.num_experts}"
 
 
+def _time(path: Path) -> float:
+    """Return when a file was changed; 0 if that cannot be known."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0
+
+
 def _newest(metrics: list[dict[str, Any]], name: str) -> float | None:
-    return next((record[name] for record in reversed(metrics) if name in record), None)
+    found = (record[name] for record in reversed(metrics) if name in record)
+    return next((float(value) for value in found if _is_number(value)), None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _evaluations(folder: Path) -> Iterator[dict[str, float]]:
     """Yield the numbers of each result in the folder, the newest first; other files are passed over."""
-    for path in sorted(folder.glob("step-*.json"), key=lambda each: each.stat().st_mtime, reverse=True):
+    for path in sorted(folder.glob("step-*.json"), key=_time, reverse=True):
         try:
             metrics = json.loads(path.read_bytes())["metrics"]
-            yield {name: value for metric in metrics.values() for name, value in metric["values"].items()}
+            values = {name: value for metric in metrics.values() for name, value in metric["values"].items()}
+            yield {name: float(value) for name, value in values.items() if _is_number(value)}
         except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
             continue
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a process holds the lock, without taking it from one that is about to."""
+    """Return whether a process holds the lock. A file without a holder's name is free, and is not touched."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
+        if not os.fstat(descriptor).st_size:
+            return False
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import socket
+import time
 import weakref
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from types import TracebackType
 from leandit.errors import LeanDiTError
 
 LOCK_FILE = ".lock"
+_TRIES, _PAUSE = 3, 0.02  # seconds
 _log = logging.getLogger(__name__)
 
 
@@ -57,6 +59,7 @@ class RunLock:
         _log.warning("%s: was deleted or replaced during training; the run is locked again", self.path)
 
     def _take(self) -> int:
+        tries = 0
         while True:
             try:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -71,6 +74,10 @@ class RunLock:
             except OSError as error:
                 os.close(descriptor)
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    # `leandit runs` holds the lock of a run that was killed for some microseconds.
+                    if (tries := tries + 1) <= _TRIES:
+                        time.sleep(_PAUSE)
+                        continue
                     raise self._held() from None
                 raise self._impossible(error) from None
             os.close(descriptor)

@@ -12,6 +12,7 @@ from leandit.data.latents import fit_latent
 from leandit.errors import LeanDiTError
 from leandit.grid import Grid
 from leandit.models import BackboneConfig
+from leandit.moe.strategies import GROUPED
 from leandit.run.config import RunConfig
 from leandit.text import TextEncoder, check_captions
 
@@ -89,10 +90,14 @@ def _check_experts(config: RunConfig, model: BackboneConfig) -> None:
         factor, group = getattr(moe, f"{phase}capacity_factor"), getattr(moe, f"{phase}group_tokens")
         # A training batch may not fill a group. How many pictures are drawn together is not known here.
         pool = own if group is None else group if phase else min(group, batch)
-        if factor is not None and int(pool * factor / moe.num_experts) == 0:
+        # In expert choice, experts share what is left over, and inference has the factor of training if none is given.
+        shared = moe.strategy in GROUPED
+        factor = moe.experts_per_token(training=not phase) if shared else factor
+        if factor is not None and int(pool * factor / (1 if shared else moe.num_experts) + 1e-6) == 0:
+            product = f"{pool} tokens * {factor:g}{'' if shared else f' / {moe.num_experts} experts'}"
             raise LeanDiTError(
-                f"model.moe.{phase}capacity_factor = {factor:g} leaves no expert a slot: {pool} tokens * {factor:g} / "
-                f"{moe.num_experts} experts is below 1; raise it, or raise model.moe.{phase}group_tokens"
+                f"model.moe.{phase}capacity_factor = {factor:g} leaves no expert a slot: {product} is below 1; "
+                f"raise it, or raise model.moe.{phase}group_tokens"
             )
 
 

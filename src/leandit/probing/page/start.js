@@ -22,6 +22,23 @@ function describe(report, dot) {
     ...facts.map((fact) => element("span", { className: "chip" }, fact)));
 }
 
+const SIGNS = { good: "\u2713", watch: "!", bad: "\u2717" };
+
+function verdicts(reports, dots) {
+  for (const [run, { verdict }] of reports.entries()) {
+    if (!verdict) continue;
+    const head = element("p", { className: "sentence" }, element("span", { className: "sign" }, SIGNS[verdict.level]), verdict.sentence);
+    const rows = verdict.checks.map((check) => element("tr", { className: check.level },
+      element("td", { className: "sign" }, SIGNS[check.level]), element("th", { scope: "row" }, check.name),
+      element("td", { className: "value" }, check.value), element("td", { className: "normal" }, `normal: ${check.normal}`)));
+    const advice = verdict.checks.filter((check) => check.advice)
+      .map((check) => element("li", {}, element("b", {}, `${check.name}: `), check.advice));
+    document.getElementById("verdict").append(element("div", { className: `verdict ${verdict.level}` },
+      ...(reports.length > 1 ? [element("div", { className: "group" }, dots[run].cloneNode(), runName(reports[run]))] : []),
+      head, element("table", {}, element("tbody", {}, ...rows)), ...(advice.length ? [element("ul", {}, ...advice)] : [])));
+  }
+}
+
 function mainNumbers(reports) {
   const shown = [
     ["pairs of token and expert", (r) => r.pairs.total.toLocaleString("en")],
@@ -48,6 +65,7 @@ async function start() {
   const { reports, images } = JSON.parse(await unpack("payload"));
   const dots = reports.map((_, run) => element("span", { className: "dot", style: `background:${RUN_COLOURS[run]}` }));
   reports.forEach((report, run) => document.getElementById("runs").append(describe(report, dots[run])));
+  verdicts(reports, dots);
   mainNumbers(reports);
   status.remove();
   let onLayer = () => {};
