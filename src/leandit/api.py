@@ -20,6 +20,7 @@ from leandit.probing.runner import probe
 from leandit.run import RunConfig
 from leandit.run.listing import list_runs
 from leandit.sampling import LoadedRun, choose, every_pair, load, picture_size, sampling_settings
+from leandit.sampling.request import check_number, whole_numbers
 from leandit.training import Callback, Task, TaskContext, run_training
 from leandit.training.dry_run import dry_run
 
@@ -94,7 +95,9 @@ def sample(
     """
     loaded = run if isinstance(run, LoadedRun) else load(run)
     settings = sampling_settings(loaded.config.sampling, steps, guidance)
-    wanted, each_seed = every_pair(choose(loaded, labels, prompts), list(seeds))
+    check_number("batch_size", batch_size, int, 1)
+    check_number("compute", compute, float)
+    wanted, each_seed = every_pair(choose(loaded, labels, prompts), whole_numbers("seeds", seeds))
     grid = picture_size(size)
     with sampling.at_compute(loaded, float(compute)):
         return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress, grid)

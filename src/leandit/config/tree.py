@@ -57,9 +57,14 @@ def _too_deep(source: str) -> LeanDiTError:
 
 
 def _types_first(override: tuple[list[str], Any]) -> float:
-    """Sort key: an outer type before an inner one, which it would reset, and both before everything else."""
-    path, _ = override
-    return len(path) if path[-1] == "type" else math.inf
+    """Sort key: whole tables and types, outer ones before inner ones, which they would reset; then everything else.
+
+    A table stands before its own type, so that both orders of `a={...}` and `a.type=b` mean the same.
+    """
+    path, value = override
+    if path[-1] == "type":
+        return len(path) - 0.5  # the depth of its table, and after it
+    return len(path) if isinstance(value, dict) else math.inf
 
 
 def diff(old: Config, new: Config) -> list[tuple[str, Any, Any]]:

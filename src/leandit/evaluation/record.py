@@ -17,7 +17,7 @@ from leandit.evaluation.metric import Job, Measurement, Plan
 from leandit.evaluation.samples import drawing_facts, sampling_facts
 from leandit.run.config import SamplingConfig
 from leandit.run.weights import checkpoints_of
-from leandit.sampling import LoadedRun
+from leandit.sampling import LoadedRun, picture_shape
 
 FORMAT = "leandit-evaluation"
 VERSION = 1
@@ -46,6 +46,7 @@ def build_record(
 ) -> dict[str, Any]:
     """Return the record as JSON. `conditions` and each metric's `made_of` decide whether two can be compared."""
     run = job.run
+    channels, size = picture_shape(run)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -55,7 +56,7 @@ def build_record(
             **drawing_facts(run),
             "weights": checkpoint["weights"],
             "autoencoder": None if run.config.codec is None else codec_facts(run),
-            "picture": {"size": run.config.data.size.plain, "channels": run.config.data.channels},
+            "picture": {"size": size.plain, "channels": channels},
         },
         "metrics": {name: _metric_record(plan, measured) for name, (plan, measured) in results.items()},
         "reference": {

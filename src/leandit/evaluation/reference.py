@@ -22,7 +22,7 @@ from leandit.data.pictures import fit_picture, to_channels
 from leandit.data.sources import AnySourceConfig
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.grid import Grid
-from leandit.sampling import LoadedRun
+from leandit.sampling import LoadedRun, picture_shape
 
 
 class FittedSource:
@@ -84,18 +84,22 @@ def open_reference(run: LoadedRun, given: str | Path | SourceConfig | None) -> F
     metadata.csv is read with its captions, any other by its class folders. Raises LeanDiTError if it is missing, empty
     or holds no pictures.
     """
-    data = run.config.data
-    if data.holds_latents:
+    if run.codec.no_pictures is not None:
         raise LeanDiTError(
             f"{run.path}: the run learned latents, which cannot be measured as pictures. Draw them "
             "with `leandit sample` and decode them with the autoencoder that made the training data"
         )
+    channels, size = picture_shape(run)
     if given is None:
+        if run.config.data.holds_latents:
+            raise LeanDiTError(
+                f"{run.path}: its data are latents; name the pictures to measure against with --reference"
+            )
         source = _training_data(run)
-        return FittedSource(source, data.size, data.channels, "the run's training data", enlarges=True)
+        return FittedSource(source, size, channels, "the run's training data", enlarges=True)
     config = _reference_config(str(given)) if isinstance(given, str | Path) else given
     name = str(given) if isinstance(given, str | Path) else given.model_dump_json()
-    return FittedSource(_open(config, "--reference"), data.size, data.channels, name, enlarges=False)
+    return FittedSource(_open(config, "--reference"), size, channels, name, enlarges=False)
 
 
 def read_batches(source: Source, size: int = 64) -> Iterator[UInt8[Tensor, "samples height width channels"]]:

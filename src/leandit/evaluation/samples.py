@@ -20,9 +20,10 @@ from torch import Tensor
 
 from leandit.errors import LeanDiTError
 from leandit.evaluation.metric import Drawn, Plan
+from leandit.grid import Grid
 from leandit.run.conditioner import Wanted
 from leandit.run.config import SamplingConfig
-from leandit.sampling import LoadedRun, sample
+from leandit.sampling import LoadedRun, picture_shape, sample
 
 # Pictures in a file. It is fixed, so that the pictures that are drawn together do not depend on the number of ranks.
 SHARD = 64
@@ -107,6 +108,10 @@ class SampleSet:
                 time.sleep(_POLL)
         return Drawn(torch.cat([shards[number] for number in range(self.num_shards)]), self.plan)
 
+    @cached_property
+    def _picture_shape(self) -> tuple[int, Grid]:
+        return picture_shape(self.run)
+
     def path(self, number: int) -> Path:
         """Return the file of a shard."""
         return self.folder / f"shard-{number:05d}.npz"
@@ -120,8 +125,8 @@ class SampleSet:
         # After any of them the shard is drawn again.
         except Exception:
             return None
-        data = self.run.config.data  # pictures, whose shape need not be that of what the model draws
-        shape = (len(self._seeds(number)), data.size.height, data.size.width, data.channels)
+        channels, size = self._picture_shape  # which need not be that of what the model draws
+        shape = (len(self._seeds(number)), size.height, size.width, channels)
         if images.dtype != np.uint8 or images.shape != shape or seeds.tolist() != self._seeds(number):
             return None
         return torch.from_numpy(images)
@@ -168,9 +173,9 @@ def sampling_facts(settings: SamplingConfig) -> dict[str, Any]:
 
 
 def drawing_facts(run: LoadedRun) -> dict[str, Any]:
-    """Return in which other way a run draws: in bf16 or compiled. Such pictures are almost the same, not equal."""
-    facts = {"precision": run.precision, "compile": run.compile}
-    return {name: value for name, value in facts.items() if value not in ("fp32", False)}
+    """Return in which other way a run draws: with more or less compute, in bf16 or compiled."""
+    facts = {"compute": run.compute, "precision": run.precision, "compile": run.compile}
+    return {name: value for name, value in facts.items() if value not in (1.0, "fp32") and value is not False}
 
 
 def _within(progress: Progress | None, done: int, count: int, total: int) -> Progress | None:

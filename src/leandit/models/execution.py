@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from leandit.errors import LeanDiTError
 from leandit.models.backbone import Backbone
 from leandit.moe import routers
+from leandit.nn import Layer
 
 
 def recompute_layers(model: Backbone, on: bool = True) -> None:
     """Keep only the input of every layer in training, and compute the layer again in the backward pass."""
-    for layer in model.layers:
+    for layer in _layers(model, "train.activation_checkpointing") if on else model.layers:
         layer.recompute = on
     for _, router in routers(model):
         router.keep_logits = on
@@ -25,8 +26,17 @@ def compile_layers(model: Backbone, backend: str = "inductor") -> None:
     A graph break is an error. Raises LeanDiTError if there is no compiler.
     """
     check_compiler(model.device.type)
-    for layer in model.layers:
+    for layer in _layers(model, "train.compile"):
         layer.compile(fullgraph=True, backend=backend)
+
+
+def _layers(model: Backbone, setting: str) -> list[Layer]:
+    layers = list(model.layers)
+    if not layers:
+        raise LeanDiTError(
+            f"{setting}: the backbone has no `leandit.nn.Layer`, so this would do nothing; leave it false"
+        )
+    return layers
 
 
 @contextlib.contextmanager

@@ -35,7 +35,8 @@ def router_similarity(
     off_EE = together_EE - diagonal_EE
     weight_EE = num_experts * diagonal_EE / diagonal_EE.sum().clamp(min=1)
     weight_EE = weight_EE + (num_experts**2 - num_experts) * off_EE / off_EE.sum().clamp(min=1)
-    return (weight_EE * (p_TE.T @ p_TE)).sum() / p_TE.shape[0]
+    with torch.autocast(logits.device.type, enabled=False):
+        return (weight_EE * (p_TE.T @ p_TE)).sum() / p_TE.shape[0]
 
 
 def co_selection(mask: Bool[Tensor, "*tokens experts"]) -> Float[Tensor, "experts experts"]:

@@ -130,13 +130,14 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
 }
 
 
-def run_config(name: str, overrides: list[str] | None = None) -> RunConfig:
+def run_config(name: str | os.PathLike[str], overrides: list[str] | None = None) -> RunConfig:
     """Return the config of a preset or of a .json, .toml or .yaml file, with `a.b.c=value` overrides.
 
     A file can start from a preset with `preset = "quickstart"` and state only changes; without `preset` it must be
     complete. `model` can be the name of a model, as in `model=DiT-S/2`: this sets its shape, and the data sets its
     input and its text. Raises LeanDiTError for an unknown preset, key or model, or an invalid value.
     """
+    name = os.fspath(name)
     if name.endswith((".json", ".toml", ".yaml", ".yml")):
         tree, source = _from_file(Path(name)), name
     elif name in PRESETS:

@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from leandit.errors import LeanDiTError
 from leandit.models import Backbone, uncompiled
 from leandit.models.records import LayerOutput
+from leandit.nn import Layer
 from leandit.probing.figures import new_figure, plain_legend
 from leandit.sampling.lettering import drawable
 
@@ -57,7 +59,7 @@ class NormRecorder:
         self._as_it_is = uncompiled(self.model)
         self._as_it_is.__enter__()
         self._handles = [self.model.register_forward_pre_hook(self._note_time)]
-        self._handles += [layer.register_forward_hook(self._note_layer) for layer in self.model.blocks]
+        self._handles += [layer.register_forward_hook(self._note_layer) for layer in recorded(self.model)]
         return self
 
     def __exit__(
@@ -69,14 +71,26 @@ class NormRecorder:
 
     def trace(self) -> NormTrace:
         """Return the calls recorded so far."""
-        calls = len(self._times)
-        return NormTrace(np.array(self._times), np.stack(self._norms).reshape(calls, -1, self.batch, 2))
+        return NormTrace(np.array(self._times), stacked(self._norms, len(self._times), self.batch))
 
     def _note_time(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         self._times.append(float(arguments[1][0]))
 
-    def _note_layer(self, layer: nn.Module, arguments: tuple[Any, ...], output: LayerOutput) -> None:
-        self._norms.append(layer_norms(arguments, output, self.batch))
+    def _note_layer(self, layer: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, LayerOutput):
+            self._norms.append(layer_norms(arguments, output, self.batch))
+
+
+def recorded(model: Backbone) -> list[Layer]:
+    """Return the layers whose norms are recorded; a backbone of other modules has none."""
+    return [layer for layer in model.blocks if isinstance(layer, Layer)]
+
+
+def stacked(norms: Sequence[np.ndarray], calls: int, batch: int) -> Float[np.ndarray, "calls blocks batch 2"]:
+    """Return the norms of all layers in all calls as one array, with 0 blocks if none were recorded."""
+    if not norms:
+        return np.zeros((calls, 0, batch, 2), np.float32)
+    return np.stack(norms).reshape(calls, -1, batch, 2)
 
 
 def layer_norms(arguments: tuple[Any, ...], output: LayerOutput, batch: int) -> Float[np.ndarray, "{batch} 2"]:
@@ -92,6 +106,11 @@ def norm_report(trace: NormTrace) -> dict[str, Any]:
 
     `growth` is what the last block adds over what the first one adds; None if the first adds nothing.
     """
+    if not trace.norms.shape[1]:
+        raise LeanDiTError(
+            "the model's blocks are no `leandit.nn.Layer` that returns a LayerOutput, so their norms are unknown, and "
+            "without experts there is nothing else to probe"
+        )
     times, norms = trace.by_time()
     by_block = norms.mean(0)
     stream, added = by_block.T

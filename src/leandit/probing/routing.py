@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from leandit.models import Backbone, Conditioning
 from leandit.models.records import LayerOutput
 from leandit.moe import RouterOutput
-from leandit.probing.norms import layer_norms
+from leandit.probing.norms import layer_norms, recorded, stacked
 from leandit.probing.recorder import ComputeRecorder, ComputeTrace
 
 
@@ -61,7 +61,7 @@ class RoutingRecorder(ComputeRecorder):
     def __enter__(self) -> RoutingRecorder:
         super().__enter__()
         # The layers of a masking decoder have no routers and are not recorded.
-        self._handles += [layer.register_forward_hook(self._note_norms) for layer in self.model.blocks]
+        self._handles += [layer.register_forward_hook(self._note_norms) for layer in recorded(self.model)]
         return self
 
     def trace(self) -> RoutingTrace:
@@ -78,7 +78,7 @@ class RoutingRecorder(ComputeRecorder):
             np.stack(self._twins).reshape(calls, -1, self.batch),
             np.array(self._passes),
             np.repeat(np.array(self._text)[:, None], self.batch, 1),
-            np.stack(self._norms).reshape(calls, -1, self.batch, 2),
+            stacked(self._norms, calls, self.batch),
         )
 
     def _note_time(self, module: Any, arguments: tuple[Any, ...]) -> None:
@@ -95,8 +95,9 @@ class RoutingRecorder(ComputeRecorder):
         twins = mask[self.batch :].sum((1, 2), dtype=np.int64)
         self._twins.append(twins if len(twins) else np.zeros(self.batch, np.int64))
 
-    def _note_norms(self, layer: Any, arguments: tuple[Any, ...], output: LayerOutput) -> None:
-        self._norms.append(layer_norms(arguments, output, self.batch))
+    def _note_norms(self, layer: Any, arguments: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, LayerOutput):
+            self._norms.append(layer_norms(arguments, output, self.batch))
 
 
 def join(traces: Sequence[RoutingTrace]) -> RoutingTrace:

@@ -200,6 +200,7 @@ def probe_facts(plans: Sequence[Plan], axes: Sequence[str], pictures: int) -> di
             "weights": run.weights,
             "weights_sha256": weights_hash(run),
             **({} if run.precision == "fp32" else {"precision": run.precision}),
+            **({} if run.compute == 1 else {"compute": run.compute}),
             "choices": wanted,
             "seeds": list(seeds),
             "sampling": settings.model_dump(mode="json", include={"sampler", "guidance"}),

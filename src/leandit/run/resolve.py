@@ -157,8 +157,9 @@ def _check_prompts(config: RunConfig) -> None:
         check_captions(prompts, config.text.max_caption_chars, allow_empty=False, names=names)
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: str | torch.device) -> str:
     """Return the device for "auto", or check the given device. Raises LeanDiTError if it does not exist."""
+    device = str(device)  # also a torch.device
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", device):

@@ -3,7 +3,7 @@
 from leandit.sampling.bundled import bundled_name, find_run
 from leandit.sampling.compute import at_compute, calibrate
 from leandit.sampling.drawing_record import claim_folder, weights_hash
-from leandit.sampling.generate import check_size, draw, draw_batches, sample, sample_batches, to_pictures
+from leandit.sampling.generate import check_size, draw, draw_batches, picture_shape, sample, sample_batches, to_pictures
 from leandit.sampling.grid import (
     class_name,
     data_uri,
@@ -36,6 +36,7 @@ __all__ = [
     "fits_grid",
     "load",
     "output_folder",
+    "picture_shape",
     "picture_size",
     "read_made_by",
     "rows_by_label",

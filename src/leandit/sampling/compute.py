@@ -9,7 +9,7 @@ from leandit.models import uncompiled
 from leandit.moe.budget import Calibration, check_share, has_thresholds, record_scores, scaled, shifted
 from leandit.run.conditioner import Wanted
 from leandit.sampling.generate import draw
-from leandit.sampling.load import LoadedRun
+from leandit.sampling.load import COMPUTE, LoadedRun
 
 # Scores are recorded from few drawings of few steps, over all times.
 _DRAWINGS = 4
@@ -40,6 +40,9 @@ def at_compute(run: LoadedRun, share: float) -> Iterator[None]:
             stack.enter_context(shifted(run.model, calibrate(run).thresholds(share)))
         elif share != 1:
             stack.enter_context(scaled(run.model, share))
+        before = run.compute
+        run.__dict__[COMPUTE] = share
+        stack.callback(run.__dict__.__setitem__, COMPUTE, before)
         yield
 
 

@@ -94,6 +94,13 @@ def in_batches(
         yield None if wanted is None else wanted[part], seeds[part], advance
 
 
+@torch.no_grad()
+def picture_shape(run: LoadedRun) -> tuple[int, Grid]:
+    """Return channels and size of the pictures that a run draws: of what its codec decodes."""
+    decoded = run.codec.decode(torch.zeros(1, *run.config.sample_shape(), device=run.device))
+    return decoded.shape[1], Grid(*decoded.shape[2:])
+
+
 def check_size(run: LoadedRun, size: Grid) -> Grid:
     """Return the size of the model's input for a size of the data.
 

@@ -30,6 +30,8 @@ from leandit.run.weights import read_newest
 from leandit.sampling.bundled import find_run
 from leandit.text import TextEncoder, attach_finetuned, build_text_encoder
 
+COMPUTE = "_compute"
+
 
 @dataclass(frozen=True)
 class LoadedRun:
@@ -55,6 +57,11 @@ class LoadedRun:
         bf16 = self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
             return self.model(x, t, cond).prediction.to(x.dtype)
+
+    @property
+    def compute(self) -> float:
+        """The share of the trained experts per token that is in force; other than 1 only inside `at_compute`."""
+        return self.__dict__.get(COMPUTE, 1.0)
 
     @cached_property
     def codec(self) -> Codec:
@@ -108,7 +115,7 @@ def _whole(value: object) -> int | None:
 def load(
     path: str | Path,
     weights: str = "ema",
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "fp32",
     compile: bool = False,
 ) -> LoadedRun:
@@ -139,7 +146,13 @@ def load(
 
 
 def _build(
-    checkpoint: Checkpoint, path: Path, weights: str, device: str, precision: str, compile: bool, exact: bool
+    checkpoint: Checkpoint,
+    path: Path,
+    weights: str,
+    device: str | torch.device,
+    precision: str,
+    compile: bool,
+    exact: bool,
 ) -> LoadedRun:
     """Build the model of a checkpoint; raise DamagedCheckpoint, which names the file, if its parts do not fit."""
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from leandit.config import apply_overrides, validate
+from leandit.config.wording import short
 from leandit.errors import LeanDiTError
 from leandit.grid import Grid, read_size
 from leandit.run.conditioner import Wanted
@@ -29,8 +31,8 @@ def every_pair(choices: list[int | str] | None, seeds: Sequence[int]) -> tuple[W
     return [choice for choice in choices for _ in seeds], [seed for _ in choices for seed in seeds]
 
 
-def choose(run: LoadedRun, labels: Iterable[Any] | None, prompts: Iterable[Any] | None) -> list[int | str] | None:
-    """Return the labels or prompts to draw; None for an unconditional model.
+def choose(run: LoadedRun, labels: Any, prompts: Iterable[Any] | None) -> list[int | str] | None:
+    """Return the labels (several, or one) or prompts to draw; None for an unconditional model.
 
     Raises LeanDiTError for labels or prompts that the run cannot draw.
     """
@@ -43,8 +45,32 @@ def choose(run: LoadedRun, labels: Iterable[Any] | None, prompts: Iterable[Any] 
     if prompts is not None:
         raise LeanDiTError(f"{run.path}: the model reads no text; choose classes with labels instead of prompts")
     if labels is not None:
-        return [run.label(label) for label in labels]
+        return [run.label(label) for label in as_list(labels)]
     return [*range(run.model.config.num_classes)] if run.model.config.num_classes else None
+
+
+def as_list(given: Any) -> list[Any]:
+    """Return several things as a list: also a tensor or an array, and one text or number by itself."""
+    values = given.tolist() if hasattr(given, "tolist") else given
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+
+
+def whole_numbers(name: str, given: Any) -> list[int]:
+    """Return whole numbers as a list. Raises LeanDiTError, with `name`, for a fraction, a text or true."""
+    values = as_list(given)
+    for value in values:
+        check_number(name, value, int)
+    return [operator.index(value) for value in values]
+
+
+def check_number(name: str, value: Any, kind: type, least: int | None = None) -> None:
+    """Raise LeanDiTError, with `name`, unless the value is a number of this kind and at least `least`."""
+    whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not whole and not (kind is float and isinstance(value, float)):
+        wanted = "a whole number" if kind is int else "a number"
+        raise LeanDiTError(f"{name}: {short(value)} is not {wanted}")
+    if least is not None and value < least:
+        raise LeanDiTError(f"{name} = {value}: must be at least {least}")
 
 
 def _checked(run: LoadedRun, prompts: Iterable[Any]) -> list[int | str]:

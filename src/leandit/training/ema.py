@@ -23,9 +23,12 @@ class EMA:
     def update(self, model: nn.Module, step: int) -> None:
         """Update the averages after a step. The first step is 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        parameters = dict(model.named_parameters())
-        averages = [self.tensors[name] for name in parameters]
-        torch._foreach_lerp_(averages, [p.detach() for p in parameters.values()], 1 - decay)
+        # Weights that two modules share have two names in a state dict, and an average for each.
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        real = {name: p.detach() for name, p in parameters.items() if p.is_floating_point()}
+        torch._foreach_lerp_([self.tensors[name] for name in real], list(real.values()), 1 - decay)
+        for name in parameters.keys() - real.keys():
+            self.tensors[name].copy_(parameters[name])
         for name, buffer in model.named_buffers():
             if name in self.tensors:
                 self.tensors[name].copy_(buffer)

@@ -38,6 +38,11 @@ def _muon(config: MuonConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
         for name, p in named.items()
         if p.ndim >= 2 and any(part in name for part in _MUON_PARTS) and not name.startswith("text_encoder.")
     ]
+    if not matrices:
+        raise LeanDiTError(
+            f"optimizer.type = muon: no matrix of this model is in a part that Muon knows ({', '.join(_MUON_PARTS)}); "
+            "name its parts so, or choose another optimiser"
+        )
     rest = [p for name, p in named.items() if name not in set(matrices)]
     muon = Muon(
         [named[name] for name in matrices],

@@ -9,6 +9,7 @@ import torch
 
 from leandit.allocator import keep_memory
 from leandit.data import build_source, summary
+from leandit.errors import LeanDiTError
 from leandit.run.config import RunConfig
 from leandit.run.folder import RunFolder
 from leandit.run.identity import check_encoder_of_run
@@ -63,7 +64,10 @@ def run_training(
             # Write the config first: a folder with files but without a config does not count as a run.
             folder.record(config)
         torch.manual_seed(config.seed)
-        given = task and task(TaskContext(config, source, text, torch.device(config.train.device)))
+        context = TaskContext(config, source, text, torch.device(config.train.device))
+        given = None if task is None else task(context)
+        if task is not None and not isinstance(given, Task):
+            raise LeanDiTError(f"task: {task!r} returned {type(given).__name__}, not a leandit.training.Task")
         trainer = Trainer(config, source, folder, callbacks, text, given, lock)
         if start is not None and not resuming:
             trainer.start_from(start)

@@ -16,6 +16,7 @@ from leandit.errors import LeanDiTError, NotFoundError
 from leandit.models import ModelConfig
 from leandit.run.checkpoint import TEXT_ENCODER, Checkpoint
 from leandit.run.config import RunConfig, StartConfig
+from leandit.run.identity import CODEC
 from leandit.run.resume import identity_changes
 from leandit.run.weights import checkpoints_of, read_weights
 
@@ -90,6 +91,8 @@ def load_start(model: nn.Module, start: StartWeights, config: RunConfig, identit
     fresh = [name for name in own if _is_optional(name, start.tensors, decoder_differs) or _is_new_encoder(name, start)]
     left = [name for name in start.tensors if _is_optional(name, own, decoder_differs)]
     used = {name: start.tensors[name] for name in start.tensors.keys() - set(left)}
+    resized = [name for name in used if _is_of_another_grid(name, used[name], own.get(name), config)]
+    used |= {name: used[name].mean().expand_as(own[name]) for name in resized}
     wanted = {name: tensor for name, tensor in own.items() if name not in fresh}
     if problem := _misfit(used, wanted):
         differences = _differences(earlier, config) or "none in the configurations"
@@ -99,6 +102,8 @@ def load_start(model: nn.Module, start: StartWeights, config: RunConfig, identit
         )
     model.load_state_dict(used, strict=False)
     _log.info("started from the %s", start.origin)
+    if resized:
+        _log.warning("started from the %s: thresholds of tokens start at their mean on another grid", start.origin)
     for line in (*_remarks(earlier, config, fresh, left), *_meaning_remarks(start.identity, identity)):
         _log.warning("started from the %s: %s", start.origin, line)
 
@@ -112,6 +117,13 @@ def _is_optional(name: str, others: Mapping[str, Tensor], decoder_differs: bool)
     if decoder_differs and name.startswith(_WITH_DECODER):
         return True
     return _TARGET_HEAD in name and name not in others
+
+
+def _is_of_another_grid(name: str, tensor: Tensor, own: Tensor | None, config: RunConfig) -> bool:
+    """Return whether a tensor has a threshold for each token (`be_choice`) of a picture of another size."""
+    moe = config.model.moe
+    per_token = name.endswith("threshold.value") and moe is not None and moe.strategy == "be_choice"
+    return per_token and own is not None and tensor.ndim == own.ndim == 1 and tensor.shape != own.shape
 
 
 def _is_new_encoder(name: str, start: StartWeights) -> bool:
@@ -142,6 +154,8 @@ def _remarks(earlier: RunConfig, config: RunConfig, fresh: Sequence[str], left: 
 
 def _meaning_remarks(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Yield remarks about inputs that the weights learned with another meaning."""
+    if before.get(CODEC, now.get(CODEC)) != now.get(CODEC):
+        yield f"the codec is another one, so the same numbers mean other data: {before[CODEC]} there, {now[CODEC]} here"
     if TEXT_ENCODER in now and before.get(TEXT_ENCODER, now[TEXT_ENCODER]) != now[TEXT_ENCODER]:
         yield "the text encoder is not the one that they were trained with"
     old, new = before.get("class_names", []), now["class_names"]

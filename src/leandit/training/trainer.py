@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ class Trainer:
         self.folder = folder
         self.callbacks = callbacks
         self.device = torch.device(config.train.device)
-        self.task = task or build_task(TaskContext(config, source, text, self.device))
+        self.task = task if task is not None else build_task(TaskContext(config, source, text, self.device))
         self.model = self.task.module.to(self.device)
         self.codec = config.build_codec()
         self.optimizers = build_optimizers(config.optimizer, self.model)
@@ -98,7 +99,8 @@ class Trainer:
 
     def start_from(self, start: StartWeights) -> None:
         """Set the weights and their average to the weights of another run. Call it before the first step."""
-        load_start(self.model, start, self.config, self._identity)
+        codec = json.loads(json.dumps(dict(self.codec.identity)))  # as a checkpoint has it
+        load_start(self.model, start, self.config, {**self._identity, CODEC: codec})
         self.ema = EMA(self.model, self.config.train.ema_decay)
 
     def resume(self) -> bool:
