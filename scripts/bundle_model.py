@@ -38,8 +38,9 @@ def main() -> None:
     target = ROOT / "src/leandit/bundled" / options.name
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
-    run = checkpoint.manifest.run
-    write_checkpoint(target, checkpoint.step, {"ema": weights}, checkpoint.state, checkpoint.config, run)
+    # What it started from is a path of the machine that trained it.
+    config = {**checkpoint.config, "start": None}
+    write_checkpoint(target, checkpoint.step, {"ema": weights}, checkpoint.state, config, checkpoint.manifest.run)
     size = sum(file.stat().st_size for file in target.iterdir())
     if size > MOST_BYTES:
         raise SystemExit(f"{target}: {size:,} bytes, more than {MOST_BYTES:,}")

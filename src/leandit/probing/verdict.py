@@ -106,4 +106,4 @@ def _content(report: dict[str, Any]) -> Iterator[Check]:
     rises: Level = "good" if late >= 0.9 * early or fixed else "watch"
     value = f"{early:.2f} at noise, {late:.2f} at the picture"
     advice = "More go to noise than to the picture; in Expert Race's Figure 6 it is the other way: see the same page."
-    yield Check("experts over time", value, "rising towards the picture", rises, "" if rises == "good" else advice)
+    yield Check("experts over time", value, "even, or rising to the picture", rises, "" if rises == "good" else advice)
