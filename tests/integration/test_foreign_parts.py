@@ -19,7 +19,7 @@ from leandit.models import BACKBONES, Backbone, BackboneConfig, BackboneOutput, 
 from leandit.moe import MoEConfig, MoELayer
 from leandit.nn import Linear
 from leandit.sampling import at_compute
-from leandit.training import TaskContext
+from leandit.training import TaskContext, run_training
 from leandit.training.ema import EMA
 
 STEPS = ["train.steps=2", "train.log_every=1", "train.precision=fp32", "sampling.sampler.steps=2", "sampling.grid=2"]
@@ -110,12 +110,12 @@ def test_plain_blocks_train_draw_and_are_probed(registered: None, tmp_path: Path
 def test_settings_that_would_do_nothing_are_refused(registered: None, setting: str, tmp_path: Path) -> None:
     config = leandit.run_config("tiny", [*STEPS, *PLAIN, f"model.moe={MOE}", f"{setting}=true"])
     with pytest.raises(LeanDiTError, match=f"{setting}: the backbone has no .*Layer"):
-        leandit.train(config, tmp_path / "run")
+        run_training(config, tmp_path / "run")
 
 
 def test_a_dense_model_of_plain_blocks_has_nothing_to_probe(registered: None, tmp_path: Path) -> None:
     config = leandit.run_config("tiny", [*STEPS, *PLAIN])
-    assert leandit.train(config, tmp_path / "run") == 0
+    assert run_training(config, tmp_path / "run") == 0
     with pytest.raises(LeanDiTError, match="there is nothing else to probe"):
         leandit.probe(tmp_path / "run", [0], [0], steps=1)
 
@@ -123,23 +123,23 @@ def test_a_dense_model_of_plain_blocks_has_nothing_to_probe(registered: None, tm
 def test_muon_without_a_matrix_that_it_knows_is_refused(registered: None, tmp_path: Path) -> None:
     dense = [*STEPS, *PLAIN, "optimizer.type=muon"]
     with pytest.raises(LeanDiTError, match=r"optimizer\.type = muon: no matrix of this model"):
-        leandit.train(leandit.run_config("tiny", dense), tmp_path / "run")
+        run_training(leandit.run_config("tiny", dense), tmp_path / "run")
 
 
 def test_pictures_smaller_than_the_data_are_measured(registered: None, tmp_path: Path) -> None:
     settings = [*STEPS, 'codec={"type": "half"}', "model.patch_size=4"]
-    assert leandit.train(leandit.run_config("tiny", settings), tmp_path / "run") == 0
+    assert run_training(leandit.run_config("tiny", settings), tmp_path / "run") == 0
     values = leandit.evaluate(tmp_path / "run", ["kid"], 20, steps=1).values
     assert all(value == value for value in values.values())
 
 
 def test_a_start_with_another_codec_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shifted = 'codec={"type": "pixels", "shift": 1.0}'
-    assert leandit.train(leandit.run_config("tiny", [*STEPS, shifted]), tmp_path / "a") == 0
+    assert run_training(leandit.run_config("tiny", [*STEPS, shifted]), tmp_path / "a") == 0
     for codec, told in (([], True), ([shifted], False)):
         caplog.clear()
         config = leandit.run_config("tiny", [*STEPS, *codec, f"start.path={tmp_path / 'a'}"])
-        assert leandit.train(config, tmp_path / f"b{told}") == 0
+        assert run_training(config, tmp_path / f"b{told}") == 0
         assert ("the codec is another one" in caplog.text) is told
 
 
@@ -147,9 +147,9 @@ def test_thresholds_of_tokens_start_at_their_mean_on_another_grid(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     be = [*STEPS, "model.moe.strategy=be_choice"]
-    assert leandit.train(leandit.run_config("tiny", be), tmp_path / "small") == 0
+    assert run_training(leandit.run_config("tiny", be), tmp_path / "small") == 0
     larger = [*be, "data.image_size=64", "model.position_grid=4", f"start.path={tmp_path / 'small'}", "train.steps=1"]
-    assert leandit.train(leandit.run_config("tiny", larger), tmp_path / "large") == 0
+    assert run_training(leandit.run_config("tiny", larger), tmp_path / "large") == 0
     assert "thresholds of tokens start at their mean" in caplog.text
 
 
@@ -172,7 +172,7 @@ def test_a_factory_that_returns_no_task_is_told(given: object, tmp_path: Path) -
         return given
 
     with pytest.raises(LeanDiTError, match=rf"returned {type(given).__name__}, not a leandit.training.Task"):
-        leandit.train(leandit.run_config("tiny", STEPS), tmp_path / "run", task=factory)
+        run_training(leandit.run_config("tiny", STEPS), tmp_path / "run", task=factory)
 
 
 def test_an_evaluation_under_another_compute_has_its_own_pictures(tiny_run: Path, tmp_path: Path) -> None:

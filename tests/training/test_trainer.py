@@ -7,6 +7,8 @@ import json
 import logging
 import math
 import os
+import re
+import shlex
 import shutil
 import signal
 import weakref
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 
+from leandit.cli import main
 from leandit.data import Batch, Loader, build_source
 from leandit.errors import LeanDiTError
 from leandit.models import Conditioning
@@ -244,15 +247,26 @@ def resolve_tiny(overrides: list[str]) -> Any:
     return resolve(config, build_source(config.data.source))
 
 
-@pytest.mark.parametrize("where", ["final.linear.weight", "blocks.0.moe.router.gate_head.weight"])
-def test_a_poisoned_weight_stops_the_run_before_a_checkpoint(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ("final.linear.weight", "final.linear.weight"),
+        ("blocks.0.moe.router.gate_head.weight", "blocks.0.moe.router.gate_head.weight"),
+        ("blocks.1.moe.experts.w1", "blocks.1.moe.experts.w1 (expert 3)"),
+    ],
+)
+def test_a_poisoned_weight_stops_the_run_before_a_checkpoint_and_is_blamed(
+    tmp_path: Path, where: str, named: str
+) -> None:
     class Poison(Callback):
         def on_step(self, trainer: Trainer, report: StepReport) -> None:
             if report.step == 10:
-                dict(trainer.model.named_parameters())[where].data.view(-1)[0] = math.nan
+                dict(trainer.model.named_parameters())[where].data.view(-1)[-1] = math.nan
 
-    with pytest.raises(LeanDiTError, match="step 11: the loss is not finite"):
+    with pytest.raises(LeanDiTError, match="step 11: the loss is not finite") as error:
         train(tmp_path, "train.checkpoint_every=3", callbacks=(Poison(),))
+    assert f"\nWeights that are not finite: {named}\n" in str(error.value)
+    assert "Samples" not in str(error.value)
     assert newest(tmp_path).step == 9
     assert all(torch.isfinite(t).all() for group in ("model", "ema") for t in newest(tmp_path).tensors(group).values())
 
@@ -263,9 +277,32 @@ def test_an_infinite_gradient_stops_the_run_too(tmp_path: Path) -> None:
             parameter = trainer.model.patch_embedding.weight
             parameter.register_hook(lambda gradient: gradient * (math.inf if trainer.step == 2 else 1.0))
 
-    with pytest.raises(LeanDiTError, match="step 3: the gradient is not finite"):
+    with pytest.raises(LeanDiTError, match="step 3: the gradient is not finite") as error:
         train(tmp_path, callbacks=(Poison(),))
+    message = str(error.value)
+    assert "\nGradients that are not finite: patch_embedding.weight\n" in message
+    assert "Samples" not in message
+    assert "Newest checkpoint: none yet. Start again in another --out with a lower optimizer.lr" in message
     assert find_newest(tmp_path / "checkpoints") is None
+
+
+def test_the_way_out_of_a_loss_that_is_not_finite_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        poison(patch, step=7, row=2)
+        with pytest.raises(LeanDiTError) as error:
+            train(tmp_path / "my run", "train.checkpoint_every=5", "train.batch_size=4")
+    [advice] = re.findall(r"leandit (train .*) --out NEW optimizer.lr=\.\.\.", str(error.value))
+    words = [*shlex.split(advice), "--out", str(tmp_path / "new"), "optimizer.lr=1e-4", "train.steps=1"]
+    assert main(words) == 0
+    assert "started from the ema weights" in capsys.readouterr().err or (tmp_path / "new/checkpoints").is_dir()
+
+
+def test_a_part_of_the_loss_that_is_not_finite_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leandit.moe.losses.router_similarity", lambda logits, mask: logits.sum() * math.inf)
+    with pytest.raises(LeanDiTError, match="Parts of the loss: router_similarity; every sample's own loss is finite"):
+        train(tmp_path)
 
 
 def test_tensorboard_mirrors_the_numbers_of_the_metrics(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from leandit.run.store import CheckpointStore
 from leandit.text import TextEncoder
 from leandit.training.callbacks import Callback, StepReport
 from leandit.training.ema import EMA
-from leandit.training.finite import check_finite, non_finite
+from leandit.training.finite import check_finite, gradient_error, loss_error
 from leandit.training.optimizer_layout import check_optimizer_tensors, optimizer_layout
 from leandit.training.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
 from leandit.training.signals import Stopped, StopRequest
@@ -212,8 +212,9 @@ class Trainer:
                 )
 
     def _publish(self) -> None:
-        check_finite("weights", self.model.state_dict(), self.step, self.store.steps())
-        check_finite("averaged weights", self.ema.tensors, self.step, self.store.steps())
+        where = (self.folder.path, self.store.steps())
+        check_finite("weights", self.model.state_dict(), self.step, *where)
+        check_finite("averaged weights", self.ema.tensors, self.step, *where)
         # First, so that after a power cut no checkpoint is there without the lines before it.
         lost_lines: LeanDiTError | None = None
         try:
@@ -336,12 +337,16 @@ class Trainer:
         return values, numbers, 3 * sum(step.flops for step in steps)
 
     def _check_finite(self, values: Mapping[str, float], finite: np.ndarray, keys: Sequence[str]) -> None:
-        """Raise LeanDiTError, which names the samples, if the loss or the gradient is not finite."""
+        """Raise LeanDiTError, which names what is to blame, if the loss or the gradient is not finite."""
+        step, where = self.step + 1, (self.folder.path, self.store.steps())
+        named = dict(self.model.named_parameters())
         if not np.isfinite(values["loss"]):
             bad = [key for key, good in zip(keys, finite, strict=True) if not good]
-            raise non_finite("loss", self.step + 1, bad or keys, self.store.steps())
+            parts = [name for name in values.keys() - {"loss", "gradient_norm"} if not np.isfinite(values[name])]
+            raise loss_error(step, bad, parts, named, *where)
         if not np.isfinite(values["gradient_norm"]):
-            raise non_finite("gradient", self.step + 1, keys, self.store.steps())
+            gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
+            raise gradient_error(step, gradients, *where)
 
     def _set_rates(self) -> None:
         factor = self.config.schedule.factor(self.step, self.config.train.steps)
