@@ -54,6 +54,15 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs leave blank figures: drawing takes ten times as long as such a small training (test_run_pictures.py)."""
+    from PIL import Image
+
+    for name in ("plot_curves", "plot_compute"):
+        monkeypatch.setattr(f"leandit.pictures.{name}", lambda *arguments: Image.new("L", (99, 99)).save(arguments[-1]))
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of the preset `tiny`, with its pictures; to be read only."""

@@ -12,6 +12,8 @@ from leandit.autoencoder import PixelsConfig
 from leandit.errors import LeanDiTError
 from leandit.presets import run_config
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 WHITE = ["codec.type=pixels", "codec.shift=1", "codec.scale=0.5"]
 
 

@@ -9,6 +9,11 @@ import pytest
 from leandit.cli import main
 
 
+@pytest.fixture(autouse=True)
+def _fast(no_figures: None) -> None:
+    """Runs of these tests leave blank figures."""
+
+
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a command that must fail, and return its message."""

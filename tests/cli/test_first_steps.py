@@ -20,13 +20,6 @@ from leandit.run.checkpoint import list_steps
 COMMANDS = ("train", "resume", "sample", "evaluate", "probe", "serve", "runs", "presets", "models", "config")
 
 
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Drawing takes ten times as long as training here; tests/test_run_pictures.py draws them.
-    for name in ("plot_curves", "plot_compute"):
-        monkeypatch.setattr(f"leandit.pictures.{name}", lambda *arguments: Path(arguments[-1]).touch())
-
-
 def test_leandit_alone_lists_the_commands_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     text = capsys.readouterr().out

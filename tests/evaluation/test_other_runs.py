@@ -18,6 +18,8 @@ from leandit.presets import run_config
 from tiny_encoders import text_model
 from tiny_judges import text_job
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 _SHORT = ["train.steps=2"]
 
 

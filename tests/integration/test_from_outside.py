@@ -23,6 +23,8 @@ from leandit.nn import Layers, Linear
 from leandit.run import TASKS, TaskConfig, read_metrics
 from leandit.training import Step, Task, TaskContext, run_training
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 TWO_STEPS = ["train.steps=2", "train.checkpoint_every=1", "train.log_every=1", "train.precision=fp32"]
 
 

@@ -21,6 +21,8 @@ from leandit.run import read_metrics
 from leandit.sampling import LoadedRun
 from leandit.training import run_training
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 SHORT = ["train.steps=2", "train.batch_size=4", "train.log_every=1"]
 
 

@@ -32,6 +32,8 @@ from leandit.nn import Linear
 from leandit.presets import run_config
 from leandit.sampling import load, sample
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def build(**changes: object) -> MoELayer:
     torch.manual_seed(0)

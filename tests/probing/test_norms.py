@@ -20,6 +20,8 @@ from leandit.presets import run_config
 from leandit.probing.norms import NormRecorder, NormTrace, norm_report
 from leandit.probing.routing import RoutingRecorder
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def call(model: Backbone) -> None:
     with torch.no_grad():

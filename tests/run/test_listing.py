@@ -19,6 +19,8 @@ from leandit.run.listing import list_runs
 from leandit.run.lock import RunLock
 from leandit.training import Callback, RunView, StepReport, run_training
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 class Stop(Callback):
     def on_step(self, run: RunView, report: StepReport) -> None:
