@@ -7,28 +7,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from expert_choice_oracle import best_in_groups
 from pydantic import ValidationError
 
 from leandit.models import DiTConfig, count_parameters, forward_flops
 from leandit.moe import MoEConfig, MoELayer, PooledRouter, select_mask
 
 CHOICE = {"strategy": "expert_choice", "gate": "softmax", "k": 2, "num_experts": 4, "hidden_split": 1}
-
-
-def loop(scores: np.ndarray, factor: Fraction, group: int) -> np.ndarray:
-    """Each expert takes floor(pairs / E) tokens of a group, best first; the rest goes to the best next ones."""
-    flat = scores.reshape(-1, scores.shape[-1])
-    mask = np.zeros(flat.shape, bool)
-    for start in range(0, len(flat), group):
-        part = flat[start : start + group]
-        keep, left = divmod(int(len(part) * factor), part.shape[1])
-        order = np.argsort(-part, axis=0, kind="stable")
-        for expert in range(part.shape[1]):
-            mask[start + order[:keep, expert], expert] = True
-        nexts = [(-part[order[keep, e], e], e) for e in range(part.shape[1])] if keep < len(part) else []
-        for _, expert in sorted(nexts)[:left]:
-            mask[start + order[keep, expert], expert] = True
-    return mask.reshape(scores.shape)
 
 
 @pytest.mark.parametrize("group_tokens", [None, 8, 100, 7])
@@ -38,7 +23,7 @@ def test_slots_are_those_of_the_loop(factor: str, group_tokens: int | None) -> N
     mask, _ = select_mask(
         torch.from_numpy(scores), strategy="expert_choice", k=float(factor), group_tokens=group_tokens
     )
-    np.testing.assert_array_equal(mask.numpy(), loop(scores, Fraction(factor), group_tokens or 100))
+    np.testing.assert_array_equal(mask.numpy(), best_in_groups(scores, Fraction(factor), group_tokens or 100))
 
 
 def test_a_whole_factor_is_k_to_the_bit() -> None:

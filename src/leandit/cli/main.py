@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 from leandit.cli.output import TALK, accept_any_text, discard_output, status
 from leandit.cli.parser import build_parser, parse
-from leandit.errors import LeanDiTError
+from leandit.errors import LeanDiTError, printable
+
+_MOST_SHOWN = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,11 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LeanDiTError as error:
         print(f"leandit: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("leandit: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # A reader that stops early, as in `leandit models | head`, is not an error for commands that only print. Other
         # commands return the exit code of a shell.
         discard_output()
         return 0 if options.only_prints else 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # Such as a name that is too long, or a folder that this user may not read.
+        print(printable(f"leandit: {str(error.filename)[:_MOST_SHOWN]}: {error.strerror}"), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("leandit: interrupted", file=sys.stderr)
+        return 130

@@ -6,10 +6,10 @@ import argparse
 import json
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from leandit.cli.output import print_tables
 from leandit.presets import MODELS, ModelCard, model_card
 from leandit.presets.text_models import TEXT_TOKENS
 
@@ -23,13 +23,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(card) for card in cards], indent=2))
     else:
-        # Render first and print then: rich itself exits with 1 if the reader of the pipe is gone. rich assumes 80
-        # columns for a pipe, which would cut figures.
-        console = Console(width=max(Console().width, _WIDTH))
-        with console.capture() as rendered:
-            console.print(_blocks_table([card for card in cards if card.not_itemised is None]))
-            console.print(_sums_table([card for card in cards if card.not_itemised is not None]))
-        print(rendered.get(), end="")
+        itemised = [card for card in cards if card.not_itemised is None]
+        sums = [card for card in cards if card.not_itemised is not None]
+        print_tables(_blocks_table(itemised), _sums_table(sums), width=_WIDTH)
     return 0
 
 

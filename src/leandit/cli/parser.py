@@ -80,8 +80,7 @@ def _add_train(commands: Commands) -> None:
         epilog="`leandit config doc train.steps` explains a setting and says whether it may change on --resume; "
         "`leandit config show tiny` prints all settings with comments; `leandit config schema` is for editors.",
     )
-    train.add_argument("preset", help="a preset such as quickstart, or a .json, .toml or .yaml file")
-    train.add_argument("overrides", nargs="*", metavar="a.b.c=value", help="change the config, as in train.steps=100")
+    _add_configuration(train)
     train.add_argument("--out", help="the run's folder; default: the first free one of runs/NAME, runs/NAME-2, ...")
     train.add_argument("--resume", action="store_true", help="continue from the newest intact checkpoint")
     train.add_argument("--dry-run", action="store_true", help="show what the run would cost, and stop")
@@ -181,6 +180,11 @@ def _add_serve(commands: Commands) -> None:
     serve.set_defaults(run=_command("serve"), only_prints=False)
 
 
+def _add_configuration(command: argparse.ArgumentParser) -> None:
+    command.add_argument("preset", help="a preset such as quickstart, or a .json, .toml or .yaml file")
+    command.add_argument("overrides", nargs="*", metavar="a.b.c=value", help="change the config, as in train.steps=100")
+
+
 def _add_machine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     command.add_argument("--precision", default="fp32", help="of the network: fp32 or bf16 (default: %(default)s)")
@@ -225,8 +229,7 @@ def _add_config(commands: Commands) -> None:
         help="a complete configuration with comments, as a .toml file",
         description="Print a complete configuration.",
     )
-    show.add_argument("preset", help="a preset such as quickstart, or a .json, .toml or .yaml file")
-    show.add_argument("overrides", nargs="*", metavar="a.b.c=value", help="change the config, as in train.steps=100")
+    _add_configuration(show)
     show.add_argument("--json", action="store_true", help="print JSON, without comments")
     doc = parts.add_parser(
         "doc", help="the meaning of a key", description="Print the meaning, type and default of a key."

@@ -6,9 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from leandit.cli.output import plain_table, print_tables
 from leandit.config.docs import first_sentence
 from leandit.presets import PRESETS
 
@@ -19,16 +17,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = plain_table()
     for title in ("preset", "what it is", "model", "steps"):
         table.add_column(title, justify="right" if title == "steps" else "left", overflow="fold")
     for row in rows:
         table.add_row(row["preset"], row["what it is"], row["model"], f"{row['steps']:,}")
-    # Render first and print then: rich itself exits with 1 if the reader of the pipe is gone.
-    console = Console(width=max(Console().width, 130))
-    with console.capture() as rendered:
-        console.print(table)
-    print(rendered.get(), end="")
+    print_tables(table, width=130)
     print("\nTrain one with `leandit train PRESET`; `leandit config show PRESET` prints all its settings.")
     return 0
 

@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     folder = RunFolder(Path(options.folder))
     if (folder.path / MANIFEST).exists():
         raise LeanDiTError(
-            f"{folder.path}: a checkpoint; resume the run that it belongs to, from its newest checkpoint"
+            f"{folder.path}: this is a checkpoint; give the folder of its run, which resumes from its newest checkpoint"
         )
     folder.read_config()  # says what is wrong with a folder that is no run
     if not folder.has_checkpoints():

@@ -8,10 +8,9 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from leandit.cli.output import plain_table, print_tables
 from leandit.errors import printable
 from leandit.run.listing import RunSummary, list_runs
 
@@ -28,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
         print("No runs here; train one with `leandit train quickstart`")
         return 0
     metrics = list(dict.fromkeys(name for each in runs for name in each.evaluation or ()))[:_MOST_METRICS]
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = plain_table()
     for title in ("run", "model", "state"):
         table.add_column(title, overflow="fold")
     for title in ("step", "loss", "validation", *metrics):
@@ -36,11 +35,7 @@ def run(options: argparse.Namespace) -> int:
     table.add_column("changed")
     for each in runs:
         table.add_row(*map(escape, _cells(each, metrics)))
-    # Render first and print then: rich itself exits with 1 if the reader of the pipe is gone.
-    console = Console(width=max(Console().width, 120))
-    with console.capture() as rendered:
-        console.print(table)
-    print(rendered.get(), end="")
+    print_tables(table, width=120)
     for each in runs:
         if each.problem is not None:
             print(printable(f"damaged: {each.problem}"))

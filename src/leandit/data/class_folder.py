@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from leandit.config import Config, Fact
-from leandit.data.paths import user_path
+from leandit.config.paths import user_path
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, read_picture
 from leandit.data.source import Example, fingerprint
 from leandit.data.summary import PassedOver

@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from leandit.config import Config, Fact
+from leandit.config.paths import user_path
 from leandit.data.captions import Caption
-from leandit.data.paths import check_plain_file, user_path
+from leandit.data.paths import check_plain_file
 from leandit.data.source import Example, fingerprint
 from leandit.errors import LeanDiTError, NotFoundError
 

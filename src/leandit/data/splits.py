@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leandit.data.paths import user_path
+from leandit.config.paths import user_path
 from leandit.errors import LeanDiTError
 
 _TRAIN = ("train", "training")

@@ -46,10 +46,10 @@ class MoEConfig(Config):
 
     strategy: Literal[tuple(STRATEGIES)] = "expert_race"  # type: ignore[valid-type]
     """Which scores compete with one another: see `leandit.moe.strategies`."""
-    group_tokens: int | None = Field(None, ge=1)
+    group_tokens: int | None = Field(None, ge=1, le=2**31)
     """Expert choice in training: experts choose among N consecutive tokens of the batch, across pictures; null is each
     picture's tokens. EC-DiT: 1024. Token choice with a capacity: the slots are for N tokens."""
-    inference_group_tokens: int | None = Field(None, ge=1)
+    inference_group_tokens: int | None = Field(None, ge=1, le=2**31)
     """The same in evaluation and sampling. With null a picture does not depend on the other pictures of its batch. With
     a number it does, unless each group is exactly one picture. EC-DiT: 512, two pictures."""
     capacity_factor: float | None = Field(None, gt=0)

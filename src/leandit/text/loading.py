@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from leandit.config.paths import user_path
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.text.config import MINILM, AnyEncoderConfig
 from leandit.text.weight_files import INDEX, check_counts, read_json, weight_files
@@ -35,7 +36,7 @@ def find_folder(config: AnyEncoderConfig) -> Path:
     if config.path == MINILM:
         folder = _installed_minilm()
     else:
-        folder = Path(config.path).expanduser()
+        folder = user_path(config.path, "the path of text.encoders")
         folder = folder.resolve() if folder.is_dir() else _from_hub_cache(config, folder)
     _check_kind(folder, config.type, _check_files(folder))
     return folder

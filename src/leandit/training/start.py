@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from leandit.config import Tree, validate
-from leandit.data.paths import user_path
+from leandit.config.paths import user_path
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.models import ModelConfig
 from leandit.run.checkpoint import TEXT_ENCODER, Checkpoint
