@@ -9,7 +9,7 @@ from dataclasses import asdict
 from rich.markup import escape
 from rich.table import Table
 
-from leandit.cli.output import print_tables
+from leandit.cli.tables import print_tables
 from leandit.presets import MODELS, ModelCard, model_card
 from leandit.presets.text_models import TEXT_TOKENS
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from leandit.cli.output import plain_table, print_tables
+from leandit.cli.tables import plain_table, print_tables
 from leandit.config.docs import first_sentence
 from leandit.presets import PRESETS
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from leandit.cli.output import plain_table, print_tables
+from leandit.cli.tables import plain_table, print_tables
 from leandit.errors import printable
 from leandit.run.listing import RunSummary, list_runs
 
