@@ -154,7 +154,7 @@ def test_what_cannot_be_resumed_is_refused_and_left_alone(
     checkpoint = run / "checkpoints/step-00000020"
     before = sorted(path.name for path in checkpoint.iterdir())
     assert main(["resume", str(checkpoint)]) == 2
-    assert "a checkpoint; resume the run" in capsys.readouterr().err
+    assert "this is a checkpoint; give the folder of its run" in capsys.readouterr().err
     assert sorted(path.name for path in checkpoint.iterdir()) == before
     (tmp_path / "empty").mkdir()
     shutil.copy(run / "config.json", tmp_path / "empty")

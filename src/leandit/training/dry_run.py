@@ -27,9 +27,11 @@ T = TypeVar("T")
 # Length of a caption for FLOPs and memory, if the model reads text: a short one.
 _TYPICAL_TEXT_TOKENS = 16
 # A step is measured on a part of the batch: on at most 64 pictures, and on no more than matrix products at the peak of
-# the machine would finish in 0.1 s. It is not measured if one picture takes longer, or if training needs more than 40 %
-# of the free memory.
-_MOST_PICTURES, _PEAK_SECONDS, _MOST_MEMORY = 64, 0.1, 0.4
+# the machine would finish in 0.1 s. It is not measured if one picture takes longer, if training needs more than 40 % of
+# the free memory, or on a CPU if the model has over 100 million parameters, which take seconds to initialise.
+_MOST_PICTURES, _PEAK_SECONDS, _MOST_MEMORY, _MOST_PARAMETERS_ON_CPU = 64, 0.1, 0.4, 100_000_000
+# The best of 3 rounds counts; a round of over a second is the last.
+_LONG_ROUND = 1.0
 _ROUNDS = 3
 
 
@@ -129,9 +131,10 @@ def _cost(config: RunConfig, text: TextEncoder | None) -> Cost:
         visible_tokens=visible,
     )
     forward = forward_flops(config.model, _TYPICAL_TEXT_TOKENS, visible)
-    seconds, measured_on = _step_seconds(config, 3 * forward, memory)
+    parameters = sum(p.numel() for p in model.parameters())
+    seconds, measured_on = _step_seconds(config, 3 * forward, memory, parameters)
     return Cost(
-        sum(p.numel() for p in model.parameters()),
+        parameters,
         count.total,
         count.activated,
         3 * train.batch_size * forward,
@@ -141,13 +144,14 @@ def _cost(config: RunConfig, text: TextEncoder | None) -> Cost:
     )
 
 
-def _step_seconds(config: RunConfig, picture_flops: int, memory: int) -> tuple[float, int]:
+def _step_seconds(config: RunConfig, picture_flops: int, memory: int, parameters: int) -> tuple[float, int]:
     """Return the seconds of forward and backward of a whole step, and on how many pictures they were measured."""
     train, device = config.train, torch.device(config.train.device)
     dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
     per_picture = picture_flops / peak_flops(device, dtype, torch.get_num_threads())
     pictures = min(train.batch_size // train.accumulation, _MOST_PICTURES, int(_PEAK_SECONDS / per_picture))
-    if not pictures or memory > _MOST_MEMORY * _free_memory(device):
+    too_large = device.type == "cpu" and parameters > _MOST_PARAMETERS_ON_CPU
+    if not pictures or too_large or memory > _MOST_MEMORY * _free_memory(device):
         return train.batch_size * per_picture, 0
     return _measured(config, device, dtype, pictures) * train.batch_size / pictures, pictures
 
@@ -173,6 +177,8 @@ def _measured(config: RunConfig, device: torch.device, dtype: torch.dtype, pictu
         loss.backward()
         float(loss.detach())  # waits for the device
         rounds.append(time.perf_counter() - started)
+        if rounds[-1] > _LONG_ROUND:
+            break
     return min(rounds)
 
 
