@@ -62,3 +62,12 @@ def test_a_run_made_longer_keeps_the_pictures_of_its_first_end(tmp_path: Path) -
             kept = [tmp_path / "grids" / f"{name}-{step:08d}.png" for name in ("step", "compute")]
             assert [path.read_bytes() for path in kept] == pictures
     assert ends[0][0] != ends[1][0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "given", "every"),
+    [(1100, '"auto"', 220), (400_000, '"auto"', 10_000), (3, '"auto"', 1), (100, "7", 7), (100, "null", None)],
+)
+def test_a_grid_at_least_every_fifth_of_a_run(steps: int, given: str, every: int | None) -> None:
+    train = run_config("quickstart", [f"train.steps={steps}", f"train.sample_every={given}"]).train
+    assert train.steps_between_grids == every

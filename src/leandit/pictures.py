@@ -26,7 +26,7 @@ class SampleGrids(Callback):
     """Draws grids/step-N.png with the EMA weights every `train.sample_every` steps."""
 
     def on_step(self, view: RunView, report: StepReport) -> None:
-        every = view.config.train.sample_every
+        every = view.config.train.steps_between_grids
         if not _draws_pictures(view):
             return
         if every and report.step % every == 0 and report.step < view.config.train.steps:

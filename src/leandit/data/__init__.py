@@ -9,12 +9,14 @@ from leandit.data.loader import Batch, DataConfig, Loader
 from leandit.data.metadata_folder import MetadataFolderConfig
 from leandit.data.parquet import ParquetConfig
 from leandit.data.scenes import ScenesConfig
-from leandit.data.source import Example, Source
-from leandit.data.sources import SourceConfig, build_source, naming
+from leandit.data.source import SOURCES, AnySource, Example, Source, SourceConfig
+from leandit.data.sources import build_source, naming
 from leandit.data.summary import summary
 from leandit.data.webdataset import WebDatasetConfig
 
 __all__ = [
+    "SOURCES",
+    "AnySource",
     "Batch",
     "Caption",
     "ClassFolderConfig",

@@ -9,15 +9,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from leandit.config import Config, Fact
+from leandit.config import Fact
 from leandit.config.paths import user_path
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, read_picture
-from leandit.data.source import Example, fingerprint
+from leandit.data.source import SOURCES, Example, Source, SourceConfig, fingerprint
 from leandit.data.summary import PassedOver
 from leandit.errors import LeanDiTError, NotFoundError
 
 
-class ClassFolderConfig(Config):
+@SOURCES.register
+class ClassFolderConfig(SourceConfig):
     """A folder of pictures. Its sub-folders, sorted by name, are the classes; without them there are no labels."""
 
     type: Literal["class_folder"] = "class_folder"
@@ -25,6 +26,10 @@ class ClassFolderConfig(Config):
     """The folder. A relative path starts at the current directory; ~ is the home directory."""
     max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
     """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
+
+    def build(self) -> Source:
+        """Open the source."""
+        return ClassFolderSource(self)
 
 
 class ClassFolderSource:

@@ -10,16 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from leandit.config import Config
 from leandit.data.captions import Caption
-from leandit.data.source import Example, fingerprint
+from leandit.data.source import SOURCES, Example, Source, SourceConfig, fingerprint
 from leandit.errors import LeanDiTError, unknown
 
 Style = Literal["noto", "fluent"]
 Record = dict[str, Any]
 
 
-class EmojiConfig(Config):
+@SOURCES.register
+class EmojiConfig(SourceConfig):
     """Which of the package's emoji to use, and how they form classes."""
 
     type: Literal["emoji"] = "emoji"
@@ -48,6 +48,10 @@ class EmojiConfig(Config):
         if twice:
             raise ValueError(f"a subcategory can belong to one class only; given twice: {', '.join(twice)}")
         return classes
+
+    def build(self) -> Source:
+        """Open the source."""
+        return EmojiSource(self)
 
 
 class EmojiSource:

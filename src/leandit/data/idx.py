@@ -11,11 +11,11 @@ from typing import Annotated, BinaryIO, Literal, cast
 import numpy as np
 from pydantic import Field
 
-from leandit.config import Config, Fact
+from leandit.config import Fact
 from leandit.config.paths import user_path
 from leandit.data.captions import Caption
 from leandit.data.paths import check_plain_file
-from leandit.data.source import Example, fingerprint
+from leandit.data.source import SOURCES, Example, Source, SourceConfig, fingerprint
 from leandit.errors import LeanDiTError, NotFoundError
 
 MAX_BYTES = 4 * 1024**3
@@ -24,7 +24,8 @@ MAX_RATIO = 100
 MAX_BYTES_OF_SMALL_FILES = 64 * 1024**2
 
 
-class IdxConfig(Config):
+@SOURCES.register
+class IdxConfig(SourceConfig):
     """A pair of idx files."""
 
     type: Literal["idx"] = "idx"
@@ -38,6 +39,10 @@ class IdxConfig(Config):
     """
     pad: int | None = Field(None, ge=0, le=64)
     """Black pixels to add on each side. null adds 2 to pictures of 28x28, which makes them 32x32, and 0 to others."""
+
+    def build(self) -> Source:
+        """Open the source."""
+        return IdxSource(self)
 
 
 class IdxSource:

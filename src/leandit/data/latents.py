@@ -16,12 +16,12 @@ from jaxtyping import Float
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
-from leandit.config import Config, Fact
+from leandit.config import Fact
 from leandit.data.class_folder import open_folder
 from leandit.data.classes import is_asked_for
 from leandit.data.jsonl import Label, name_classes
 from leandit.data.sidecar import Sidecar, read_sidecar
-from leandit.data.source import Example, fingerprint
+from leandit.data.source import SOURCES, Example, Source, SourceConfig, fingerprint
 from leandit.errors import LeanDiTError
 from leandit.grid import Grid
 
@@ -32,7 +32,8 @@ _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npy")
 _MAX_OPEN = 64
 
 
-class LatentsConfig(Config):
+@SOURCES.register
+class LatentsConfig(SourceConfig):
     """A folder with NAME.safetensors, whose tensor `latents` is [N, C, H, W], and beside it NAME.jsonl with N lines.
 
     A line is {"text": ..., "label": ...}, either or both, written as in metadata.jsonl. The numbers are what the model
@@ -50,6 +51,10 @@ class LatentsConfig(Config):
     """Class names, in the order of the class numbers. null takes the sorted names in the files, or "0", "1", ... up to
     the highest number.
     """
+
+    def build(self) -> Source:
+        """Open the source."""
+        return LatentsSource(self)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from leandit.config import Config, Fact
 from leandit.data.captions import draw_caption
 from leandit.data.latents import fit_latent
 from leandit.data.pictures import fit_picture, to_channels
-from leandit.data.source import Example, Source
-from leandit.data.sources import SourceConfig
+from leandit.data.source import AnySource, Example, Source
 from leandit.grid import Grid, Size
 from leandit.random import Stream, generator
 
@@ -34,9 +33,9 @@ _MOST_PIXELS = 4096
 class DataConfig(Config):
     """The pictures and what is done to them before the model sees them."""
 
-    source: SourceConfig
+    source: AnySource
     """The pictures to train on."""
-    validation: Annotated[SourceConfig | None, Fact.MAY_CHANGE] = None
+    validation: Annotated[AnySource | None, Fact.MAY_CHANGE] = None
     """Pictures for the validation loss; the run never trains on them. null computes no validation loss."""
     image_size: Size = 32
     """Height and width of the model's pictures in pixels, [24, 40] or "24x40", or one number for a square, at most

@@ -10,19 +10,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from leandit.config import Config, Fact
+from leandit.config import Fact
 from leandit.data.captions import BadCaption, Caption, kind, parse_captions
 from leandit.data.class_folder import list_pictures, open_folder
 from leandit.data.classes import is_asked_for
 from leandit.data.jsonl import BadLine, Label, name_classes, parse_label, report
 from leandit.data.metadata_file import Record, find_metadata, read_records
 from leandit.data.pictures import PILLOW_MAX_PIXELS, read_picture
-from leandit.data.source import Example, fingerprint
+from leandit.data.source import SOURCES, Example, Source, SourceConfig, fingerprint
 from leandit.data.summary import PassedOver
 from leandit.errors import LeanDiTError, nearest
 
 
-class MetadataFolderConfig(Config):
+@SOURCES.register
+class MetadataFolderConfig(SourceConfig):
     """A folder with metadata.jsonl. A line is like {"file_name": "a/b.png", "text": "a cat", "label": 3}.
 
     Or with metadata.csv, whose first line names the columns: file_name, text, label. In metadata.jsonl, for several
@@ -42,6 +43,10 @@ class MetadataFolderConfig(Config):
     """
     max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
     """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
+
+    def build(self) -> Source:
+        """Open the source."""
+        return MetadataFolderSource(self)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from leandit.config import Config, Fact
+from leandit.config import Fact
 from leandit.data.captions import BadCaption, Caption, parse_captions
 from leandit.data.classes import is_asked_for
 from leandit.data.jsonl import MAX_CLASSES
 from leandit.data.paths import find_shards
 from leandit.data.pictures import PILLOW_MAX_PIXELS, decode_picture
-from leandit.data.source import Example, fingerprint
+from leandit.data.source import SOURCES, Example, Source, SourceConfig, fingerprint
 from leandit.errors import LeanDiTError, nearest
 
 # A row group may unpack to this many times its size in the file (pictures do not shrink), or to 256 MiB.
@@ -29,7 +29,8 @@ MAX_ROWS_OF_SMALL_FILES = 1_000_000
 _ROWS_PER_PART = 64
 
 
-class ParquetConfig(Config):
+@SOURCES.register
+class ParquetConfig(SourceConfig):
     """Parquet files that contain pictures: a column of {"bytes", "path"}, as on the hub, or a column of bytes."""
 
     type: Literal["parquet"] = "parquet"
@@ -53,6 +54,10 @@ class ParquetConfig(Config):
     """
     max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
     """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
+
+    def build(self) -> Source:
+        """Open the source."""
+        return ParquetSource(self)
 
 
 class ParquetSource:

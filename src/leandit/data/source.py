@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 
+from leandit.config import Config, Registry
 from leandit.data.captions import Caption
 
 
@@ -58,6 +59,26 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Example:
         """Return picture `index`, 0 <= index < len. Raises LeanDiTError, which names the file, for a bad picture."""
+
+
+class SourceConfig(Config):
+    """A kind of data source. One from outside the package has a method `build` that opens it."""
+
+    type: str
+    """The tag by which configurations name the source."""
+
+    def build(self) -> Source:
+        """Open the source. It checks paths, metadata, class names and headers now, and pixels when they are read.
+
+        Messages name a setting as `data.source.path`, whatever the place of the source.
+        """
+        raise NotImplementedError
+
+
+SOURCES = Registry("data source", SourceConfig)
+"""All sources by their `type`. Other files, also outside the package, can register more."""
+
+AnySource = Annotated[SourceConfig, SOURCES]
 
 
 def fingerprint(items: Iterable[object]) -> str:

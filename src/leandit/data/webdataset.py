@@ -10,18 +10,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from leandit.config import Config, Fact
+from leandit.config import Fact
 from leandit.data.captions import BadCaption, Caption, parse_captions
 from leandit.data.classes import is_asked_for
 from leandit.data.jsonl import MAX_CLASSES
 from leandit.data.paths import find_shards
 from leandit.data.pictures import PILLOW_MAX_PIXELS, SUFFIXES, decode_picture
-from leandit.data.source import Example, fingerprint
+from leandit.data.source import SOURCES, Example, Source, SourceConfig, fingerprint
 from leandit.data.tar_index import Member, read_member, scan_tar
 from leandit.errors import LeanDiTError
 
 
-class WebDatasetConfig(Config):
+@SOURCES.register
+class WebDatasetConfig(SourceConfig):
     """Uncompressed tar shards on this machine. They are indexed at the start and then read in random order."""
 
     type: Literal["webdataset"] = "webdataset"
@@ -37,6 +38,10 @@ class WebDatasetConfig(Config):
     """Class names, in the order of the class numbers in NAME.cls. null names the classes "0", "1", ..."""
     max_pixels: Annotated[int, Fact.MAY_CHANGE] = Field(PILLOW_MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
     """Largest number of pixels of a picture. A larger one is an error, because a small file can unpack to gigabytes."""
+
+    def build(self) -> Source:
+        """Open the source."""
+        return WebDatasetSource(self)
 
 
 @dataclass

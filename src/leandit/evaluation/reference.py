@@ -16,10 +16,9 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from leandit.config import Config, validate
-from leandit.data import ClassFolderConfig, Example, MetadataFolderConfig, Source, SourceConfig, build_source, summary
+from leandit.data import AnySource, ClassFolderConfig, Example, MetadataFolderConfig, Source, build_source, summary
 from leandit.data.metadata_file import NAMES as METADATA
 from leandit.data.pictures import fit_picture, to_channels
-from leandit.data.sources import AnySourceConfig
 from leandit.errors import LeanDiTError, NotFoundError
 from leandit.grid import Grid
 from leandit.sampling import LoadedRun, picture_shape
@@ -74,7 +73,7 @@ class FittedSource:
 class _Reference(Config):
     """One field in which every kind of source is validated by its type."""
 
-    reference: SourceConfig
+    reference: AnySource
 
 
 def open_reference(run: LoadedRun, given: str | Path | SourceConfig | None) -> FittedSource:
@@ -136,7 +135,7 @@ def _training_data(run: LoadedRun) -> Source:
         ) from None
 
 
-def _open(config: AnySourceConfig, key: str = "data.source") -> Source:
+def _open(config: SourceConfig, key: str = "data.source") -> Source:
     source = build_source(config, key)
     if not len(source):
         raise LeanDiTError(f"--reference: there is no picture in {config.type}")

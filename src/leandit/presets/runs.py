@@ -58,9 +58,7 @@ def quickstart() -> RunConfig:
         optimizer=MuonConfig(lr=2e-2, adamw=AdamWConfig(lr=2e-3, beta2=0.95)),
         schedule=ScheduleConfig(warmup_steps=50, decay="linear", decay_share=0.6),
         losses=LossWeights(per_layer_regularisation=0.0),
-        train=TrainConfig(
-            steps=1100, batch_size=64, ema_decay=0.995, log_every=10, checkpoint_every=500, sample_every=None
-        ),
+        train=TrainConfig(steps=1100, batch_size=64, ema_decay=0.995, log_every=10, checkpoint_every=500),
         sampling=SamplingConfig(sampler=HeunConfig(steps=25), guidance=GuidanceConfig(scale=2.0), grid=50),
     )
 

@@ -155,7 +155,6 @@ def scenes_race_air() -> RunConfig:
             ema_decay=0.998,
             log_every=20,
             checkpoint_every=500,
-            sample_every=None,
             validate_every=500,
         ),
         sampling=SamplingConfig(

@@ -92,8 +92,9 @@ class TrainConfig(Config):
     """Number of newest checkpoints to keep, at least 2."""
     keep_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(None, ge=1)
     """Also keep all checkpoints at multiples of this number of steps. null keeps only the newest."""
-    sample_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(10_000, ge=1)
-    """Steps between grids of samples. null draws none during training."""
+    sample_every: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"] | None, Fact.MAY_CHANGE] = "auto"
+    """Steps between grids of samples. auto is a fifth of the run, but at most 10,000; null draws none during training.
+    """
     validate_every: Annotated[int | None, Fact.MAY_CHANGE] = Field(None, ge=1)
     """Steps between validation losses over data.validation. null computes none."""
     tensorboard: Annotated[bool, Fact.MAY_CHANGE] = False
@@ -104,6 +105,11 @@ class TrainConfig(Config):
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size = {self.batch_size} is not divisible by accumulation = {self.accumulation}")
         return self
+
+    @property
+    def steps_between_grids(self) -> int | None:
+        """`sample_every` as a number; None draws no grids."""
+        return max(1, min(self.steps // 5, 10_000)) if self.sample_every == "auto" else self.sample_every
 
     def visible_tokens(self, tokens: int) -> int:
         """Return the number of visible tokens of a picture, rounded down as in MaskDiT.

@@ -6,17 +6,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from leandit.config import Config
 from leandit.data.scenes.captions import captions_of
 from leandit.data.scenes.render import render
 from leandit.data.scenes.scene import Contents, Scene, Split, draw_scene
-from leandit.data.source import Example, fingerprint
+from leandit.data.source import SOURCES, Example, Source, SourceConfig, fingerprint
 
 # Part of the fingerprint. Increase it if the same seed gives other scenes, pictures or captions than before.
 VERSION = 1
 
 
-class ScenesConfig(Config):
+@SOURCES.register
+class ScenesConfig(SourceConfig):
     """Scenes of coloured shapes and a few of the bundled emoji, captioned in GenEval's six categories."""
 
     type: Literal["scenes"] = "scenes"
@@ -34,6 +34,10 @@ class ScenesConfig(Config):
     """Draw cats, trees, burgers, cars, strawberries and fish too, not only shapes: about a third of all things."""
     tinted: bool = False
     """Use light tints as backgrounds too, not only white."""
+
+    def build(self) -> Source:
+        """Open the source."""
+        return ScenesSource(self)
 
 
 class ScenesSource:
