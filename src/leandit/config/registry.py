@@ -9,7 +9,6 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from leandit.config.base import Config
-from leandit.config.plugins import load_plugins
 from leandit.errors import nearest
 
 C = TypeVar("C", bound=Config)
@@ -43,16 +42,14 @@ class Registry(Generic[C]):
         """Return the node that `value` is or describes; pydantic turns what is raised into errors with their keys."""
         if isinstance(value, self.base):
             return value
-        tag = value.get("type") if isinstance(value, Mapping) else None
-        if isinstance(tag, str) and tag not in self.kinds:
-            load_plugins()
         known = ", ".join(self.kinds)
         if not isinstance(value, Mapping):
             raise ValueError(f"give a table of keys with a type: {known}")
+        tag = value.get("type")
         if not isinstance(tag, str):
             raise ValueError(f"type is {'missing' if tag is None else 'not a text'}; choose one of {known}")
         if tag not in self.kinds:
-            own = " (a kind of your own: import its module first, on the command line with --import FILE)"
+            own = " (kinds of your own: import their module first; on the command line with --import FILE)"
             raise ValueError(f"type = {tag[:60]!r} is not one of {known}.{nearest(tag[:60], self.kinds) or own}")
         try:
             return self.kinds[tag].model_validate(dict(value))

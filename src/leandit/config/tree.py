@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from leandit.config.base import Config
 from leandit.config.docs import field_doc
 from leandit.config.fields import find, nearest_key, node_kinds, takes_text
+from leandit.config.plugins import load_plugins
 from leandit.config.wording import counted, hint, reason, short, without_consequences
 from leandit.errors import LeanDiTError
 
@@ -22,7 +23,11 @@ _MAX_ERRORS = 20
 
 
 def validate(kind: type[C], tree: Tree, source: str) -> C:
-    """Return `kind` built from `tree`; raise one LeanDiTError that lists every error, prefixed by `source`."""
+    """Return `kind` built from `tree`; raise one LeanDiTError that lists every error, prefixed by `source`.
+
+    The kinds of installed packages (`leandit.config.plugins`) are known.
+    """
+    load_plugins()
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
