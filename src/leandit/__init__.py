@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leandit.api import (
+        compare,
         create_model,
         dry_run,
         evaluate,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LeanDiTError",
+    "compare",
     "create_model",
     "dry_run",
     "evaluate",

@@ -18,6 +18,7 @@ from leandit.pictures import FinalPictures, SampleGrids
 from leandit.presets import MODELS, model_config, run_config
 from leandit.probing.runner import probe
 from leandit.run import RunConfig
+from leandit.run.comparison import compare
 from leandit.run.listing import list_runs
 from leandit.sampling import LoadedRun, choose, every_pair, load, picture_size, sampling_settings
 from leandit.sampling.request import check_number, whole_numbers
@@ -26,6 +27,7 @@ from leandit.training.dry_run import dry_run
 
 __all__ = [
     "choose",
+    "compare",
     "create_model",
     "dry_run",
     "evaluate",

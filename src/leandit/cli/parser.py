@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"leandit {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_train, _add_resume, _add_sample, _add_evaluate, _add_probe, _add_serve, _add_runs):
+    for add in (_add_train, _add_resume, _add_sample, _add_evaluate, _add_probe, _add_serve, _add_runs, _add_compare):
         add(commands)
     for add in (_add_presets, _add_models, _add_config):
         add(commands)
@@ -212,6 +212,17 @@ def _add_runs(commands: Commands) -> None:
     runs.add_argument("folders", nargs="*", metavar="FOLDER", help="runs, or folders of runs; default: runs")
     runs.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     runs.set_defaults(run=_command("runs"), only_prints=True)
+
+
+def _add_compare(commands: Commands) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="compare the settings and losses of runs",
+        description="Compare runs: the settings in which they differ, and their losses on one page.",
+    )
+    compare.add_argument("folders", nargs="+", metavar="RUN", help="runs, or folders of runs")
+    compare.add_argument("--out", help="folder for the page; default: comparison, comparison-2, ...")
+    compare.set_defaults(run=_command("compare"), only_prints=True)
 
 
 def _add_presets(commands: Commands) -> None:

@@ -74,8 +74,8 @@ def _types_first(override: tuple[list[str], Any]) -> float:
 
 def diff(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     """Return (key, old value, new value) for every leaf in which two configs differ; absent is None."""
-    before = dict(_leaves(old.model_dump(mode="json")))
-    after = dict(_leaves(new.model_dump(mode="json")))
+    before = dict(leaves(old.model_dump(mode="json")))
+    after = dict(leaves(new.model_dump(mode="json")))
     keys = sorted(before.keys() | after.keys())
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
 
@@ -117,13 +117,13 @@ def _set(tree: Tree, path: list[str], value: Any) -> None:
             node = node[place]
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(tree, dict):
         for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
+            yield from leaves(value, f"{prefix}.{key}" if prefix else key)
     elif isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
         for place, item in enumerate(tree):
-            yield from _leaves(item, f"{prefix}.{place}")
+            yield from leaves(item, f"{prefix}.{place}")
     else:
         yield prefix, tree
 
