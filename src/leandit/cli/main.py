@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,10 @@ _MOST_SHOWN = 200
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Return 0, 2 for a mistake that the user can correct, 130 or 143 after a signal."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next
+        from leandit.cli.completion import complete
+
+        complete(build_parser())
     accept_any_text()
     options = parse(sys.argv[1:] if arguments is None else arguments)
     if options.run is None:

@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (_add_train, _add_resume, _add_sample, _add_evaluate, _add_probe, _add_serve, _add_runs, _add_compare):
         add(commands)
-    for add in (_add_presets, _add_models, _add_config):
+    for add in (_add_presets, _add_models, _add_config, _add_completion):
         add(commands)
     for command in commands.choices.values():
         _add_import(command)
@@ -262,6 +262,18 @@ def _add_config(commands: Commands) -> None:
     for part in parts.choices.values():
         _add_import(part)
     config.set_defaults(run=_command("config"), only_prints=True)
+
+
+def _add_completion(commands: Commands) -> None:
+    completion = commands.add_parser(
+        "completion",
+        help="complete words in your shell",
+        description="Print the lines that complete commands, options, presets, settings and runs in a shell.",
+        epilog='bash: add eval "$(leandit completion bash)" to ~/.bashrc; zsh: eval "$(leandit completion zsh)" to '
+        "~/.zshrc, after compinit; fish: leandit completion fish > ~/.config/fish/completions/leandit.fish",
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.set_defaults(run=_command("completion"), only_prints=True)
 
 
 def _command(module: str) -> Callable[[argparse.Namespace], int]:
