@@ -1,6 +1,6 @@
-"""Put the figures of a results file of speed into the README, between its two marks.
+"""Put the figures of a results file of speed into docs/speed.md, between its two marks.
 
-    python benchmarks/readme_table.py benchmarks/results/amd-epyc_2026-11-22.md
+    python benchmarks/speed_page.py benchmarks/results/amd-epyc_2026-11-22.md
 
 Tables of the results file are read by their headings; nothing is computed anew.
 """
@@ -13,30 +13,30 @@ from pathlib import Path
 
 from contest import table
 
-README = Path(__file__).parents[1] / "README.md"
-MARKS = ("<!-- speed: made by benchmarks/readme_table.py -->", "<!-- end of speed -->")
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
+MARKS = ("<!-- speed: made by benchmarks/speed_page.py -->", "<!-- end of speed -->")
 OURS = ("ours", "ours, routed", "dense, torch")
 PEERS = ("Mixtral grouped_mm", "NucleusMoE", "one-hot")
 
 
 def main(results: Path) -> None:
-    """Rewrite the README's section."""
-    readme = README.read_text(encoding="utf-8")
-    README.write_text(replaced(readme, section(results)), encoding="utf-8")
+    """Rewrite the page's section."""
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(replaced(page, section(results)), encoding="utf-8")
 
 
-def replaced(readme: str, text: str) -> str:
-    """Return the README with another text between the marks."""
-    start, end = readme.index(MARKS[0]) + len(MARKS[0]), readme.index(MARKS[1])
-    return f"{readme[:start]}\n\n{text}\n{readme[end:]}"
+def replaced(page: str, text: str) -> str:
+    """Return the page with another text between the marks."""
+    start, end = page.index(MARKS[0]) + len(MARKS[0]), page.index(MARKS[1])
+    return f"{page[:start]}\n\n{text}\n{page[end:]}"
 
 
 def section(results: Path) -> str:
-    """Return the README's section for a results file."""
+    """Return the page's section for a results file."""
     text = results.read_text(encoding="utf-8")
     setting = text.splitlines()[2].split("; load")[0]
     parts = [
-        f"On {setting} ([all results](benchmarks/results/{results.name}), `make bench`):",
+        f"On {setting} ([all results](../benchmarks/results/{results.name}), `make bench`):",
         _layers(_rows(text, "MoE layer")),
         _models(_rows(text, "Whole models")),
         _selection(_rows(text, "Selection")),
@@ -58,7 +58,8 @@ def _layers(rows: list[list[str]]) -> str:
         found.setdefault((width, routing, dtype), {})[layer] = cells[6]
     head = ("d", "routing", "dtype", *OURS, *PEERS)
     body = [[*key, *(cell.get(name, "") for name in (*OURS, *PEERS))] for key, cell in found.items()]
-    title = "A layer of experts, forward and backward, over our dense feed-forward of the same activated FLOPs. "
+    title = "Time of forward and backward of a layer of experts, over that of our dense feed-forward with the same "
+    title += "activated FLOPs. "
     title += "Experts alone are `ours`; `ours, routed` has Expert Race's two-layer router (13 to 17 % more FLOPs), and "
     title += "the others have their linear ones. In float32 our products go through oneDNN, the others' through MKL."
     return f"{title}\n\n{table(head, body)}"
@@ -66,7 +67,7 @@ def _layers(rows: list[list[str]]) -> str:
 
 def _models(rows: list[list[str]]) -> str:
     head = ("first : second", "precision", "step", "first over second", "FLOPs")
-    title = "Whole models, the time of a step over that of the second model's, and the same of a forward pass's FLOPs:"
+    title = "Whole models: time of a step of the first over that of the second, and FLOPs of a forward pass likewise:"
     return f"{title}\n\n{table(head, [[row[0], row[1], row[2], row[6], row[7]] for row in rows])}"
 
 
