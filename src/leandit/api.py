@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import UInt8
+from PIL.Image import Image
 from torch import Tensor
 
 from leandit import sampling
 from leandit.config import validate
+from leandit.errors import LeanDiTError
 from leandit.evaluation.runner import evaluate
 from leandit.models import Backbone
 from leandit.pictures import FinalPictures, SampleGrids
@@ -85,8 +87,11 @@ def sample(
     compute: float = 1.0,
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
-) -> UInt8[Tensor, "batch height width channels"]:
+    output: Literal["tensor", "pil"] = "tensor",
+) -> UInt8[Tensor, "batch height width channels"] | list[Image]:
     """Return pictures 0..255 on the CPU: for each label or prompt, in the order given, one picture per seed.
+
+    They are one uint8 tensor, or with `output="pil"` a list of PIL pictures.
 
     Labels are numbers or class names; None means every class of a class-conditional model. A text model takes
     `prompts`. `steps` and `guidance` default to the run's own, and so does `size`: one number for a square, or (height,
@@ -95,11 +100,16 @@ def sample(
     threshold, and first makes a few drawings to shift it by. One seed, size and label or prompt is one picture,
     whatever else is drawn with it (to 1e-4).
     """
+    if output not in ("tensor", "pil"):
+        raise LeanDiTError(f"output = {output!r} is not one of tensor, pil")
     loaded = run if isinstance(run, LoadedRun) else load(run)
+    if output == "pil" and loaded.codec.no_pictures is not None:
+        raise LeanDiTError(f"output = 'pil': {loaded.path}: {loaded.codec.no_pictures}")
     settings = sampling_settings(loaded.config.sampling, steps, guidance)
     check_number("batch_size", batch_size, int, 1)
     check_number("compute", compute, float)
     wanted, each_seed = every_pair(choose(loaded, labels, prompts), whole_numbers("seeds", seeds))
     grid = picture_size(size)
     with sampling.at_compute(loaded, float(compute)):
-        return sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress, grid)
+        pictures = sampling.sample(loaded, wanted, each_seed, settings, batch_size, progress, grid)
+    return [sampling.to_image(picture) for picture in pictures] if output == "pil" else pictures
