@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if getattr(options, "verbose", False):
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        if not options.only_prints and "torch" not in sys.modules:
+        if options.loads_torch and "torch" not in sys.modules:
             status("Loading ...", sys.stderr)  # importing torch takes seconds
         if imports := getattr(options, "imports", ()):
             from leandit.config.plugins import import_kinds

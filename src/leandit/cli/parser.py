@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="`leandit COMMAND --help` has the options of a command.",
     )
     parser.add_argument("--version", action="version", version=f"leandit {__version__}")
-    parser.set_defaults(run=None)
+    parser.set_defaults(run=None, loads_torch=True)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (_add_train, _add_resume, _add_sample, _add_evaluate, _add_probe, _add_serve, _add_runs, _add_compare):
         add(commands)
@@ -273,7 +273,7 @@ def _add_completion(commands: Commands) -> None:
         "~/.zshrc, after compinit; fish: leandit completion fish > ~/.config/fish/completions/leandit.fish",
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
-    completion.set_defaults(run=_command("completion"), only_prints=True)
+    completion.set_defaults(run=_command("completion"), only_prints=True, loads_torch=False)
 
 
 def _command(module: str) -> Callable[[argparse.Namespace], int]:
