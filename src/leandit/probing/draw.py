@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from jaxtyping import UInt8
@@ -12,11 +13,14 @@ from torch import Tensor
 from leandit.errors import LeanDiTError
 from leandit.moe import routers
 from leandit.probing.norms import NormRecorder, NormTrace, joined
+from leandit.probing.passes import PassRecorder
 from leandit.probing.routing import RoutingRecorder, RoutingTrace, join
 from leandit.run import SamplingConfig
 from leandit.run.conditioner import Wanted
 from leandit.sampling import LoadedRun, class_name, draw, to_pictures
 from leandit.sampling.generate import Progress, check_seeds, in_batches
+
+R = TypeVar("R", bound=PassRecorder)
 
 # People look at a report: it has a map of every picture.
 MOST_PICTURES = 64
@@ -77,12 +81,9 @@ def draw_recorded(
     check_has_experts(run)
     check_pictures(seeds)
     settings = settings or run.config.sampling
-    traces, drawn = [], []
-    for part, part_seeds, advance in in_batches(wanted, seeds, batch_size, progress):
-        with RoutingRecorder(run.model, len(part_seeds)) as recorder:
-            drawn.append(draw(run, part, part_seeds, settings, advance))
-        traces.append(recorder.trace())
-    pictures = None if run.codec.no_pictures is not None else to_pictures(run.codec.decode(torch.cat(drawn)))
+    recorders, drawn = _recorded(RoutingRecorder, run, wanted, seeds, settings, batch_size, progress)
+    traces = [recorder.trace() for recorder in recorders]
+    pictures = None if run.codec.no_pictures is not None else to_pictures(run.codec.decode(drawn))
     return Drawn(run, wanted, tuple(seeds), settings, join(traces), pictures)
 
 
@@ -99,9 +100,24 @@ def draw_norms(
     The run needs no experts. Raises LeanDiTError if no seed is given, if one is out of range, or for more than 64.
     """
     check_pictures(seeds)
-    traces = []
+    settings = settings or run.config.sampling
+    recorders, _ = _recorded(NormRecorder, run, wanted, seeds, settings, batch_size, progress)
+    return joined([recorder.trace() for recorder in recorders])
+
+
+def _recorded(
+    kind: type[R],
+    run: LoadedRun,
+    wanted: Wanted,
+    seeds: Sequence[int],
+    settings: SamplingConfig,
+    batch_size: int,
+    progress: Progress | None,
+) -> tuple[list[R], Tensor]:
+    """Draw in batches; return a recorder for each batch, and what was drawn."""
+    recorders, drawn = [], []
     for part, part_seeds, advance in in_batches(wanted, seeds, batch_size, progress):
-        with NormRecorder(run.model, len(part_seeds)) as recorder:
-            draw(run, part, part_seeds, settings or run.config.sampling, advance)
-        traces.append(recorder.trace())
-    return joined(traces)
+        with kind(run.model, len(part_seeds)) as recorder:
+            drawn.append(draw(run, part, part_seeds, settings, advance))
+        recorders.append(recorder)
+    return recorders, torch.cat(drawn)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+RUN_COLOURS = ("#3454d1", "#e8590c")
+"""The colours of two runs that are compared."""
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure, sizes in inches. matplotlib is imported here, because its import takes half a second."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

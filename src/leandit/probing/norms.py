@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,12 @@ from jaxtyping import Float
 from torch import nn
 
 from leandit.errors import LeanDiTError
-from leandit.models import Backbone, uncompiled
+from leandit.models import Backbone
 from leandit.models.records import LayerOutput
 from leandit.nn import Layer
-from leandit.probing.figures import new_figure, plain_legend
+from leandit.probing.figures import RUN_COLOURS, new_figure, plain_legend
+from leandit.probing.passes import PassRecorder
 from leandit.sampling.lettering import drawable
-
-_COLOURS = ("#3454d1", "#e8590c")
 
 
 @dataclass(frozen=True)
@@ -44,37 +42,20 @@ class NormTrace:
         return times, np.stack([per_call[position == index].mean(0) for index in range(len(times))])
 
 
-class NormRecorder:
-    """Context manager: while it is open, every pass of `model` over a batch adds one call to the trace.
-
-    Only the first `batch` samples of a pass are kept; under guidance these are the conditional samples.
-    """
+class NormRecorder(PassRecorder):
+    """Records the norms of the blocks' outputs: a call of the trace for each pass."""
 
     def __init__(self, model: Backbone, batch: int) -> None:
-        self.model, self.batch = model, batch
-        self._times: list[float] = []
+        super().__init__(model, batch)
         self._norms: list[np.ndarray] = []
 
-    def __enter__(self) -> NormRecorder:
-        self._as_it_is = uncompiled(self.model)
-        self._as_it_is.__enter__()
-        self._handles = [self.model.register_forward_pre_hook(self._note_time)]
-        self._handles += [layer.register_forward_hook(self._note_layer) for layer in recorded(self.model)]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._as_it_is.__exit__(kind, error, trace)
+    def hooks(self) -> Iterator[tuple[nn.Module, Callable[..., None]]]:
+        """Yield the layers."""
+        yield from ((layer, self._note_layer) for layer in recorded(self.model))
 
     def trace(self) -> NormTrace:
         """Return the calls recorded so far."""
         return NormTrace(np.array(self._times), stacked(self._norms, len(self._times), self.batch))
-
-    def _note_time(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        self._times.append(float(arguments[1][0]))
 
     def _note_layer(self, layer: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, LayerOutput):
@@ -121,11 +102,16 @@ def norm_report(trace: NormTrace) -> dict[str, Any]:
     }
 
 
-def write_norms(reports: Sequence[dict[str, Any]], out: Path, figures: bool = True) -> None:
-    """Write report.json ({"runs": [one, other]} for two) and, with `figures`, norms.png."""
+def write_json(reports: Sequence[dict[str, Any]], out: Path) -> None:
+    """Write report.json: the report, or {"runs": [one, other]} for two. Raises OSError if that fails."""
     out.mkdir(parents=True, exist_ok=True)
     tree = reports[0] if len(reports) == 1 else {"runs": list(reports)}
     (out / "report.json").write_text(json.dumps(tree, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_norms(reports: Sequence[dict[str, Any]], out: Path, figures: bool = True) -> None:
+    """Write report.json and, with `figures`, norms.png."""
+    write_json(reports, out)
     if figures:
         _plot(reports, out / "norms.png")
 
@@ -148,7 +134,7 @@ def _plot(reports: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _plot_blocks(axis: Any, reports: Sequence[dict[str, Any]]) -> None:
-    for report, colour in zip(reports, _COLOURS, strict=False):
+    for report, colour in zip(reports, RUN_COLOURS, strict=False):
         norms, run = report["layer"]["block_norms"], report["run"]
         blocks = range(1, len(norms["added"]) + 1)
         label = f"{drawable(run['folder'])}, step {run['step']}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandit.grid import Grid
-from leandit.models import Backbone, uncompiled
+from leandit.models import Backbone
 from leandit.moe import RouterOutput, routers
+from leandit.probing.passes import PassRecorder
 
 
 @dataclass(frozen=True)
@@ -36,35 +37,18 @@ class ComputeTrace:
         return times, sums / position.bincount()[:, None]
 
 
-class ComputeRecorder:
-    """Context manager: while it is open, every pass of `model` over a batch adds one call to the trace.
-
-    Compiled layers run uncompiled inside the context. Only the first `batch` samples of a pass are kept; under guidance
-    these are the conditional samples.
-    """
+class ComputeRecorder(PassRecorder):
+    """Records the number of experts of each token: a call of the trace for each pass."""
 
     def __init__(self, model: Backbone, batch: int) -> None:
-        self.model = model
+        super().__init__(model, batch)
         self.grid = model.grid
-        self.batch = batch
-        self._times: list[float] = []
         self._experts: list[Tensor] = []
-        self._handles: list[Any] = []
         self._names = tuple(name.removesuffix(".moe.router") for name, _ in routers(model))
 
-    def __enter__(self) -> ComputeRecorder:
-        self._as_it_is = uncompiled(self.model)
-        self._as_it_is.__enter__()
-        self._handles = [self.model.register_forward_pre_hook(self._note_time)]
-        self._handles += [router.register_forward_hook(self._note_experts) for _, router in routers(self.model)]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._as_it_is.__exit__(kind, error, trace)
+    def hooks(self) -> Iterator[tuple[nn.Module, Callable[..., None]]]:
+        """Yield the routers."""
+        yield from ((router, self._note_experts) for _, router in routers(self.model))
 
     def trace(self) -> ComputeTrace:
         """Return the calls recorded so far."""
@@ -80,7 +64,7 @@ class ComputeRecorder:
         return torch.stack(self._experts[-layers:])
 
     def _note_time(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        self._times.append(float(arguments[1][0]))
+        super()._note_time(module, arguments)
         self.grid = self.model.grid_of(arguments[0])
 
     def _note_experts(self, module: nn.Module, arguments: tuple[Any, ...], output: RouterOutput) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from torch import nn
 
 from leandit.models import Backbone, Conditioning
 from leandit.models.records import LayerOutput
@@ -44,7 +45,7 @@ class RoutingTrace(ComputeTrace):
 
 
 class RoutingRecorder(ComputeRecorder):
-    """Context manager: while it is open, every pass of `model` over a batch adds one call to the trace.
+    """Records every decision of every router, and the norms: a call of the trace for each pass.
 
     The first `batch` samples of a pass are the pictures. Under guidance their twins follow.
     """
@@ -58,11 +59,10 @@ class RoutingRecorder(ComputeRecorder):
         self._norms: list[np.ndarray] = []
         self._num_experts = 0
 
-    def __enter__(self) -> RoutingRecorder:
-        super().__enter__()
-        # The layers of a masking decoder have no routers and are not recorded.
-        self._handles += [layer.register_forward_hook(self._note_norms) for layer in recorded(self.model)]
-        return self
+    def hooks(self) -> Iterator[tuple[nn.Module, Callable[..., None]]]:
+        """Yield the routers, and the layers; those of a masking decoder have no routers and are not recorded."""
+        yield from super().hooks()
+        yield from ((layer, self._note_norms) for layer in recorded(self.model))
 
     def trace(self) -> RoutingTrace:
         """Return the calls recorded so far."""

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from leandit.probing.figures import new_figure, plain_legend
+from leandit.probing.figures import RUN_COLOURS, new_figure, plain_legend
 from leandit.sampling.lettering import drawable
 
 Report = dict[str, Any]
-
-_COLOURS = ("#3454d1", "#e8590c")
 
 
 def plot_routing(reports: Sequence[Report], path: Path) -> None:
@@ -28,7 +26,7 @@ def plot_routing(reports: Sequence[Report], path: Path) -> None:
     figure = new_figure(13.0, 3.5 * rows)
     axes = figure.subplots(rows, min(3, len(panels)), squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
-        for report, colour in zip(reports, _COLOURS, strict=False):
+        for report, colour in zip(reports, RUN_COLOURS, strict=False):
             panel(axis, report, colour)
         axis.grid(alpha=0.3)
     for axis in axes[len(panels) :]:
@@ -39,7 +37,7 @@ def plot_routing(reports: Sequence[Report], path: Path) -> None:
 
 
 def _name_runs(axis: Any, reports: Sequence[Report]) -> None:
-    for report, colour in zip(reports, _COLOURS, strict=False):
+    for report, colour in zip(reports, RUN_COLOURS, strict=False):
         axis.plot([], [], color=colour, label=f"{drawable(report['run']['folder'])}, step {report['run']['step']}")
     plain_legend(axis, fontsize=8)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from leandit.probing.draw import Drawn
 from leandit.probing.figures import plot_compute
+from leandit.probing.norms import write_json
 from leandit.probing.page import can_write_page, write_page
 from leandit.probing.routing_figure import plot_routing
 
@@ -19,12 +19,10 @@ _ROWS = 8
 def write_report(reports: Sequence[dict[str, Any]], drawn: Sequence[Drawn], out: Path, figures: bool = True) -> bool:
     """Write report.json and, if plotly is installed, report.html; with `figures` also maps.png and routing.png.
 
-    report.json contains the report, or {"runs": [one, other]} for two. With two reports there is no maps.png. Returns
-    whether the page was written. Raises OSError if the folder cannot be written.
+    With two reports there is no maps.png. Returns whether the page was written. Raises OSError if the folder cannot be
+    written.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    tree = reports[0] if len(reports) == 1 else {"runs": list(reports)}
-    (out / "report.json").write_text(json.dumps(tree, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(reports, out)
     if page := can_write_page():
         write_page(reports, [each.pictures for each in drawn], out / "report.html")
     if figures:
