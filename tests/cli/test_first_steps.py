@@ -82,7 +82,7 @@ def test_quiet_before_and_after_the_command(tiny_run: Path, tmp_path: Path, caps
     draw = ["sample", str(tiny_run), "--seeds", "0", "--steps", "1", "--labels", "cat"]
     for number, words in enumerate((["-q", *draw], [*draw, "--quiet"], draw)):
         assert main([*words, "--out", str(tmp_path / str(number))]) == 0
-        assert "pictures and grid.png" in capsys.readouterr().out
+        assert "1 picture and grid.png" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["-q", "sample", str(tiny_run), "-v", "-q"])
     train = ["train", "tiny", "train.steps=1", "--out", str(tmp_path / "run"), "-q"]

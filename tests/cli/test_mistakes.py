@@ -293,7 +293,8 @@ def test_resuming_with_another_configuration(fails: Fails, run: Path) -> None:
     message = fails("train", "tiny", "optimizer.lr=0.5", "model.depth=3", "--out", run, "--resume")
     assert "optimizer.lr: 0.001 in the run, 0.5 now" in message
     assert "model.depth: 2 in the run, 3 now" in message
-    assert f"leandit train {run}/config.json --out {run} --resume" in message
+    assert f"leandit resume {run}" in message
+    assert f"start.path={run}" in message
     assert tree(run) == before
 
 

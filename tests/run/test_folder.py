@@ -13,6 +13,7 @@ from leandit.errors import LeanDiTError
 from leandit.presets import run_config
 from leandit.run import RunConfig, RunFolder
 from leandit.run import folder as folder_module
+from leandit.training import run_training
 
 
 @pytest.fixture
@@ -133,3 +134,32 @@ def test_no_repository_but_leandits_own_is_asked_and_no_program_of_it_runs(
     commit = folder_module.environment()["commit"]
     assert not (tmp_path / "ran").exists()
     assert (commit is not None) == (layout == "src")
+
+
+@pytest.mark.parametrize("there", [None, "metrics.jsonl", "checkpoints/step-00000001/x", "notes.txt", "tensorboard/e"])
+def test_a_start_is_undone_only_if_nothing_is_lost(tmp_path: Path, config: RunConfig, there: str | None) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.check(config, False)
+    folder.record(config)
+    folder.claim_id()
+    folder.metrics.touch()
+    (folder.path / ".lock").touch()
+    if there is not None:
+        (folder.path / there).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / there).write_text("x")
+    before = sorted(folder.path.rglob("*"))
+    folder.undo_start()
+    assert folder.path.exists() is (there is not None)
+    assert sorted(folder.path.rglob("*")) == (before if there else [])
+
+
+def test_a_start_that_fails_leaves_an_earlier_one_alone(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    broken = run_config("tiny", ["model.moe.impl=triton"])
+    RunFolder(out).record(broken)  # a start that was killed
+    with pytest.raises(LeanDiTError, match="triton"):
+        run_training(broken, out)
+    assert (out / "config.json").exists()
+    with pytest.raises(LeanDiTError, match="triton"):
+        run_training(broken, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

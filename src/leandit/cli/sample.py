@@ -17,6 +17,7 @@ from torch import Tensor
 from leandit.api import choose, every_pair, load, sampling_settings
 from leandit.cli.output import say
 from leandit.cli.progress import SamplingProgress
+from leandit.config.wording import counted
 from leandit.diffusion import build_sampler
 from leandit.errors import LeanDiTError
 from leandit.moe.budget import check_share
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     with at_compute(loaded, options.compute), SamplingProgress() as progress:
         batches = sample_batches(loaded, wanted, seeds, settings, options.batch_size, progress, size)
         shown = _write(batches, wanted, seeds, out, loaded.class_names, options.npz, facts)
-    say(f"{len(seeds)} pictures and grid.png in {out} (weights of step {loaded.step})")
+    say(f"{counted(len(seeds), 'picture')} and grid.png in {out} (weights of step {loaded.step})")
     if shown < len(seeds):
         say(f"grid.png shows {shown} of the {len(seeds)} pictures: at most 16 rows and 32 columns")
     return 0

@@ -148,6 +148,22 @@ class RunFolder:
         except OSError as error:
             raise LeanDiTError(f"{self.path}: the run's folder cannot be written: {error.strerror}") from None
 
+    def undo_start(self) -> None:
+        """Remove what a start left that failed before its first step, so that the folder can be used again.
+
+        A folder with a checkpoint, with numbers or with other files stays as it is. Raises OSError if that fails.
+        """
+        own = {self.config, self.environment, self.id_file, self.metrics, *(self.path / name for name in _LEFTOVERS)}
+        if self.has_checkpoints() or not {*self.path.iterdir()} <= {*own, self.checkpoints}:
+            return
+        if self.metrics.exists() and self.metrics.stat().st_size:
+            return
+        if self.checkpoints.exists():
+            self.checkpoints.rmdir()
+        for path in own:
+            path.unlink(missing_ok=True)
+        self.path.rmdir()
+
     def check_usable(self) -> None:
         """Raise LeanDiTError if the folder contains other things. It writes nothing."""
         try:
@@ -179,8 +195,10 @@ class RunFolder:
         if changed:
             raise LeanDiTError(
                 "\n".join([f"{self.path}: cannot resume with another configuration:", *changed])
-                + "\nContinue with the run's own settings, or start a new run in another --out:\n  "
-                + shlex.join(["leandit", "train", str(self.config), "--out", str(self.path), "--resume"])
+                + "\nContinue with the run's own settings:\n  "
+                + shlex.join(["leandit", "resume", str(self.path)])
+                + "\nor start a new run from its weights in another --out, with "
+                + shlex.quote(f"start.path={self.path}")
             )
 
 

@@ -138,7 +138,12 @@ def _check_first(config: RunConfig, source: Source, key: str) -> None:
         if config.data.holds_latents:
             fit_latent(first, config.data.channels, config.data.size)
     if config.text is not None and not first.captions:
-        raise LeanDiTError(f"{key}: its pictures have no captions, which this model is conditioned on")
+        described = config.data.source if key == "data.source" else config.data.validation
+        names = [name for name in ("text_key", "text_column") if hasattr(described, name)]
+        way_out = "".join(
+            f"; {key}.{name} = {getattr(described, name)!r} is where they are looked for" for name in names
+        )
+        raise LeanDiTError(f"{key}: its pictures have no captions, which this model is conditioned on{way_out}")
 
 
 def _check_text(model: BackboneConfig, text: TextEncoder) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ def run_training(
     callbacks = [Validation(validation), *callbacks]
     if config.train.tensorboard:
         callbacks = [*callbacks, TensorBoardMirror()]
-    with RunLock(out) as lock, StopRequest() as stop, explain_out_of_memory(config.train):
+    with RunLock(out) as lock, _undone_if_it_fails(folder), StopRequest() as stop, explain_out_of_memory(config.train):
         folder.check(config, resume)
         resuming = folder.has_checkpoints()
         if not resuming:
@@ -80,3 +81,16 @@ def run_training(
             folder.record(config)
         trainer.fit(stop)
     return stop.exit_code
+
+
+@contextlib.contextmanager
+def _undone_if_it_fails(folder: RunFolder) -> Iterator[None]:
+    """Leave no new folder if a start fails with a mistake of the user before its first step."""
+    fresh = not folder.config.exists()
+    try:
+        yield
+    except LeanDiTError:
+        if fresh:
+            with contextlib.suppress(OSError):  # the folder may have gone
+                folder.undo_start()
+        raise
