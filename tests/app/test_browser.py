@@ -168,14 +168,14 @@ def test_a_narrow_screen_is_not_left_sideways(browser: Any, server: Server) -> N
 def start_long(browser: Any, server: Server) -> Visit:
     """A page on which a drawing of many steps is under way: it waits early in 399 evaluations.
 
-    The first five may have been allowed by a test before, after its own drawing had ended.
+    The first evaluations may be those of a drawing that a test before left, so they go on until this one shows.
     """
     visit = Visit(browser, server.url, 1000, 900)
     settings(visit, 200)
     visit.page.click("#ld-draw")
     server.evaluations = 0
     server.evaluate(5)
-    visit.page.wait_for_selector("text=/drawing: \\d+ of 399/")
+    evaluate_until(visit, server, lambda: visit.page.locator("text=/drawing: \\d+ of 399/").count())
     return visit
 
 
